@@ -1,0 +1,1 @@
+//! `/etc/raidguard/raidguard.toml`: what should be.

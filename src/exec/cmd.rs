@@ -1,0 +1,237 @@
+//! A command as a value, and what comes back from it.
+
+use std::{
+    borrow::Cow,
+    ffi::{OsStr, OsString},
+    fmt::Write as _,
+    os::unix::ffi::OsStrExt,
+    time::Duration,
+};
+
+use super::{CHANGE_TIMEOUT, PROBE_TIMEOUT};
+
+/// What a command does to the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// It only reads.
+    Probe,
+    /// It changes something that can be put back.
+    Change,
+    /// It erases.
+    Destroy,
+}
+
+/// One command: never a shell line, always an argument vector.
+#[derive(Debug, Clone)]
+pub struct Cmd {
+    pub(super) tool: &'static str,
+    pub(super) args: Vec<OsString>,
+    pub(super) effect: Effect,
+    pub(super) timeout: Option<Duration>,
+    pub(super) accepted: Vec<i32>,
+    pub(super) stdin: Option<Vec<u8>>,
+}
+
+impl Cmd {
+    fn new(tool: &'static str, effect: Effect, timeout: Duration) -> Self {
+        Self { tool, args: Vec::new(), effect, timeout: Some(timeout), accepted: vec![0], stdin: None }
+    }
+
+    /// A command that only reads, limited to [`PROBE_TIMEOUT`].
+    pub fn probe(tool: &'static str) -> Self {
+        Self::new(tool, Effect::Probe, PROBE_TIMEOUT)
+    }
+
+    /// A command that changes the machine, limited to [`CHANGE_TIMEOUT`].
+    pub fn change(tool: &'static str) -> Self {
+        Self::new(tool, Effect::Change, CHANGE_TIMEOUT)
+    }
+
+    /// A command that erases, limited to [`CHANGE_TIMEOUT`].
+    pub fn destroy(tool: &'static str) -> Self {
+        Self::new(tool, Effect::Destroy, CHANGE_TIMEOUT)
+    }
+
+    /// Adds one argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<I: IntoIterator<Item: AsRef<OsStr>>>(mut self, args: I) -> Self {
+        self.args.extend(args.into_iter().map(|a| a.as_ref().to_owned()));
+        self
+    }
+
+    /// Accepts these exit codes instead of 0 alone.
+    #[must_use]
+    pub fn accept(mut self, codes: &[i32]) -> Self {
+        self.accepted = codes.to_vec();
+        self
+    }
+
+    /// Another time limit.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// What the command reads on its standard input; nothing otherwise.
+    #[must_use]
+    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.stdin = Some(bytes.into());
+        self
+    }
+
+    /// The tool's name.
+    pub fn tool(&self) -> &'static str {
+        self.tool
+    }
+
+    /// What the command does to the machine.
+    pub fn effect(&self) -> Effect {
+        self.effect
+    }
+
+    /// The command as it would be typed, quoted where a shell needs it.
+    pub fn line(&self) -> String {
+        let mut line = self.tool.to_owned();
+        for arg in &self.args {
+            line.push(' ');
+            line.push_str(&shell_quote(arg));
+        }
+        if let Some(bytes) = &self.stdin {
+            let _ = write!(line, " <<< {}", shell_quote(OsStr::from_bytes(bytes)));
+        }
+        line
+    }
+}
+
+/// `text` as a POSIX shell (with bash's `$'..'` for control characters) would have to be given it.
+pub fn shell_quote(text: &OsStr) -> Cow<'_, str> {
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-_./:=,@%+^".contains(b);
+    let bytes = text.as_bytes();
+    if let (false, true, Ok(text)) = (bytes.is_empty(), bytes.iter().all(plain), std::str::from_utf8(bytes)) {
+        return Cow::Borrowed(text);
+    }
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.chars().any(char::is_control) => {
+            Cow::Owned(format!("'{}'", text.replace('\'', r"'\''")))
+        }
+        _ => {
+            let mut out = String::from("$'");
+            for byte in bytes {
+                match byte {
+                    b'\'' | b'\\' => {
+                        out.push('\\');
+                        out.push(char::from(*byte));
+                    }
+                    b'\n' => out.push_str("\\n"),
+                    b' '..=b'~' => out.push(char::from(*byte)),
+                    other => {
+                        let _ = write!(out, "\\x{other:02x}");
+                    }
+                }
+            }
+            out.push('\'');
+            Cow::Owned(out)
+        }
+    }
+}
+
+/// What a command that ran to its end left behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// Its exit code, one of those accepted.
+    pub code: i32,
+    /// Its standard output.
+    pub stdout: Vec<u8>,
+    /// Its standard error.
+    pub stderr: Vec<u8>,
+}
+
+impl Output {
+    /// Standard output as text; bytes that are not UTF-8 become U+FFFD.
+    pub fn text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.stdout)
+    }
+
+    /// Standard error as text, likewise.
+    pub fn errors(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.stderr)
+    }
+}
+
+/// How a command failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The tool is in none of the system's directories.
+    #[error("it is not installed (looked in {dirs})")]
+    Absent {
+        /// The directories, joined by colons.
+        dirs: String,
+    },
+    /// The kernel would not start it.
+    #[error("it could not be started: {0}")]
+    NotStarted(String),
+    /// It ended with a code that means failure.
+    #[error("it ended with exit code {0}")]
+    Code(i32),
+    /// A signal ended it.
+    #[error("signal {0} ended it")]
+    Signal(i32),
+    /// It took longer than allowed and was killed with its children.
+    #[error("it took longer than {} s and was ended", .0.as_secs())]
+    TimedOut(Duration),
+}
+
+/// A command that failed: the line, how, and the end of what it said.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{line}` failed: {failure}{}", .said.as_ref().map(|s| format!("; it said: {s}")).unwrap_or_default())]
+pub struct CmdError {
+    /// The command as it would be typed.
+    pub line: String,
+    /// How it failed.
+    pub failure: Failure,
+    /// The last KiB of its standard error, if it said anything.
+    pub said: Option<String>,
+}
+
+impl CmdError {
+    pub(super) fn new(cmd: &Cmd, failure: Failure, stderr: &[u8]) -> Self {
+        let tail = stderr.get(stderr.len().saturating_sub(1024)..).unwrap_or(stderr);
+        let said = String::from_utf8_lossy(tail).trim().to_owned();
+        Self { line: cmd.line(), failure, said: (!said.is_empty()).then_some(said) }
+    }
+
+    /// The exit code, where it ended with one.
+    pub fn code(&self) -> Option<i32> {
+        match self.failure {
+            Failure::Code(code) => Some(code),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_can_be_pasted_into_a_shell() {
+        let cmd = Cmd::change("mkfs.btrfs").args(["-L", "my mirror", "it's", "", "a\nb"]).arg("/dev/sdb1");
+        assert_eq!(cmd.line(), r"mkfs.btrfs -L 'my mirror' 'it'\''s' '' $'a\nb' /dev/sdb1");
+    }
+
+    #[test]
+    fn an_error_carries_only_the_end_of_what_was_said() {
+        let long = [b"x".repeat(5000), b"the reason\n".to_vec()].concat();
+        let error = CmdError::new(&Cmd::probe("lsblk"), Failure::Code(1), &long);
+        assert_eq!(error.said.as_ref().map(String::len), Some(1023));
+        assert!(error.to_string().ends_with("the reason"));
+    }
+}

@@ -1,0 +1,150 @@
+//! Commands on the real machine, through duct.
+
+use std::{
+    ffi::OsString,
+    io,
+    os::unix::process::{CommandExt, ExitStatusExt},
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use duct::unix::HandleExt;
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+
+use super::{Cmd, CmdError, Effect, Failure, Flow, Output, Runner};
+
+/// Where the system's own tools live. root's PATH is not asked: it may hold anything.
+const TOOL_DIRS: &str = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin";
+const TICK: Duration = Duration::from_millis(250);
+/// How long a command may take to end after it was asked to.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// Runs commands for real.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RealRunner;
+
+impl RealRunner {
+    fn find(tool: &str) -> Option<PathBuf> {
+        which::which_in(tool, Some(TOOL_DIRS), "/").ok()
+    }
+}
+
+impl Runner for RealRunner {
+    #[allow(clippy::disallowed_methods, reason = "the one place that starts a process")]
+    fn run_watched(&self, cmd: &Cmd, tick: &mut dyn FnMut() -> Flow) -> Result<Output, CmdError> {
+        match cmd.effect {
+            Effect::Probe => tracing::debug!(target: "raidguard::exec", "probe: {}", cmd.line()),
+            Effect::Change | Effect::Destroy => {
+                tracing::info!(target: "raidguard::exec", "run: {}", cmd.line());
+            }
+        }
+        let fail = |failure, stderr: &[u8]| CmdError::new(cmd, failure, stderr);
+        let path =
+            Self::find(cmd.tool).ok_or_else(|| fail(Failure::Absent { dirs: TOOL_DIRS.to_owned() }, &[]))?;
+        let not_started = |e: &io::Error| fail(Failure::NotStarted(e.to_string()), &[]);
+
+        let environment = [("PATH", TOOL_DIRS), ("LC_ALL", "C.UTF-8"), ("TZ", "UTC")];
+        let expression = duct::cmd(path, &cmd.args)
+            .full_env(environment.map(|(k, v)| (OsString::from(k), OsString::from(v))))
+            .before_spawn(|command| {
+                // A group of its own: Ctrl-C reaches raidguard alone, and a time limit reaches grandchildren too.
+                command.process_group(0);
+                super::child::die_with_parent(command);
+                Ok(())
+            })
+            .stdout_capture()
+            .stderr_capture()
+            .unchecked();
+        let expression = match &cmd.stdin {
+            Some(bytes) => expression.stdin_bytes(bytes.clone()),
+            None => expression.stdin_null(),
+        };
+
+        let started = Instant::now();
+        let handle = expression.start().map_err(|e| not_started(&e))?;
+        let group = handle.pids().first().and_then(|pid| i32::try_from(*pid).ok()).map(Pid::from_raw);
+        let mut asked_to_stop: Option<Instant> = None;
+        let result = loop {
+            match handle.wait_timeout(TICK).map_err(|e| not_started(&e))? {
+                Some(output) => break output,
+                None if cmd.timeout.is_some_and(|limit| started.elapsed() > limit) => {
+                    let limit = cmd.timeout.unwrap_or_default();
+                    end_group(group);
+                    // A process in uninterruptible sleep outlives SIGKILL: it is not waited for.
+                    return Err(fail(Failure::TimedOut(limit), &[]));
+                }
+                None if asked_to_stop.is_some_and(|since| since.elapsed() > GRACE) => end_group(group),
+                None => {
+                    if asked_to_stop.is_none() && tick() == Flow::Stop {
+                        asked_to_stop = Some(Instant::now());
+                        let _ = handle.send_signal(Signal::SIGINT as i32);
+                    }
+                }
+            }
+        };
+        let output = |code| Output { code, stdout: result.stdout.clone(), stderr: result.stderr.clone() };
+        match (result.status.code(), result.status.signal()) {
+            (Some(code), _) if cmd.accepted.contains(&code) => Ok(output(code)),
+            (Some(code), _) => Err(fail(Failure::Code(code), &result.stderr)),
+            (None, signal) => Err(fail(Failure::Signal(signal.unwrap_or_default()), &result.stderr)),
+        }
+    }
+
+    fn has(&self, tool: &str) -> bool {
+        Self::find(tool).is_some()
+    }
+}
+
+fn end_group(group: Option<Pid>) {
+    if let Some(group) = group {
+        let _ = killpg(group, Signal::SIGKILL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_carries_what_was_said() {
+        let error =
+            RealRunner.run(&Cmd::probe("sh").args(["-c", "echo out; echo why >&2; exit 7"])).unwrap_err();
+        assert_eq!(error.code(), Some(7));
+        assert_eq!(error.said.as_deref(), Some("why"));
+        let accepted = RealRunner.run(&Cmd::probe("sh").args(["-c", "exit 7"]).accept(&[0, 7]));
+        assert_eq!(accepted.map(|o| o.code), Ok(7));
+    }
+
+    #[test]
+    fn a_time_limit_ends_grandchildren_too() {
+        let cmd = Cmd::probe("sh").args(["-c", "sleep 60 & wait"]).timeout(Duration::from_millis(200));
+        let started = Instant::now();
+        assert!(matches!(RealRunner.run(&cmd).unwrap_err().failure, Failure::TimedOut(_)));
+        assert!(started.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn an_absent_tool_is_named() {
+        let error = RealRunner.run(&Cmd::probe("no-such-tool-anywhere")).unwrap_err();
+        assert!(error.to_string().contains("not installed"), "{error}");
+    }
+
+    #[test]
+    fn a_watcher_can_stop_a_command() {
+        let cmd = Cmd::probe("sleep").arg("60");
+        let error = RealRunner.run_watched(&cmd, &mut || Flow::Stop).unwrap_err();
+        assert_eq!(error.failure, Failure::Signal(Signal::SIGINT as i32));
+    }
+
+    #[test]
+    fn the_environment_is_not_inherited() {
+        let output = RealRunner.run(&Cmd::probe("env")).unwrap();
+        let mut names: Vec<_> =
+            output.text().lines().filter_map(|l| Some(l.split_once('=')?.0.to_owned())).collect();
+        names.sort();
+        assert_eq!(names, ["LC_ALL", "PATH", "TZ"]);
+    }
+}

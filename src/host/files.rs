@@ -1,0 +1,155 @@
+//! Files that must be whole after a power cut: write beside, fsync, rename, fsync the directory.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File, Permissions},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown},
+    path::{Path, PathBuf},
+};
+
+/// A failed file operation, with the path it was about.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing} {}", path.display())]
+pub struct FileError {
+    /// What was being done, as a gerund: `writing`, `renaming`.
+    pub doing: &'static str,
+    /// To which path.
+    pub path: PathBuf,
+    /// What the kernel said.
+    #[source]
+    pub source: io::Error,
+}
+
+/// Names the path in a failed file operation.
+pub trait Doing<T> {
+    /// Adds what was being done, and to what.
+    fn doing(self, doing: &'static str, path: impl AsRef<Path>) -> Result<T, FileError>;
+}
+
+impl<T> Doing<T> for io::Result<T> {
+    fn doing(self, doing: &'static str, path: impl AsRef<Path>) -> Result<T, FileError> {
+        self.map_err(|source| FileError { doing, path: path.as_ref().to_owned(), source })
+    }
+}
+
+/// Makes the names in a directory durable.
+pub fn sync_dir(dir: &Path) -> Result<(), FileError> {
+    File::open(dir).and_then(|d| d.sync_all()).doing("syncing directory", dir)
+}
+
+/// The directory a path lies in.
+pub fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    }
+}
+
+/// Replaces a file's content in one step. An existing file keeps its mode and owner; a new one gets `mode`. Whoever looks sees the
+/// old content or the new, also after a power cut.
+pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
+    let dir = parent(path);
+    let kept = match fs::metadata(path) {
+        Ok(meta) => Some(meta),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        Err(e) => return Err(e).doing("reading", path),
+    };
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    let mut file = tempfile::Builder::new()
+        .prefix(&name)
+        .suffix(".raidguard-new")
+        .permissions(Permissions::from_mode(kept.as_ref().map_or(mode, |m| m.permissions().mode() & 0o7777)))
+        .tempfile_in(dir)
+        .doing("creating a file in", dir)?;
+    file.write_all(content).doing("writing", path)?;
+    if let Some(meta) = &kept {
+        use std::os::unix::fs::MetadataExt as _;
+        chown(file.path(), Some(meta.uid()), Some(meta.gid())).doing("setting the owner of", path)?;
+    }
+    // The umask may have taken bits away at creation.
+    let mode = kept.as_ref().map_or(mode, |m| m.permissions().mode() & 0o7777);
+    file.as_file().set_permissions(Permissions::from_mode(mode)).doing("setting the mode of", path)?;
+    file.as_file().sync_all().doing("syncing", path)?;
+    file.persist(path).map_err(|e| e.error).doing("replacing", path)?;
+    sync_dir(dir)
+}
+
+/// Removes a file, durably. Says whether there was one.
+pub fn remove(path: &Path) -> Result<bool, FileError> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_dir(parent(path)).map(|()| true),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e).doing("removing", path),
+    }
+}
+
+/// Creates a directory and its parents with `mode`, durably. Returns those it had to make, outermost first.
+pub fn create_dirs(path: &Path, mode: u32) -> Result<Vec<PathBuf>, FileError> {
+    let mut missing: Vec<PathBuf> = Vec::new();
+    let mut at = path;
+    loop {
+        match fs::metadata(at) {
+            Ok(meta) if meta.is_dir() => break,
+            Ok(_) => {
+                return Err(io::Error::from(io::ErrorKind::NotADirectory)).doing("creating directory", at);
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => missing.push(at.to_owned()),
+            Err(e) => return Err(e).doing("reading", at),
+        }
+        match at.parent() {
+            Some(up) => at = up,
+            None => break,
+        }
+    }
+    missing.reverse();
+    for dir in &missing {
+        match fs::DirBuilder::new().mode(mode).create(dir) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(e).doing("creating directory", dir);
+            }
+            _ => {}
+        }
+        fs::set_permissions(dir, Permissions::from_mode(mode)).doing("setting the mode of", dir)?;
+        sync_dir(parent(dir))?;
+    }
+    Ok(missing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replaced_file_keeps_its_mode_and_leaves_nothing_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fstab");
+        replace(&path, b"one", 0o644).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o644);
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        replace(&path, b"two", 0o644).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn made_directories_are_named_outermost_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("a/b");
+        assert_eq!(create_dirs(&deep, 0o755).unwrap(), [dir.path().join("a"), deep.clone()]);
+        assert!(create_dirs(&deep, 0o755).unwrap().is_empty());
+        fs::write(dir.path().join("f"), "").unwrap();
+        assert!(create_dirs(&dir.path().join("f/x"), 0o755).is_err());
+    }
+
+    #[test]
+    fn removing_twice_is_no_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        fs::write(&path, "").unwrap();
+        assert!(remove(&path).unwrap());
+        assert!(!remove(&path).unwrap());
+    }
+}

@@ -1,0 +1,77 @@
+//! The machine, one file a source: what lsblk, the kernel and the files below `/etc` say. Knows no verb.
+
+pub mod files;
+
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+
+use crate::exec::{Interrupt, RealRunner, Runner};
+
+/// The one seam to the machine: a command runner, a root for `/proc`, `/sys`, `/etc`, `/var` and `/run`, a clock and the operator's
+/// wish to stop. Tests hand it a captured tree and a scripted runner.
+#[derive(Clone)]
+pub struct Host {
+    root: PathBuf,
+    runner: Arc<dyn Runner>,
+    clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    interrupt: Interrupt,
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host").field("root", &self.root).field("runner", &self.runner).finish_non_exhaustive()
+    }
+}
+
+impl Host {
+    /// The machine that raidguard runs on.
+    #[allow(clippy::disallowed_methods, reason = "the seam through which everybody else asks the clock")]
+    pub fn real(interrupt: Interrupt) -> Self {
+        Self { root: "/".into(), runner: Arc::new(RealRunner), clock: Arc::new(Timestamp::now), interrupt }
+    }
+
+    /// A captured machine: files below `root`, commands from `runner`, a clock that stands at `now`.
+    pub fn captured(root: impl Into<PathBuf>, runner: Arc<dyn Runner>, now: Timestamp) -> Self {
+        Self { root: root.into(), runner, clock: Arc::new(move || now), interrupt: Interrupt::default() }
+    }
+
+    /// Where an absolute path of the machine lies below the root.
+    pub fn path(&self, absolute: impl AsRef<Path>) -> PathBuf {
+        let absolute = absolute.as_ref();
+        self.root.join(absolute.strip_prefix("/").unwrap_or(absolute))
+    }
+
+    /// A file as text. Bytes that are not UTF-8 are an error: what is decided on must be read exactly.
+    pub fn read(&self, absolute: impl AsRef<Path>) -> io::Result<String> {
+        fs::read_to_string(self.path(absolute))
+    }
+
+    /// As [`Host::read`], where a missing file is an ordinary answer.
+    pub fn read_optional(&self, absolute: impl AsRef<Path>) -> io::Result<Option<String>> {
+        match self.read(absolute) {
+            Ok(text) => Ok(Some(text)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Runs commands.
+    pub fn runner(&self) -> &dyn Runner {
+        &*self.runner
+    }
+
+    /// What time it is.
+    pub fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+
+    /// Did the operator ask to stop?
+    pub fn interrupt(&self) -> &Interrupt {
+        &self.interrupt
+    }
+}

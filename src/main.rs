@@ -1,0 +1,2 @@
+//! The raidguard binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The Lightning directory: its layout, whether a node runs on it, its database. Knows no backend.

@@ -1,0 +1,1 @@
+//! One file per verb: gather, decide, show, apply, verify.

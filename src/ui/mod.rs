@@ -1,0 +1,1 @@
+//! What a person or a program reads: tables, prompts, progress, JSON. Decides nothing.
