@@ -1,6 +1,8 @@
 //! The machine, one file a source: what lsblk, the kernel and the files below `/etc` say. Knows no verb.
 
+pub mod exchange;
 pub mod files;
+pub mod lock;
 
 use std::{
     fmt, fs, io,

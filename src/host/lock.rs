@@ -1,0 +1,102 @@
+//! One verb at a time changes a mirror.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read as _, Seek as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::PathBuf,
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
+
+use super::{
+    Host,
+    files::{self, Doing as _, FileError},
+};
+
+/// Where locks and other things that a reboot may forget live.
+pub const RUN_DIR: &str = "/run/raidguard";
+
+/// Held while it lives. The kernel releases it with the process, however that ends.
+#[derive(Debug)]
+pub struct Lock {
+    _file: Flock<File>,
+}
+
+/// Why a lock was not had.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Somebody else holds it.
+    #[error("`{holder}` is at work on the mirror `{mirror}`")]
+    Held {
+        /// The mirror.
+        mirror: String,
+        /// Who: verb and pid, as it wrote them.
+        holder: String,
+    },
+    /// A file operation failed.
+    #[error("the lock cannot be taken")]
+    File(#[source] FileError),
+}
+
+impl From<FileError> for LockError {
+    fn from(e: FileError) -> Self {
+        Self::File(e)
+    }
+}
+
+/// Takes the lock of `mirror` for `verb`.
+///
+/// # Errors
+/// It is held (by whom is said), or the lock file cannot be made.
+pub fn take(host: &Host, mirror: &str, verb: &str) -> Result<Lock, LockError> {
+    let dir = host.path(RUN_DIR);
+    files::create_dirs(&dir, 0o700)?;
+    let path: PathBuf = dir.join(format!("{mirror}.lock"));
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .doing("opening", &path)?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(mut file) => {
+            let told = format!("raidguard {verb} (pid {})\n", std::process::id());
+            file.set_len(0)
+                .and_then(|()| file.rewind())
+                .and_then(|()| file.write_all(told.as_bytes()))
+                .doing("writing", &path)?;
+            Ok(Lock { _file: file })
+        }
+        Err((mut file, Errno::EWOULDBLOCK)) => {
+            let mut holder = String::new();
+            file.read_to_string(&mut holder).doing("reading", &path)?;
+            Err(LockError::Held { mirror: mirror.to_owned(), holder: holder.trim().to_owned() })
+        }
+        Err((_, e)) => Err(io::Error::from(e)).doing("locking", &path).map_err(LockError::from),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::ScriptedRunner;
+    use std::sync::Arc;
+
+    #[test]
+    fn the_second_is_refused_and_told_who_the_first_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::captured(dir.path(), Arc::new(ScriptedRunner::new()), jiff::Timestamp::UNIX_EPOCH);
+        let first = take(&host, "lightning", "setup").unwrap();
+        let error = take(&host, "lightning", "release").unwrap_err().to_string();
+        assert!(error.contains("raidguard setup (pid "), "{error}");
+        take(&host, "other", "setup").unwrap();
+        drop(first);
+        take(&host, "lightning", "release").unwrap();
+    }
+}
