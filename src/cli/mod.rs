@@ -1,1 +1,170 @@
-//! What was typed becomes a request.
+//! What was typed. The types here are the command line's contract; `run` turns each into a request and hands it to its verb.
+
+mod run;
+mod setup;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use run::run;
+pub use setup::{LevelArg, OriginalArg, SchedulerArg, SetupArgs};
+
+/// Keeps a Lightning node's channel database on a RAID-1 mirror, and keeps the mirror honest.
+#[derive(Debug, Parser)]
+#[command(
+    name = "raidguard",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+#[command(after_help = EXIT_CODES, max_term_width = 100)]
+pub struct Cli {
+    /// Say more on standard error: -v every changing command, -vv also the probes
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// What to do
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed, 2 usage, 3 refused (nothing was changed), 4 done but redundancy is not full.
+`check` alone: 0 ok, 1 warning, 2 critical, 3 unknown.";
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Every block device, usable or refused, and why
+    #[command(after_help = "Examples:\n  raidguard devices\n  raidguard devices --json")]
+    Devices(JsonArgs),
+    /// Make a mirror of two or more devices and move the node's directory onto it
+    Setup(Box<SetupArgs>),
+    /// The picture: mirror, members, data, space, jobs
+    #[command(after_help = "Examples:\n  raidguard status\n  raidguard status --json")]
+    Status(JsonArgs),
+    /// Is the redundancy real? Exit code 0 ok, 1 warning, 2 critical, 3 unknown
+    #[command(after_help = "Examples:\n  raidguard check\n  raidguard check --format json")]
+    Check(CheckArgs),
+    /// Read every copy of everything and mend what rotted; the schedule runs it on Sundays
+    #[command(after_help = "Examples:\n  raidguard scrub\n  raidguard scrub lightning")]
+    Scrub(MirrorArgs),
+    /// Give half-empty chunks back, so that space does not run out; the schedule runs it at midnight
+    #[command(after_help = "Examples:\n  raidguard balance\n  raidguard balance lightning")]
+    Balance(MirrorArgs),
+    /// The regular jobs: check, balance, scrub
+    Schedule {
+        /// What to do with them
+        #[command(subcommand)]
+        action: ScheduleVerb,
+    },
+    /// Take the node off the mirror: newest data copied back and verified, everything setup added removed
+    #[command(
+        after_help = "The mirror itself is left as it is; what is on it is old state from then on.\n\nExamples:\n  \
+        raidguard release --dry-run\n  raidguard release --yes\n  raidguard release --resume"
+    )]
+    Release(ReleaseArgs),
+    /// Completions for a shell, on standard output
+    #[command(
+        after_help = "Example:\n  raidguard completions bash > /usr/share/bash-completion/completions/raidguard"
+    )]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// The manual page, on standard output
+    #[command(after_help = "Example:\n  raidguard man > /usr/local/share/man/man8/raidguard.8")]
+    Man,
+}
+
+/// Output for programs.
+#[derive(Debug, Args)]
+pub struct JsonArgs {
+    /// Print JSON (schema 1, docs/json.md) instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// One of the declared mirrors.
+#[derive(Debug, Args)]
+pub struct MirrorArgs {
+    /// The mirror's name; not needed where there is only one
+    pub name: Option<String>,
+}
+
+/// How `check` answers.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Who reads it
+    #[arg(long, value_enum, default_value_t = CheckFormat::Human)]
+    pub format: CheckFormat,
+}
+
+/// Who reads what `check` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CheckFormat {
+    /// A person
+    Human,
+    /// A program (schema 1, docs/json.md)
+    Json,
+}
+
+/// What to do with the regular jobs.
+#[derive(Debug, Subcommand)]
+pub enum ScheduleVerb {
+    /// Write the jobs for every declared mirror, by cron or systemd as it was declared
+    Install,
+    /// The jobs and their next runs
+    Show,
+    /// Take the jobs away
+    Remove,
+}
+
+/// How to take the node off the mirror.
+#[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+pub struct ReleaseArgs {
+    /// The mirror's name; not needed where there is only one
+    pub name: Option<String>,
+    /// Print the plan and the exact commands, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Go on with a release that was interrupted
+    #[arg(long, conflicts_with_all = ["rollback", "dry_run"])]
+    pub resume: bool,
+    /// Put back what an interrupted release changed
+    #[arg(long, conflicts_with = "dry_run")]
+    pub rollback: bool,
+}
+
+/// Where a directory is not named, the one in `$LIGHTNINGDIR`, else `~/.lightning`.
+fn default_directory() -> Option<PathBuf> {
+    std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".lightning"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_option_says_what_it_is_for() {
+        fn visit(command: &clap::Command) {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for arg in command.get_arguments() {
+                assert!(arg.get_help().is_some(), "{} {}", command.get_name(), arg.get_id());
+            }
+            command.get_subcommands().for_each(visit);
+        }
+        visit(&Cli::command());
+    }
+}

@@ -1,0 +1,131 @@
+//! `raidguard setup`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use crate::model::Bytes;
+
+const EXAMPLES: &str = "\
+Examples:
+  raidguard devices                                         which devices are there, which are usable
+  raidguard setup --hdd /dev/sdb --usb /dev/sdc --dry-run   the plan and its exact commands
+  raidguard setup --hdd /dev/sdb --usb /dev/sdc             asks before anything is erased
+  raidguard setup --hdd /dev/sda --usb /dev/sdc --size 30G  new 30 GiB partitions in free space
+  raidguard setup --resume                                  go on after an interruption
+  raidguard setup --rollback                                put everything back instead";
+
+/// What `setup` was asked for.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+pub struct SetupArgs {
+    /// The disk or partition inside the machine
+    #[arg(long, value_name = "DEV", required_unless_present_any = ["resume", "rollback"])]
+    pub hdd: Option<PathBuf>,
+    /// The USB disk, or its partition
+    #[arg(long, value_name = "DEV", required_unless_present_any = ["resume", "rollback"])]
+    pub usb: Option<PathBuf>,
+    /// A further device, for levels that need more than two
+    #[arg(long = "device", value_name = "DEV")]
+    pub devices: Vec<PathBuf>,
+    /// What holds the mirror
+    #[arg(long, value_enum, default_value_t = BackendArg::Btrfs)]
+    pub backend: BackendArg,
+    /// How many copies: raid1 two, raid1c3 three, raid1c4 four; raid10 two, striped over at least four devices
+    #[arg(long, value_enum, default_value_t = LevelArg::Raid1)]
+    pub level: LevelArg,
+    /// The mirror's name
+    #[arg(long, default_value = "lightning")]
+    pub name: String,
+    /// Where to mount it [default: /srv/NAME]
+    #[arg(long, value_name = "DIR")]
+    pub mountpoint: Option<PathBuf>,
+    /// The node's directory [default: ~/.lightning]
+    #[arg(long, value_name = "DIR", env = "LIGHTNINGDIR")]
+    pub lightning_dir: Option<PathBuf>,
+    /// Give the copy to this user and its group, instead of keeping each file's owner
+    #[arg(long)]
+    pub user: Option<String>,
+    /// On each whole disk, make a new partition of this size in free space; nothing is shrunk, moved or deleted
+    #[arg(long)]
+    pub size: Option<Bytes>,
+    /// The node's systemd unit, where it is not lightningd.service or clightning.service
+    #[arg(long, value_name = "UNIT", conflicts_with_all = ["node_stop", "node_start", "no_node"])]
+    pub node_unit: Option<String>,
+    /// The command that stops the node, where no unit does (split at blanks, quotes respected, no shell)
+    #[arg(long, value_name = "CMD", requires = "node_start", conflicts_with = "no_node")]
+    pub node_stop: Option<String>,
+    /// The command that starts the node
+    #[arg(long, value_name = "CMD", requires = "node_stop", conflicts_with = "no_node")]
+    pub node_start: Option<String>,
+    /// No node is to be stopped or started; refused all the same when one is found running
+    #[arg(long)]
+    pub no_node: bool,
+    /// What runs the regular jobs
+    #[arg(long, value_enum, default_value_t = SchedulerArg::Auto)]
+    pub scheduler: SchedulerArg,
+    /// What becomes of the original directory after the node runs on the mirror
+    #[arg(long, value_enum, default_value_t = OriginalArg::Keep)]
+    pub original: OriginalArg,
+    /// Erase what is found on the devices
+    #[arg(long)]
+    pub wipe: bool,
+    /// Take two members on one disk or bridge, which is no redundancy
+    #[arg(long)]
+    pub allow_same_disk: bool,
+    /// Print the plan and the exact commands, and change nothing
+    #[arg(long, conflicts_with_all = ["resume", "rollback"])]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Go on with a setup that was interrupted
+    #[arg(long, conflicts_with = "rollback")]
+    pub resume: bool,
+    /// Put back what an interrupted setup changed
+    #[arg(long)]
+    pub rollback: bool,
+}
+
+/// Backends that this version can set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BackendArg {
+    /// A filesystem with checksums that mirrors by itself
+    Btrfs,
+}
+
+/// Levels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LevelArg {
+    /// Two copies
+    Raid1,
+    /// Two copies, striped
+    Raid10,
+    /// Three copies
+    Raid1c3,
+    /// Four copies
+    Raid1c4,
+}
+
+/// Schedulers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SchedulerArg {
+    /// systemd where it runs, else cron
+    Auto,
+    /// /etc/cron.d/raidguard
+    Cron,
+    /// systemd timers
+    Systemd,
+    /// No jobs: somebody else sees to it
+    None,
+}
+
+/// The original's fate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OriginalArg {
+    /// Kept beside, readable by root only, with a note never to start a node from it
+    Keep,
+    /// Removed
+    Remove,
+}
