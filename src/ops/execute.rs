@@ -1,0 +1,87 @@
+//! From a decided plan to its end: asked for, carried out, taken up again, put back.
+
+use super::{Exit, Trouble, stopped};
+use crate::{
+    host::{Host, inventory, lock},
+    model::Identity,
+    plan::{Ended, Executor, JOURNAL_DIR, Journal, JournalError, Plan, StepError, journals, steps::Action},
+    ui::Console,
+};
+
+/// Which way an interrupted operation shall go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// To its end.
+    Forward,
+    /// To where it began.
+    Back,
+}
+
+/// Asks, unless told not to.
+///
+/// # Errors
+/// Refused: the answer was not `yes`, or nobody can be asked.
+pub(super) fn confirm(console: &Console, yes: bool, question: &str) -> Result<(), Trouble> {
+    if yes {
+        return Ok(());
+    }
+    match console.confirm(question) {
+        Some(true) => Ok(()),
+        Some(false) => Err(Trouble::refused("the answer was not `yes`", "run it again when you are sure")),
+        None => Err(Trouble::refused("there is no terminal to ask for a `yes`", "give --yes, after a look at --dry-run")),
+    }
+}
+
+/// Compares a planned device with the one that is there now.
+fn recheck(host: &Host) -> impl Fn(&Identity) -> Result<Option<String>, StepError> + '_ {
+    |planned| {
+        let machine = inventory::gather(host)
+            .map_err(|e| StepError::failed("the devices cannot be read again right before erasing", e))?;
+        let Some(device) = machine.by_path(&planned.path) else {
+            return Ok(Some("it is not there any more".to_owned()));
+        };
+        Ok(planned.difference(&device.identity()))
+    }
+}
+
+/// Begins a plan and carries it out.
+///
+/// # Errors
+/// It stopped on its way; its journal stands.
+pub(super) fn start(host: &Host, plan: Plan<Action>, console: &mut Console) -> Result<(), Trouble> {
+    let verb = plan.verb.clone();
+    let recheck = recheck(host);
+    let mut executor = Executor::begin(host, &recheck, plan)?;
+    executor.forward(console).map_err(|e| stopped(&verb, e))?;
+    Ok(())
+}
+
+/// Takes an interrupted operation of `verb` up again, in either direction.
+///
+/// # Errors
+/// There is none, or it stopped again.
+pub fn take_up(host: &Host, verb: &str, direction: Direction, console: &mut Console) -> Result<Exit, Trouble> {
+    let way = if direction == Direction::Forward { "go on with" } else { "put back" };
+    let mut last = None;
+    for path in journals(&host.path(JOURNAL_DIR)).map_err(|e| Trouble::failed("the journals cannot be read", e))? {
+        match Journal::read::<Action>(&path) {
+            Ok((plan, state, _)) if plan.verb == verb => last = Some((path, plan.mirror, state)),
+            Ok(_) | Err(JournalError::Empty { .. }) => {}
+            Err(e) => return Err(Trouble::failed("a journal cannot be read, so nothing was changed", e)),
+        }
+    }
+    let none = || Trouble::refused(format!("there is no {verb} to {way}"), format!("raidguard {verb} --help"));
+    let (path, mirror, _) = last.ok_or_else(none)?;
+    let _lock = lock::take(host, &mirror, verb)?;
+    let recheck = recheck(host);
+    let mut executor = Executor::<Action>::take_up(host, &recheck, &path)?;
+    let ended = match direction {
+        Direction::Forward => executor.forward(console),
+        Direction::Back => executor.back(console),
+    };
+    match ended.map_err(|e| stopped(verb, e))? {
+        Ended::Complete => console.say(format_args!("\n{verb} of `{mirror}` is complete")),
+        Ended::RolledBack => console.say(format_args!("\n{verb} of `{mirror}` was put back: everything is as it was before")),
+    }
+    Ok(Exit::Done)
+}

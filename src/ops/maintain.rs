@@ -1,0 +1,75 @@
+//! `scrub` and `balance`: what the schedule runs.
+
+use super::{Exit, Trouble, mirrors};
+use crate::{
+    backend::{self, Backend as _, BalanceEnd, ScrubEnd},
+    exec::Flow,
+    host::{Host, lock},
+    model::{Bytes, mirror::MirrorState},
+    plan::{Watch as _, Work},
+    ui::Console,
+};
+
+fn observed(host: &Host, mirror: &crate::config::Mirror) -> Result<MirrorState, Trouble> {
+    let state = backend::of(mirror.backend)
+        .observe(host, &mirror.uuid, &mirror.mountpoint)
+        .map_err(|e| Trouble::failed("the mirror could not be looked at", e))?;
+    if state.mounted {
+        Ok(state)
+    } else {
+        Err(Trouble::refused(
+            format!("the mirror `{}` is not mounted at {}", mirror.name, mirror.mountpoint.display()),
+            format!("mount {}", mirror.mountpoint.display()),
+        ))
+    }
+}
+
+fn flow(host: &Host) -> Flow {
+    if host.interrupt().is_raised() { Flow::Stop } else { Flow::Continue }
+}
+
+/// Runs `scrub`.
+///
+/// # Errors
+/// It could not be run to its end.
+pub fn scrub(host: &Host, name: Option<&str>, console: &mut Console) -> Result<Exit, Trouble> {
+    let mirror = mirrors::named(host, name)?;
+    let _lock = lock::take(host, &mirror.name, "scrub")?;
+    let state = observed(host, &mirror)?;
+    let backend = backend::of(mirror.backend);
+    let title = format!("scrub {}", mirror.name);
+    console.plan(std::slice::from_ref(&title), false);
+    console.begin(0, &title);
+    let report = backend.scrub(host, &mirror.mountpoint, &state, &mut |progress| {
+        if let Some(total) = progress.bytes_total {
+            console.work(Work { done: progress.bytes_scrubbed, total });
+        }
+        flow(host)
+    });
+    console.clear();
+    let report = report.map_err(|e| Trouble::failed("the scrub could not be run", e))?;
+    console.say(&report);
+    match report.end {
+        ScrubEnd::Clean | ScrubEnd::Corrected => Ok(Exit::Done),
+        ScrubEnd::AlreadyRunning => Ok(Exit::Done),
+        _ => Ok(Exit::Failed),
+    }
+}
+
+/// Runs `balance`.
+///
+/// # Errors
+/// It could not be run to its end.
+pub fn balance(host: &Host, name: Option<&str>, console: &mut Console) -> Result<Exit, Trouble> {
+    let mirror = mirrors::named(host, name)?;
+    let _lock = lock::take(host, &mirror.name, "balance")?;
+    let state = observed(host, &mirror)?;
+    let report = backend::of(mirror.backend)
+        .balance(host, &mirror.mountpoint, &state, &mut |()| flow(host))
+        .map_err(|e| Trouble::failed("the balance could not be run", e))?;
+    console.say(&report);
+    match report.end {
+        BalanceEnd::Done | BalanceEnd::AlreadyRunning => Ok(Exit::Done),
+        _ => Ok(Exit::Failed),
+    }
+}

@@ -1,0 +1,239 @@
+//! `release`: the way back. Newest data to a plain directory, verified, exchanged; what setup added to the machine removed.
+
+use std::path::{Path, PathBuf};
+
+use super::{Blocker, Exit, Trouble, execute, mirrors, setup::Manner};
+use crate::{
+    backend::MirrorSpec,
+    config::{self, Mirror},
+    host::{
+        Host,
+        copy::{self, Survey},
+        files, fstab, lock, mountinfo, schedule,
+    },
+    model::Bytes,
+    node,
+    plan::{
+        JOURNAL_DIR, Journal, Plan, journals,
+        steps::{
+            Action, CopyTree, Declare, DropIn, ExchangeBack, Fstab, InstallSchedule, MountMirror, MountPoint,
+            PlainDirectory, StartNode, StopNode, TakeBack, Verify,
+        },
+    },
+    ui::{self, Console},
+};
+
+/// What the machine says before `release` decides.
+#[derive(Debug)]
+struct Facts {
+    mirror: Mirror,
+    others: Vec<Mirror>,
+    node: config::Node,
+    survey: Survey,
+    databases: Vec<PathBuf>,
+    free: Bytes,
+    mounted: bool,
+    points: bool,
+    running: node::Running,
+    unfinished: Vec<(String, String)>,
+    added: Vec<Action>,
+    systemd: bool,
+    binary: PathBuf,
+    now: jiff::Timestamp,
+}
+
+/// Runs `release`.
+///
+/// # Errors
+/// Refused, with every blocker named, or stopped on its way.
+pub fn release(host: &Host, name: Option<&str>, manner: Manner, console: &mut Console) -> Result<Exit, Trouble> {
+    let mirror = mirrors::named(host, name)?;
+    let _lock = lock::take(host, &mirror.name, "release")?;
+    let facts = gather(host, mirror)?;
+    let plan = decide(&facts).map_err(Trouble::Refused)?;
+    let shown = ui::plan(&plan, &[]);
+    if manner.dry_run {
+        console.data(shown);
+        return Ok(Exit::Done);
+    }
+    console.say(shown);
+    execute::confirm(console, manner.yes, "The node will run from a plain directory again, without redundancy.")?;
+    execute::start(host, plan, console)?;
+    console.say(format_args!(
+        "\n{} is a plain directory again, with the newest data. What is left on the mirror is old state from now on: never start a node from it.",
+        facts.node.directory.display()
+    ));
+    Ok(Exit::Done)
+}
+
+fn gather(host: &Host, mirror: Mirror) -> Result<Facts, Trouble> {
+    fn trouble<E: Into<Box<dyn std::error::Error + Send + Sync>>>(what: &str) -> impl FnOnce(E) -> Trouble {
+        let what = format!("{what}, so nothing was changed");
+        move |e| Trouble::failed(what, e)
+    }
+    let node = mirror.node.clone().ok_or_else(|| {
+        Trouble::refused(format!("no node lives on the mirror `{}`", mirror.name), "nothing is left to be done")
+    })?;
+    let mounts = mountinfo::read(host).map_err(trouble("the mounts cannot be read"))?;
+    let mounted = mountinfo::topmost_at(&mounts, &mirror.mountpoint).is_some();
+    if !mounted {
+        return Err(Trouble::refused(
+            format!("the mirror is not mounted at {}", mirror.mountpoint.display()),
+            format!("mount {}", mirror.mountpoint.display()),
+        ));
+    }
+    let survey = copy::survey(&node.data).map_err(trouble("the node's files cannot be read whole"))?;
+    let unit = node.control.as_ref().and_then(|c| c.unit());
+    let running = node::find_running(host, &node.data, unit).map_err(trouble("it cannot be told whether a node is running"))?;
+    let parent = files::parent(&node.directory);
+    let space = nix::sys::statvfs::statvfs(parent).map_err(trouble("the free space cannot be read"))?;
+    let layout = node::read_layout(host, &node.data).map_err(trouble("the node's directory cannot be read"))?;
+    Ok(Facts {
+        others: mirrors::declared(host)?.into_iter().filter(|m| m.name != mirror.name).collect(),
+        survey,
+        databases: layout.databases(),
+        free: Bytes(space.blocks_available().saturating_mul(space.fragment_size())),
+        mounted,
+        points: std::fs::read_link(&node.directory).is_ok_and(|to| to == node.data),
+        running,
+        unfinished: super::setup::unfinished(host)?,
+        added: added(host, &mirror)?,
+        systemd: schedule::is_systemd(host),
+        binary: std::env::current_exe().map_err(trouble("raidguard's own path cannot be read"))?,
+        now: host.now(),
+        node,
+        mirror,
+    })
+}
+
+/// What the setup of this mirror added to the machine, by its journal.
+fn added(host: &Host, mirror: &Mirror) -> Result<Vec<Action>, Trouble> {
+    let all = journals(&host.path(JOURNAL_DIR)).map_err(|e| Trouble::failed("the journals cannot be read", e))?;
+    let made = all.iter().rev().find_map(|path| match Journal::read::<Action>(path) {
+        Ok((plan, _, _)) if plan.verb == "setup" && made_it(&plan, &mirror.uuid) => Some(plan.steps),
+        _ => None,
+    });
+    Ok(made.unwrap_or_default())
+}
+
+fn made_it(plan: &Plan<Action>, uuid: &str) -> bool {
+    plan.steps.iter().any(|step| matches!(step, Action::MakeMirror(made) if made.spec.uuid == uuid))
+}
+
+fn decide(facts: &Facts) -> Result<Plan<Action>, Vec<Blocker>> {
+    let Facts { mirror, node, .. } = facts;
+    let mut blockers = Vec::new();
+    for (verb, of) in &facts.unfinished {
+        blockers.push(Blocker::new(
+            format!("`raidguard {verb}` of `{of}` was interrupted and has not ended"),
+            format!("raidguard {verb} --resume, or raidguard {verb} --rollback"),
+        ));
+    }
+    if !facts.points {
+        blockers.push(Blocker::new(
+            format!("{} is not a symlink to {}", node.directory.display(), node.data.display()),
+            "look at both, and put the symlink back or remove the declaration by hand",
+        ));
+    }
+    if facts.free.0 < facts.survey.bytes {
+        blockers.push(Blocker::new(
+            format!(
+                "{} are free beside {}, and {} are needed",
+                facts.free,
+                node.directory.display(),
+                Bytes(facts.survey.bytes)
+            ),
+            "make room there",
+        ));
+    }
+    if node.control.is_none() && !facts.running.is_quiet() {
+        blockers.push(Blocker::new(
+            format!("{} is in use, and no way to stop the node is declared: {}", node.data.display(), facts.running),
+            "stop what uses it, and keep it stopped",
+        ));
+    }
+    if !blockers.is_empty() {
+        return Err(blockers);
+    }
+
+    let stamp = facts.now.strftime("%Y%m%dT%H%M%SZ");
+    let record = |ending: &str| Path::new(JOURNAL_DIR).join(format!("{stamp}-release-{}.{ending}", mirror.name));
+    let mut beside = node.directory.file_name().unwrap_or_default().to_owned();
+    beside.push(".raidguard-release");
+    let target = node.directory.with_file_name(&beside);
+    beside.push("-scratch");
+    let scratch = node.directory.with_file_name(&beside);
+    let manifest = record("manifest");
+    let spec = MirrorSpec {
+        backend: mirror.backend,
+        name: mirror.name.clone(),
+        level: mirror.level,
+        uuid: mirror.uuid.clone(),
+        devices: Vec::new(),
+        mountpoint: mirror.mountpoint.clone(),
+    };
+
+    let mut steps = Vec::new();
+    if let Some(control) = &node.control {
+        steps.push(Action::StopNode(StopNode {
+            control: control.clone(),
+            directory: node.directory.clone(),
+            data: node.data.clone(),
+            backwards: true,
+        }));
+    }
+    steps.push(Action::PlainDirectory(PlainDirectory { path: target.clone() }));
+    steps.push(Action::Copy(CopyTree {
+        source: node.data.clone(),
+        target: target.clone(),
+        bytes: Bytes(facts.survey.bytes),
+        manifest: manifest.clone(),
+        directory: node.directory.clone(),
+        backwards: true,
+    }));
+    steps.push(Action::Verify(Verify {
+        target: target.clone(),
+        manifest: manifest.clone(),
+        owner: None,
+        databases: facts.databases.clone(),
+        scratch,
+        proof: record("proof"),
+        directory: node.directory.clone(),
+        backwards: true,
+    }));
+    steps.push(Action::ExchangeBack(ExchangeBack {
+        directory: node.directory.clone(),
+        data: node.data.clone(),
+        copy: target,
+        manifest,
+    }));
+    let back = |action: Action| Action::TakeBack(TakeBack { of: Box::new(action) });
+    let control = node.control.as_ref();
+    if let (Some(unit), true) = (control.and_then(|c| c.unit()), facts.systemd) {
+        steps.push(back(Action::DropIn(DropIn { unit: unit.to_owned(), mountpoint: mirror.mountpoint.clone() })));
+    }
+    if let Some(control) = control {
+        steps.push(Action::StartNode(StartNode { control: control.clone(), data: node.directory.clone() }));
+    }
+    if let Some(with) = mirror.schedule.as_ref().map(|s| s.with) {
+        let mut mirrors = facts.others.clone();
+        mirrors.push(mirror.clone());
+        let before = facts.others.clone();
+        steps.push(back(Action::Schedule(InstallSchedule { with, mirrors, before, binary: facts.binary.clone() })));
+    }
+    steps.push(back(Action::MountMirror(MountMirror { spec: spec.clone() })));
+    let fstab = facts.added.iter().find(|a| matches!(a, Action::Fstab(_))).cloned();
+    steps.push(back(fstab.unwrap_or_else(|| {
+        Action::Fstab(Fstab {
+            entry: fstab::btrfs_entry(&mirror.uuid, &mirror.mountpoint),
+            comment: format!("{} mirror, written by raidguard", mirror.name),
+            systemd: facts.systemd,
+        })
+    })));
+    let mountpoint = facts.added.iter().find(|a| matches!(a, Action::MountPoint(_))).cloned();
+    steps.push(back(mountpoint.unwrap_or_else(|| {
+        Action::MountPoint(MountPoint { path: mirror.mountpoint.clone(), missing: Vec::new(), immutable: false })
+    })));
+    steps.push(back(Action::Declare(Declare { spec, mirror: mirror.clone() })));
+    Ok(Plan::new("release", &mirror.name, facts.now, steps))
+}

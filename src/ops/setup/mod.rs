@@ -1,0 +1,111 @@
+//! `setup`: two or more devices become a mirror, and the node's directory moves onto it.
+
+mod decide;
+mod gather;
+
+use std::path::PathBuf;
+
+pub use decide::{Decision, decide};
+pub use gather::{Facts, gather};
+
+use super::{Exit, Trouble, execute};
+use crate::{
+    host::{Host, schedule::With},
+    model::{BackendKind, Bytes, Level},
+    ui::{self, Console},
+};
+
+/// What was asked for, whole and sensible in itself.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The devices, in the order they were named.
+    pub devices: Vec<PathBuf>,
+    /// What holds the mirror.
+    pub backend: BackendKind,
+    /// The level.
+    pub level: Level,
+    /// The mirror's name.
+    pub name: String,
+    /// Where it is mounted.
+    pub mountpoint: PathBuf,
+    /// The node's directory, as named.
+    pub directory: PathBuf,
+    /// Who shall own the copy.
+    pub user: Option<String>,
+    /// The size of new partitions on whole disks.
+    pub size: Option<Bytes>,
+    /// How the node is stopped and started.
+    pub node: NodeChoice,
+    /// What runs the regular jobs.
+    pub scheduler: SchedulerChoice,
+    /// Whether the original is kept.
+    pub keep_original: bool,
+    /// What may be erased or overlooked.
+    pub wipe: bool,
+    /// Whether two members may lie on one disk.
+    pub allow_same_disk: bool,
+}
+
+/// How the operator wants the node handled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeChoice {
+    /// Find out.
+    Detect,
+    /// This systemd unit.
+    Unit(String),
+    /// These commands.
+    Commands {
+        /// Stops it.
+        stop: Vec<String>,
+        /// Starts it.
+        start: Vec<String>,
+    },
+    /// None is managed.
+    None,
+}
+
+/// What the operator wants to run the jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SchedulerChoice {
+    /// What runs on the machine.
+    Auto,
+    /// This.
+    With(With),
+    /// Nothing.
+    None,
+}
+
+/// How to go about it.
+#[derive(Debug, Clone, Copy)]
+pub struct Manner {
+    /// Print the plan and change nothing.
+    pub dry_run: bool,
+    /// Do not ask.
+    pub yes: bool,
+}
+
+/// Runs `setup`.
+///
+/// # Errors
+/// Refused, with every blocker named, or stopped on its way.
+pub fn setup(host: &Host, request: &Request, manner: Manner, console: &mut Console) -> Result<Exit, Trouble> {
+    let _lock = crate::host::lock::take(host, &request.name, "setup")?;
+    let facts = gather(host, request)?;
+    let decision = decide(request, &facts).map_err(Trouble::Refused)?;
+    for warning in &decision.warnings {
+        console.warn(warning);
+    }
+    let shown = ui::plan(&decision.plan, &decision.erased);
+    if manner.dry_run {
+        console.data(shown);
+        return Ok(Exit::Done);
+    }
+    console.say(shown);
+    execute::confirm(console, manner.yes, "Everything on the devices above will be erased.")?;
+    execute::start(host, decision.plan, console)?;
+    console.say(format_args!(
+        "\n{} is on the mirror now. Look at it any time with: raidguard status",
+        request.directory.display()
+    ));
+    Ok(Exit::Done)
+}

@@ -1,0 +1,145 @@
+//! What makes the mirror lasting: the node unit's drop-in, the schedule, the declaration.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::run;
+use crate::{
+    backend::{self, Backend as _, MirrorSpec},
+    config::{self, Member, Mirror},
+    exec::Cmd,
+    host::{
+        Host, files,
+        schedule::{self, With},
+    },
+    plan::{Context, Outcome, Probe, Step, StepError},
+};
+
+/// Ties the node's unit to the mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropIn {
+    /// The node's unit.
+    pub unit: String,
+    /// Where the mirror is mounted.
+    pub mountpoint: PathBuf,
+}
+
+/// Installs the regular jobs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InstallSchedule {
+    /// What runs them.
+    pub with: With,
+    /// The mirrors they are for, the new one included.
+    pub mirrors: Vec<Mirror>,
+    /// Those that were there before.
+    pub before: Vec<Mirror>,
+    /// The raidguard that they run.
+    pub binary: PathBuf,
+}
+
+/// Writes the mirror into `/etc/raidguard/raidguard.toml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Declare {
+    /// What was made.
+    pub spec: MirrorSpec,
+    /// The mirror as far as it was known beforehand: its members' own UUIDs are read when it is written.
+    pub mirror: Mirror,
+}
+
+fn scheduling(e: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StepError {
+    StepError::failed("the schedule could not be changed", e)
+}
+
+impl Step for DropIn {
+    fn says(&self) -> String {
+        format!("tie {} to the mount", self.unit)
+    }
+    fn commands(&self) -> Vec<String> {
+        let (path, _) = schedule::dropin(&self.unit, &self.mountpoint);
+        vec![format!("write {}", path.display()), Cmd::change("systemctl").arg("daemon-reload").line()]
+    }
+    fn probe(&self, host: &Host) -> Result<Probe, StepError> {
+        let (path, text) = schedule::dropin(&self.unit, &self.mountpoint);
+        let there = host.read_optional(&path).map_err(|e| StepError::failed("the drop-in cannot be read", e))?;
+        Ok(if there.as_deref() == Some(&text) { Probe::Done } else { Probe::Pending })
+    }
+    fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
+        let (path, text) = schedule::dropin(&self.unit, &self.mountpoint);
+        cx.act(&format!("write {}", path.display()));
+        let path = cx.host.path(path);
+        let written = files::create_dirs(files::parent(&path), 0o755)
+            .and_then(|_| files::replace(&path, text.as_bytes(), 0o644));
+        written.map_err(|e| StepError::failed("the drop-in could not be written", e))?;
+        run(cx.host, &Cmd::change("systemctl").arg("daemon-reload"))?;
+        Ok(Outcome::default())
+    }
+    fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
+        let path = cx.host.path(schedule::dropin(&self.unit, &self.mountpoint).0);
+        if files::remove(&path).map_err(|e| StepError::failed("the drop-in could not be removed", e))? {
+            // The directory may hold other people's drop-ins.
+            let _ = std::fs::remove_dir(files::parent(&path));
+            run(cx.host, &Cmd::change("systemctl").arg("daemon-reload"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Step for InstallSchedule {
+    fn says(&self) -> String {
+        format!("install the regular jobs ({}): check, balance, scrub", self.with)
+    }
+    fn commands(&self) -> Vec<String> {
+        schedule::commands(self.with, &self.mirrors, &self.binary)
+    }
+    fn probe(&self, host: &Host) -> Result<Probe, StepError> {
+        let there = schedule::is_installed(host, self.with, &self.mirrors, &self.binary).map_err(scheduling)?;
+        Ok(if there { Probe::Done } else { Probe::Pending })
+    }
+    fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
+        schedule::install(cx.host, self.with, &self.mirrors, &self.binary).map_err(scheduling)?;
+        Ok(Outcome::default())
+    }
+    fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
+        schedule::remove(cx.host).map_err(scheduling)?;
+        if !self.before.is_empty() {
+            schedule::install(cx.host, self.with, &self.before, &self.binary).map_err(scheduling)?;
+        }
+        Ok(())
+    }
+}
+
+impl Step for Declare {
+    fn says(&self) -> String {
+        format!("declare the mirror `{}` in {}", self.spec.name, config::PATH)
+    }
+    fn commands(&self) -> Vec<String> {
+        vec![format!("write {}", config::PATH)]
+    }
+    fn probe(&self, host: &Host) -> Result<Probe, StepError> {
+        let config = config::load(host).map_err(|e| StepError::failed("the declaration cannot be read", e))?;
+        let declared = config.mirror.iter().any(|m| m.name == self.spec.name && m.uuid == self.spec.uuid);
+        Ok(if declared { Probe::Done } else { Probe::Pending })
+    }
+    fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
+        let state = backend::of(self.spec.backend)
+            .observe(cx.host, &self.spec.uuid, &self.spec.mountpoint)
+            .map_err(|e| StepError::failed("the mirror could not be looked at", e))?;
+        let mut mirror = self.mirror.clone();
+        for (declared, found) in mirror.member.iter_mut().zip(&state.members) {
+            *declared = Member {
+                id: found.devid.to_string(),
+                uuid: found.uuid.clone().ok_or_else(|| StepError::wrong("a member's UUID cannot be read"))?,
+                ..declared.clone()
+            };
+        }
+        self.commands().iter().for_each(|c| cx.act(c));
+        config::add_mirror(cx.host, &mirror).map_err(|e| StepError::failed("the declaration could not be written", e))?;
+        Ok(Outcome::default())
+    }
+    fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
+        config::remove_mirror(cx.host, &self.spec.name)
+            .map_err(|e| StepError::failed("the declaration could not be removed", e))?;
+        Ok(())
+    }
+}

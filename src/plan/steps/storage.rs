@@ -1,0 +1,343 @@
+//! Devices, filesystem, fstab, mount.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{fail, listed, run};
+use crate::{
+    backend::{self, Backend as _, Made, MirrorSpec},
+    exec::Cmd,
+    host::{Host, fstab, inventory, mountinfo, partition::NewPartition},
+    model::{Identity, inventory::Content},
+    plan::{Context, Outcome, Probe, Step, StepError},
+};
+
+/// Makes a GPT partition in free space.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MakePartition {
+    /// The disk.
+    pub disk: Vec<Identity>,
+    /// The partition, with its UUID, chosen when the plan was made.
+    pub partition: NewPartition,
+}
+
+/// Erases old signatures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Erase {
+    /// What is erased.
+    pub devices: Vec<Identity>,
+    /// The mirror that takes their place: what is found of it later is not erased.
+    pub spec: MirrorSpec,
+}
+
+/// Makes the mirror's filesystem.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MakeMirror {
+    /// What is made.
+    pub spec: MirrorSpec,
+    /// Its members' identities. Empty for partitions that the plan makes itself: those are known by their UUID.
+    pub members: Vec<Identity>,
+}
+
+/// Adds the mirror's line to `/etc/fstab`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fstab {
+    /// The line.
+    pub entry: fstab::Entry,
+    /// The comment above it.
+    pub comment: String,
+    /// systemd reads fstab only when told to.
+    pub systemd: bool,
+}
+
+/// Mounts the mirror by its fstab line and looks at what was mounted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MountMirror {
+    /// What must be mounted.
+    pub spec: MirrorSpec,
+}
+
+/// Makes the directory for the node's files a filesystem tree of its own (a subvolume), so that it can be snapshotted alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Container {
+    /// What it lies on.
+    pub spec: MirrorSpec,
+    /// Where.
+    pub path: PathBuf,
+}
+
+fn backend_failed(e: backend::BackendError) -> StepError {
+    StepError::failed("the mirror could not be looked at", e)
+}
+
+impl Step for MakePartition {
+    fn says(&self) -> String {
+        self.partition.to_string()
+    }
+    fn commands(&self) -> Vec<String> {
+        self.partition.commands().iter().map(Cmd::line).collect()
+    }
+    fn probe(&self, host: &Host) -> Result<Probe, StepError> {
+        let made = self.partition.is_made(host).map_err(|e| StepError::failed("the partition table cannot be read", e))?;
+        Ok(if made { Probe::Done } else { Probe::Pending })
+    }
+    fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
+        for cmd in self.partition.commands() {
+            run(cx.host, &cmd)?;
+        }
+        Ok(Outcome::note(format!("made {}", self.partition.path.display())))
+    }
+    fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
+        if self.partition.is_made(cx.host).map_err(|e| StepError::failed("the partition table cannot be read", e))? {
+            for cmd in self.partition.undo_commands() {
+                run(cx.host, &cmd)?;
+            }
+        }
+        Ok(())
+    }
+    fn erases(&self) -> &[Identity] {
+        &self.disk
+    }
+}
+
+impl Step for Erase {
+    fn says(&self) -> String {
+        let paths: Vec<_> = self.devices.iter().map(|d| d.path.clone()).collect();
+        format!("erase what is on {}", listed(&paths))
+    }
+
+    fn commands(&self) -> Vec<String> {
+        self.devices.iter().map(|d| Cmd::destroy("wipefs").arg("--all").arg(&d.path).line()).collect()
+    }
+
+    fn probe(&self, host: &Host) -> Result<Probe, StepError> {
+        match backend::of(self.spec.backend).made(host, &self.spec).map_err(backend_failed)? {
+            Made::Complete | Made::Partial(_) => return Ok(Probe::Done),
+            Made::No => {}
+        }
+        let machine = inventory::gather(host).map_err(|e| StepError::failed("the devices cannot be read", e))?;
+        for device in &self.devices {
+            match machine.by_path(&device.path).map(|d| &d.content) {
+                Some(Content::Empty) => {}
+                Some(Content::Known(_)) => return Ok(Probe::Pending),
+                Some(Content::Unknown(why)) => {
+                    return Ok(Probe::Blocked(format!("what is on {} cannot be told: {why}", device.path.display())));
+                }
+                None => return Ok(Probe::Blocked(format!("{} is not there any more", device.path.display()))),
+            }
+        }
+        Ok(Probe::Done)
+    }
+
+    fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
+        for device in &self.devices {
+            run(cx.host, &Cmd::destroy("wipefs").arg("--all").arg(&device.path))?;
+        }
+        Ok(Outcome::default())
+    }
+
+    fn undo(&self, _: &mut Context<'_>) -> Result<(), StepError> {
+        // Said beforehand: what was erased with --wipe does not come back.
+        Ok(())
+    }
+
+    fn erases(&self) -> &[Identity] {
+        &self.devices
+    }
+}
+
+impl Step for MakeMirror {
+    fn says(&self) -> String {
+        format!("make a {} mirror ({}) of {}", self.spec.backend, self.spec.level, listed(&self.spec.devices))
+    }
+
+    fn commands(&self) -> Vec<String> {
+        backend::of(self.spec.backend).create_commands(&self.spec).iter().map(Cmd::line).collect()
+    }
+
+    fn probe(&self, host: &Host) -> Result<Probe, StepError> {
+        match backend::of(self.spec.backend).made(host, &self.spec).map_err(backend_failed)? {
+            Made::Complete => Ok(Probe::Done),
+            Made::No | Made::Partial(_) => Ok(Probe::Pending),
+        }
+    }
+
+    fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
+        let backend = backend::of(self.spec.backend);
+        if let Made::Partial(_) = backend.made(cx.host, &self.spec).map_err(backend_failed)? {
+            // The remains of an interrupted attempt of this very plan: they carry its UUID.
+            for cmd in backend.unmake_commands(&self.spec) {
+                run(cx.host, &cmd)?;
+            }
+        }
+        for cmd in backend.create_commands(&self.spec) {
+            run(cx.host, &cmd)?;
+        }
+        Ok(Outcome::note(format!("UUID {}", self.spec.uuid)))
+    }
+
+    fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
+        let backend = backend::of(self.spec.backend);
+        if backend.made(cx.host, &self.spec).map_err(backend_failed)? != Made::No {
+            for cmd in backend.unmake_commands(&self.spec) {
+                run(cx.host, &cmd)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn erases(&self) -> &[Identity] {
+        &self.members
+    }
+}
+
+impl Fstab {
+    fn reload(&self, host: &Host) -> Result<(), StepError> {
+        if self.systemd {
+            run(host, &Cmd::change("systemctl").arg("daemon-reload"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Step for Fstab {
+    fn says(&self) -> String {
+        format!("add the mirror to /etc/fstab, mounted at {}", self.entry.mountpoint.display())
+    }
+
+    fn commands(&self) -> Vec<String> {
+        let mut lines = vec![format!("write /etc/fstab: {}", self.entry.line())];
+        if self.systemd {
+            lines.push(Cmd::change("systemctl").arg("daemon-reload").line());
+        }
+        lines
+    }
+
+    fn probe(&self, host: &Host) -> Result<Probe, StepError> {
+        match fstab::has(host, &self.entry) {
+            Ok(true) => Ok(Probe::Done),
+            Ok(false) => Ok(Probe::Pending),
+            Err(e) => Err(StepError::failed("/etc/fstab cannot be read", e)),
+        }
+    }
+
+    fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
+        if let Some(write) = self.commands().first() {
+            cx.act(write);
+        }
+        fstab::add(cx.host, &self.entry, &self.comment)
+            .map_err(|e| StepError::failed("/etc/fstab could not be changed; it is as it was", e))?;
+        self.reload(cx.host)?;
+        Ok(Outcome::default())
+    }
+
+    fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
+        fstab::remove(cx.host, &self.entry, &self.comment)
+            .map_err(|e| StepError::failed("/etc/fstab could not be put back", e))?;
+        self.reload(cx.host)
+    }
+}
+
+impl MountMirror {
+    fn mounted(&self, host: &Host) -> Result<Option<bool>, StepError> {
+        let mounts = mountinfo::read(host).map_err(|e| StepError::failed("the mounts cannot be read", e))?;
+        Ok(mountinfo::topmost_at(&mounts, &self.spec.mountpoint)
+            .map(|mount| backend::of(self.spec.backend).is_mount_of(host, mount, &self.spec.uuid)))
+    }
+
+    fn mountpoint(&self) -> &Path {
+        &self.spec.mountpoint
+    }
+}
+
+impl Step for MountMirror {
+    fn says(&self) -> String {
+        format!("mount it at {} and look at its members and profiles", self.mountpoint().display())
+    }
+
+    fn commands(&self) -> Vec<String> {
+        let mut lines: Vec<String> =
+            backend::of(self.spec.backend).assemble_commands(&self.spec).iter().map(Cmd::line).collect();
+        lines.push(Cmd::change("mount").arg(self.mountpoint()).line());
+        lines
+    }
+
+    fn probe(&self, host: &Host) -> Result<Probe, StepError> {
+        Ok(match self.mounted(host)? {
+            Some(true) => Probe::Done,
+            Some(false) => Probe::Blocked(format!("another filesystem is mounted at {}", self.mountpoint().display())),
+            None => Probe::Pending,
+        })
+    }
+
+    fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
+        let backend = backend::of(self.spec.backend);
+        for cmd in backend.assemble_commands(&self.spec) {
+            run(cx.host, &cmd)?;
+        }
+        run(cx.host, &Cmd::change("mount").arg(self.mountpoint()))?;
+        let state = backend.observe(cx.host, &self.spec.uuid, self.mountpoint()).map_err(backend_failed)?;
+        let present = state.members.iter().filter(|m| !m.missing).count();
+        if present != self.spec.devices.len() || state.members.len() != present {
+            return Err(StepError::wrong(format!(
+                "{present} of {} members are there after mounting",
+                self.spec.devices.len()
+            )));
+        }
+        let level = self.spec.level.to_string();
+        if let Some(other) = state.profiles.iter().find(|p| p.profile != level) {
+            return Err(StepError::wrong(format!("{} is {}, not {level}", other.kind, other.profile)));
+        }
+        Ok(Outcome::note(format!("{present} members, data, metadata and system all {level}")))
+    }
+
+    fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
+        match self.mounted(cx.host)? {
+            Some(true) => run(cx.host, &Cmd::change("umount").arg(self.mountpoint())).map(drop),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Step for Container {
+    fn says(&self) -> String {
+        format!("make the subvolume {}", self.path.display())
+    }
+
+    fn commands(&self) -> Vec<String> {
+        backend::of(self.spec.backend).container_commands(&self.path).iter().map(Cmd::line).collect()
+    }
+
+    fn probe(&self, host: &Host) -> Result<Probe, StepError> {
+        let made = backend::of(self.spec.backend).is_container(host, &self.path).map_err(backend_failed)?;
+        Ok(match made {
+            Some(true) => Probe::Done,
+            Some(false) => Probe::Blocked(format!("{} exists and is no subvolume", self.path.display())),
+            None => Probe::Pending,
+        })
+    }
+
+    fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
+        for cmd in backend::of(self.spec.backend).container_commands(&self.path) {
+            run(cx.host, &cmd)?;
+        }
+        Ok(Outcome::default())
+    }
+
+    fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
+        let backend = backend::of(self.spec.backend);
+        if backend.is_container(cx.host, &self.path).map_err(backend_failed)? != Some(true) {
+            return Ok(());
+        }
+        // The copy is taken out before; whatever else is in it is somebody's.
+        let mut entries = std::fs::read_dir(&self.path).map_err(fail("reading", &self.path))?;
+        if entries.next().is_some() {
+            return Err(StepError::refused(format!("{} is not empty", self.path.display())));
+        }
+        for cmd in backend.uncontainer_commands(&self.path) {
+            run(cx.host, &cmd)?;
+        }
+        Ok(())
+    }
+}
