@@ -1,1 +1,3 @@
 //! What a person or a program reads: tables, prompts, progress, JSON. Decides nothing.
+
+pub mod check;
