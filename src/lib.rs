@@ -7,6 +7,9 @@ pub mod cli;
 pub mod ui;
 
 pub mod ops;
+
+pub mod health;
+
 pub mod plan;
 
 pub mod backend;

@@ -1,1 +1,167 @@
 //! All that is particular to one kind of mirror.
+
+pub mod btrfs;
+mod report;
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+pub use report::{BalanceEnd, BalanceReport, ScrubCounts, ScrubEnd, ScrubProgress, ScrubReport, ScrubStatus};
+
+use crate::{
+    exec::{Cmd, CmdError, Flow},
+    host::{Host, files::FileError},
+    model::{Level, mirror::MirrorState},
+};
+
+/// Shown progress, it says whether to go on.
+pub type Watcher<'w, P> = dyn FnMut(&P) -> Flow + 'w;
+
+/// A mirror to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MirrorSpec {
+    /// Its name, which becomes the filesystem's label.
+    pub name: String,
+    /// How redundant it is to be.
+    pub level: Level,
+    /// The filesystem's UUID in lower case, chosen beforehand: so that what was made can be told from what was there.
+    pub uuid: String,
+    /// The members, as device nodes.
+    pub devices: Vec<PathBuf>,
+    /// Where it is to be mounted.
+    pub mountpoint: PathBuf,
+}
+
+/// How far the making of a mirror came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Made {
+    /// None of the devices belongs to it.
+    No,
+    /// It lies whole over exactly these devices.
+    Complete,
+    /// Some of it is there; the reason says what is not.
+    Partial(String),
+}
+
+/// Why a mirror could not be read or worked on.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// The kernel or the tools cannot do it.
+    #[error("{what} is not supported here: {why}")]
+    Unsupported {
+        /// What was asked for.
+        what: String,
+        /// What is missing.
+        why: String,
+    },
+    /// A file could not be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Something was not in the form that it should have.
+    #[error(transparent)]
+    Parse(#[from] ParseError),
+    /// A command failed.
+    #[error(transparent)]
+    Command(#[from] CmdError),
+    /// A btrfs is mounted, but none that the kernel lists holds its device.
+    #[error(
+        "cannot tell which filesystem is mounted at {}: no filesystem in /sys/fs/btrfs has {}",
+        mountpoint.display(),
+        source_device.display()
+    )]
+    UnclearMount {
+        /// Where it is mounted.
+        mountpoint: PathBuf,
+        /// From which device.
+        source_device: PathBuf,
+    },
+}
+
+/// Text that is not in the form that it should have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot understand {what}: {found:?}")]
+pub struct ParseError {
+    what: &'static str,
+    found: String,
+}
+
+impl ParseError {
+    /// What was read, and the part of it that is not understood; only its first 200 characters are kept.
+    pub fn new(what: &'static str, found: impl AsRef<str>) -> Self {
+        Self { what, found: found.as_ref().chars().take(200).collect() }
+    }
+}
+
+/// One kind of mirror. It reads through the [`Host`] and gives the commands that change; the plan runs those.
+pub trait Backend: Send + Sync + fmt::Debug {
+    /// The tools it needs.
+    fn tools(&self) -> &[&'static str];
+
+    /// Can this machine's kernel do this level? May load a kernel module.
+    ///
+    /// # Errors
+    /// It cannot, or that could not be found out.
+    fn supported(&self, host: &Host, level: Level) -> Result<(), BackendError>;
+
+    /// Makes the mirror. What is on the devices must have been erased before: a signature that is left makes it fail.
+    fn create_commands(&self, spec: &MirrorSpec) -> Vec<Cmd>;
+
+    /// How far an earlier making came, by looking at the devices.
+    ///
+    /// # Errors
+    /// A device could not be read.
+    fn made(&self, host: &Host, spec: &MirrorSpec) -> Result<Made, BackendError>;
+
+    /// Erases what was made, and nothing of another kind.
+    fn unmake_commands(&self, spec: &MirrorSpec) -> Vec<Cmd>;
+
+    /// Makes the container (btrfs: subvolume) at `path` that a node's files go into.
+    fn container_commands(&self, path: &Path) -> Vec<Cmd>;
+
+    /// Deletes such a container with all that is in it.
+    fn container_delete_commands(&self, path: &Path) -> Vec<Cmd>;
+
+    /// Is `path` such a container? A path that does not exist is none.
+    ///
+    /// # Errors
+    /// The path could not be looked at.
+    fn is_container(&self, host: &Host, path: &Path) -> Result<bool, BackendError>;
+
+    /// What the mirror with this UUID is now. Starts no process.
+    ///
+    /// # Errors
+    /// Something could not be read or understood: the mirror's state is then unknown.
+    fn observe(&self, host: &Host, uuid: &str, mountpoint: &Path) -> Result<MirrorState, BackendError>;
+
+    /// The balance that the schedule documents, fitted to the mirror, with a note where something was left out.
+    fn balance_command(&self, state: &MirrorState, mountpoint: &Path) -> (Cmd, Option<String>);
+
+    /// Balances, until it is done or `watch` says stop.
+    ///
+    /// # Errors
+    /// It could not be started or failed for an unforeseen reason.
+    fn balance(
+        &self,
+        host: &Host,
+        mountpoint: &Path,
+        state: &MirrorState,
+        watch: &mut Watcher<'_, ()>,
+    ) -> Result<BalanceReport, BackendError>;
+
+    /// The scrub that the schedule documents.
+    fn scrub_command(&self, mountpoint: &Path) -> Cmd;
+
+    /// Scrubs, until it is done or `watch` says stop.
+    ///
+    /// # Errors
+    /// It could not be started, or what it did could not be found out.
+    fn scrub(
+        &self,
+        host: &Host,
+        mountpoint: &Path,
+        state: &MirrorState,
+        watch: &mut Watcher<'_, ScrubProgress>,
+    ) -> Result<ScrubReport, BackendError>;
+}

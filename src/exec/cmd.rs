@@ -80,6 +80,13 @@ impl Cmd {
         self
     }
 
+    /// No time limit: for work whose length nobody can foresee, such as a scrub.
+    #[must_use]
+    pub fn without_limit(mut self) -> Self {
+        self.timeout = None;
+        self
+    }
+
     /// What the command reads on its standard input; nothing otherwise.
     #[must_use]
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {

@@ -1,0 +1,163 @@
+//! btrfs: checksums, so that it knows which copy is the right one.
+
+mod balance;
+mod mounts;
+mod observe;
+mod scrub;
+mod space;
+mod superblock;
+mod sysfs;
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeSet, fs, io, os::unix::fs::MetadataExt as _, path::Path};
+
+use nix::sys::statfs::{BTRFS_SUPER_MAGIC, statfs};
+
+use self::superblock::Superblock;
+use super::{
+    Backend, BackendError, BalanceReport, Made, MirrorSpec, ParseError, ScrubProgress, ScrubReport, Watcher,
+};
+use crate::{
+    exec::Cmd,
+    host::{Host, files::Doing as _},
+    model::{Level, mirror::MirrorState},
+};
+
+/// A subvolume's top directory has this inode number (kernel: `BTRFS_FIRST_FREE_OBJECTID`).
+const SUBVOLUME_INODE: u64 = 256;
+
+/// Mirrors of btrfs.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Btrfs;
+
+impl Backend for Btrfs {
+    fn tools(&self) -> &[&'static str] {
+        &["btrfs", "mkfs.btrfs", "wipefs", "mount", "umount"]
+    }
+
+    fn supported(&self, host: &Host, level: Level) -> Result<(), BackendError> {
+        let known = || -> Result<bool, BackendError> {
+            let list = "/proc/filesystems";
+            let text = host.read(list).doing("reading", list)?;
+            Ok(text.lines().any(|line| line.split_whitespace().last() == Some("btrfs")))
+        };
+        if !known()? {
+            let loaded = host.runner().run(&Cmd::change("modprobe").arg("btrfs"));
+            if !known()? {
+                let why = loaded.err().map_or_else(String::new, |e| format!(" ({e})"));
+                return Err(BackendError::Unsupported {
+                    what: "btrfs".to_owned(),
+                    why: format!("the kernel has no btrfs, as built in or as a module{why}"),
+                });
+            }
+        }
+        let feature = "/sys/fs/btrfs/features/raid1c34";
+        let many = matches!(level, Level::Raid1c3 | Level::Raid1c4);
+        if many && !host.path(feature).try_exists().doing("looking for", feature)? {
+            return Err(BackendError::Unsupported {
+                what: format!("level {level}"),
+                why: "the kernel is older than 5.5".to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    fn create_commands(&self, spec: &MirrorSpec) -> Vec<Cmd> {
+        let level = spec.level.as_str();
+        // Both profiles are named, because mkfs's defaults have changed; no -f, so that mkfs refuses what is left on a device.
+        let cmd = Cmd::destroy("mkfs.btrfs").args(["-q", "-d", level, "-m", level]);
+        vec![cmd.args(["-L", &spec.name, "-U", &spec.uuid]).args(&spec.devices)]
+    }
+
+    fn made(&self, host: &Host, spec: &MirrorSpec) -> Result<Made, BackendError> {
+        let (mut ours, mut lacking, mut devids) = (0, Vec::new(), BTreeSet::new());
+        for device in &spec.devices {
+            let found = Superblock::read(&host.path(device)).doing("reading the superblock of", device)?;
+            match found.filter(|sb| sb.fsid == spec.uuid) {
+                None => lacking.push(format!("{} does not belong to it", device.display())),
+                Some(sb) => {
+                    ours += 1;
+                    devids.insert(sb.devid);
+                    if !sb.finished {
+                        lacking.push(format!("mkfs did not finish on {}", device.display()));
+                    } else if sb.num_devices != spec.devices.len() as u64 {
+                        let count = sb.num_devices;
+                        lacking.push(format!("{} says that it has {count} members", device.display()));
+                    }
+                }
+            }
+        }
+        Ok(if ours == 0 {
+            Made::No
+        } else if !lacking.is_empty() {
+            Made::Partial(lacking.join("; "))
+        } else if devids.len() != spec.devices.len() {
+            Made::Partial("two devices say that they are the same member".to_owned())
+        } else {
+            Made::Complete
+        })
+    }
+
+    fn unmake_commands(&self, spec: &MirrorSpec) -> Vec<Cmd> {
+        let wipe = |device| Cmd::destroy("wipefs").args(["--all", "--types", "btrfs"]).arg(device);
+        spec.devices.iter().map(wipe).collect()
+    }
+
+    fn container_commands(&self, path: &Path) -> Vec<Cmd> {
+        vec![Cmd::change("btrfs").args(["subvolume", "create"]).arg(path)]
+    }
+
+    fn container_delete_commands(&self, path: &Path) -> Vec<Cmd> {
+        vec![Cmd::destroy("btrfs").args(["subvolume", "delete", "--commit-after"]).arg(path)]
+    }
+
+    fn is_container(&self, host: &Host, path: &Path) -> Result<bool, BackendError> {
+        let real = host.path(path);
+        let meta = match fs::symlink_metadata(&real) {
+            Ok(meta) => meta,
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(false);
+            }
+            Err(e) => return Err(e).doing("reading", path).map_err(Into::into),
+        };
+        if !meta.is_dir() || meta.ino() != SUBVOLUME_INODE {
+            return Ok(false);
+        }
+        let on = statfs(&real).map_err(io::Error::from).doing("asking for the filesystem of", path)?;
+        Ok(on.filesystem_type() == BTRFS_SUPER_MAGIC)
+    }
+
+    fn observe(&self, host: &Host, uuid: &str, mountpoint: &Path) -> Result<MirrorState, BackendError> {
+        observe::observe(host, uuid, mountpoint)
+    }
+
+    fn balance_command(&self, state: &MirrorState, mountpoint: &Path) -> (Cmd, Option<String>) {
+        balance::command(state, mountpoint)
+    }
+
+    fn balance(
+        &self,
+        host: &Host,
+        mountpoint: &Path,
+        state: &MirrorState,
+        watch: &mut Watcher<'_, ()>,
+    ) -> Result<BalanceReport, BackendError> {
+        balance::balance(host, mountpoint, state, watch)
+    }
+
+    fn scrub_command(&self, mountpoint: &Path) -> Cmd {
+        scrub::command(mountpoint)
+    }
+
+    fn scrub(
+        &self,
+        host: &Host,
+        mountpoint: &Path,
+        state: &MirrorState,
+        watch: &mut Watcher<'_, ScrubProgress>,
+    ) -> Result<ScrubReport, BackendError> {
+        scrub::scrub(host, mountpoint, state, watch)
+    }
+}

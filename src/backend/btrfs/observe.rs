@@ -1,0 +1,243 @@
+//! What a btrfs mirror is, seen without a process: mountinfo, sysfs and each member's superblock.
+
+use std::{
+    fs, io,
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
+    path::{Path, PathBuf},
+};
+
+use nix::sys::stat::{major, minor};
+
+use super::{
+    BackendError,
+    mounts::{self, Mount},
+    space,
+    superblock::Superblock,
+    sysfs::{self, DevInfo, SysFs},
+};
+use crate::{
+    host::{Host, files::Doing as _},
+    model::{
+        Bytes,
+        mirror::{ChunkKind, MemberState, MirrorState},
+    },
+};
+
+/// A block device and what its superblock says.
+struct Seen {
+    path: PathBuf,
+    size: Option<Bytes>,
+    superblock: io::Result<Option<Superblock>>,
+}
+
+/// Observes the filesystem with this UUID, which should be mounted at `mountpoint`.
+pub(super) fn observe(host: &Host, uuid: &str, mountpoint: &Path) -> Result<MirrorState, BackendError> {
+    let list = "/proc/self/mountinfo";
+    let mounts = mounts::parse(&fs::read(host.path(list)).doing("reading", list)?)?;
+    let mut state = MirrorState {
+        uuid: uuid.to_owned(),
+        mountpoint: Some(mountpoint.to_owned()),
+        mounted: false,
+        also_mounted: Vec::new(),
+        instead: None,
+        mount_options: Vec::new(),
+        read_only: false,
+        forced_read_only: false,
+        degraded_option: false,
+        members: Vec::new(),
+        profiles: Vec::new(),
+        raw_size: Bytes(0),
+        used: Bytes(0),
+        free: None,
+        exclusive_operation: None,
+        unread: Vec::new(),
+    };
+    let found = SysFs::find(host, uuid)?;
+    let devices = found.as_ref().map(SysFs::devices).transpose()?.unwrap_or_default();
+    see_mounts(host, &mut state, &mounts, &devices, mountpoint)?;
+    match found {
+        Some(dir) => {
+            state.profiles = dir.profiles()?;
+            state.exclusive_operation = dir.exclusive_operation()?;
+            let seen = devices.iter().map(|name| look_at(host, name)).collect::<Result<Vec<_>, _>>()?;
+            state.members = mounted_members(uuid, dir.members()?, &seen);
+        }
+        None => scan(host, &mut state)?,
+    }
+    let present = state.members.iter().filter(|m| !m.missing && !m.replace_target);
+    state.raw_size = Bytes(present.filter_map(|m| m.size).map(|size| size.0).sum());
+    let stored = state.profiles.iter().filter(|p| p.kind != ChunkKind::System);
+    state.used = Bytes(stored.map(|p| p.used.0).sum());
+    state.free = space::free_for_data(&state);
+    Ok(state)
+}
+
+fn see_mounts(
+    host: &Host,
+    state: &mut MirrorState,
+    mounts: &[Mount],
+    devices: &[String],
+    mountpoint: &Path,
+) -> Result<(), BackendError> {
+    let ours = |mount: &Mount| mount.fstype == "btrfs" && devices.contains(&kernel_name(host, &mount.source));
+    // Mounts stack: the last one at a place is the one that paths lead to.
+    let here = mounts.iter().rposition(|m| m.target == mountpoint);
+    for (index, mount) in mounts.iter().enumerate() {
+        if ours(mount) && Some(index) != here && mount.target != mountpoint {
+            state.also_mounted.push(mount.target.clone());
+        }
+    }
+    let Some(mount) = here.and_then(|index| mounts.get(index)) else { return Ok(()) };
+    if !ours(mount) {
+        if mount.fstype == "btrfs" && !owned_by_another(host, &state.uuid, &mount.source)? {
+            return Err(BackendError::UnclearMount {
+                mountpoint: mountpoint.to_owned(),
+                source_device: mount.source.clone(),
+            });
+        }
+        state.instead = Some(format!("{} from {}", mount.fstype, mount.source.display()));
+        return Ok(());
+    }
+    let has = |list: &[String], option: &str| list.iter().any(|o| o == option);
+    state.mounted = true;
+    state.read_only = has(&mount.options, "ro") || has(&mount.super_options, "ro");
+    state.forced_read_only = has(&mount.super_options, "ro") && has(&mount.options, "rw");
+    state.degraded_option = has(&mount.super_options, "degraded");
+    state.mount_options = mount.options.iter().chain(&mount.super_options).cloned().collect();
+    Ok(())
+}
+
+/// The kernel's name of a device node: by its number, because `/dev/mapper` names are others; the file's name where the node is gone.
+fn kernel_name(host: &Host, source: &Path) -> String {
+    let by_number = || {
+        let meta = fs::metadata(host.path(source)).ok().filter(|m| m.file_type().is_block_device())?;
+        let link = format!("/sys/dev/block/{}:{}", major(meta.rdev()), minor(meta.rdev()));
+        fs::canonicalize(host.path(link)).ok()
+    };
+    let path = by_number().unwrap_or_else(|| source.to_owned());
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn owned_by_another(host: &Host, uuid: &str, source: &Path) -> Result<bool, BackendError> {
+    let name = kernel_name(host, source);
+    for other in sysfs::names(host, "/sys/fs/btrfs".into())? {
+        if other == uuid || other == "features" || other == "debug" {
+            continue;
+        }
+        if let Some(dir) = SysFs::find(host, &other)? {
+            if dir.devices()?.contains(&name) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+fn look_at(host: &Host, name: &str) -> Result<Seen, BackendError> {
+    // The kernel writes a slash in a device's name as an exclamation mark (cciss!c0d0).
+    let path = Path::new("/dev").join(name.replace('!', "/"));
+    let size_file = Path::new("/sys/class/block").join(name).join("size");
+    let size = match host.read_optional(&size_file).doing("reading", &size_file)? {
+        Some(text) => Some(Bytes(sysfs::parse_number("size", &text)?.saturating_mul(512))),
+        None => None,
+    };
+    let superblock = match size {
+        None => Err(io::Error::other("its block device is gone")),
+        Some(Bytes(0)) => Err(io::Error::other("its block device has size 0")),
+        Some(_) => Superblock::read(&host.path(&path)),
+    };
+    Ok(Seen { path, size, superblock })
+}
+
+/// Joins what the kernel counts as members with the devices that are really there.
+fn mounted_members(uuid: &str, infos: Vec<DevInfo>, seen: &[Seen]) -> Vec<MemberState> {
+    let of =
+        |s: &Seen| s.superblock.as_ref().ok().and_then(Option::as_ref).filter(|sb| sb.fsid == uuid).cloned();
+    let strangers: Vec<&Seen> = seen.iter().filter(|s| of(s).is_none()).collect();
+    let unmatched: Vec<u64> = infos
+        .iter()
+        .filter(|i| !i.missing && !seen.iter().any(|s| of(s).is_some_and(|sb| sb.devid == i.devid)))
+        .map(|i| i.devid)
+        .collect();
+    let join = |info: DevInfo| {
+        let mut member = MemberState {
+            devid: info.devid,
+            uuid: None,
+            path: None,
+            size: None,
+            missing: info.missing,
+            missing_because: info.missing.then(|| "the kernel says so".to_owned()),
+            errors: info.errors,
+            unallocated: None,
+            writeable: Some(info.writeable),
+            replace_target: info.replace_target,
+        };
+        let own = seen.iter().find_map(|s| of(s).filter(|sb| sb.devid == info.devid).map(|sb| (s, sb)));
+        if let Some((device, sb)) = own {
+            member.path = Some(device.path.clone());
+            member.size = device.size;
+            member.unallocated = Some(Bytes(sb.total - sb.allocated));
+            member.uuid = Some(sb.uuid);
+        } else if info.replace_target {
+            // Its superblock is written at the end of the replace.
+        } else if !info.missing {
+            member.missing = true;
+            let mut reason = "none of the filesystem's devices answers as this member".to_owned();
+            if let ([device], [_]) = (strangers.as_slice(), unmatched.as_slice()) {
+                member.path = Some(device.path.clone());
+                member.size = device.size.filter(|size| size.0 > 0);
+                reason = match &device.superblock {
+                    Err(e) => e.to_string(),
+                    Ok(Some(_)) => "its superblock is of another filesystem".to_owned(),
+                    Ok(None) => "its superblock is gone".to_owned(),
+                };
+            }
+            member.missing_because = Some(reason);
+        }
+        member
+    };
+    infos.into_iter().map(join).collect()
+}
+
+/// Looks for the members of a filesystem that is not mounted on every block device.
+fn scan(host: &Host, state: &mut MirrorState) -> Result<(), BackendError> {
+    let mut expected = 0;
+    for name in sysfs::names(host, "/sys/class/block".into())? {
+        // Drives with removable media answer slowly or not at all, and hold no mirrors.
+        if ["fd", "sr", "ram", "zram"].iter().any(|kind| {
+            name.strip_prefix(kind).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+        }) {
+            continue;
+        }
+        let holders = Path::new("/sys/class/block").join(&name).join("holders");
+        if host.path(&holders).is_dir() && !sysfs::names(host, holders)?.is_empty() {
+            continue;
+        }
+        let seen = look_at(host, &name)?;
+        if seen.size.is_none_or(|size| size.0 == 0) {
+            continue;
+        }
+        match seen.superblock {
+            Ok(Some(sb)) if sb.fsid == state.uuid && sb.finished => {
+                expected = expected.max(sb.num_devices);
+                state.members.push(MemberState {
+                    devid: sb.devid,
+                    uuid: Some(sb.uuid),
+                    path: Some(seen.path),
+                    size: seen.size,
+                    missing: false,
+                    missing_because: None,
+                    errors: None,
+                    unallocated: Some(Bytes(sb.total - sb.allocated)),
+                    writeable: None,
+                    replace_target: false,
+                });
+            }
+            Ok(_) => {}
+            Err(e) => state.unread.push(format!("{}: {e}", seen.path.display())),
+        }
+    }
+    state.members.sort_by_key(|m| m.devid);
+    tracing::debug!("{} of {expected} members found by their superblocks", state.members.len());
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! Scrub: read every copy, compare checksums, mend from the other copy (btrfs-scrub(8)).
+
+use std::path::Path;
+
+use super::{BackendError, ParseError, sysfs::parse_number};
+use crate::{
+    backend::{ScrubCounts, ScrubEnd, ScrubProgress, ScrubReport, ScrubStatus, Watcher},
+    exec::{Cmd, CmdError, Flow},
+    host::Host,
+    model::{Bytes, mirror::MirrorState},
+};
+
+/// The documented command: it waits, with the idle I/O class.
+pub(super) fn command(mountpoint: &Path) -> Cmd {
+    // 3: uncorrectable errors were found, which is a result.
+    let cmd = Cmd::change("btrfs").args(["scrub", "start", "-B", "-c", "2", "-n", "4"]).arg(mountpoint);
+    cmd.accept(&[0, 3]).without_limit()
+}
+
+/// Scrubs to the end, or until `watch` says stop.
+pub(super) fn scrub(
+    host: &Host,
+    mountpoint: &Path,
+    state: &MirrorState,
+    watch: &mut Watcher<'_, ScrubProgress>,
+) -> Result<ScrubReport, BackendError> {
+    let cmd = command(mountpoint);
+    let line = cmd.line();
+    let file = format!("/var/lib/btrfs/scrub.status.{}", state.uuid);
+    let total = total(state);
+    let (mut ticks, mut stopping) = (0_u32, false);
+    let mut tick = || {
+        let mut progress = ScrubProgress { bytes_scrubbed: None, bytes_total: total };
+        // btrfs writes the file anew every five seconds, so it may be caught half-written: progress is a courtesy.
+        if ticks % 8 == 0 {
+            let text = host.read_optional(&file).ok().flatten();
+            progress.bytes_scrubbed = text.and_then(|t| running_bytes(&t).ok().flatten()).map(Bytes);
+        }
+        ticks = ticks.wrapping_add(1);
+        if stopping || watch(&progress) == Flow::Continue {
+            return Flow::Continue;
+        }
+        stopping = true;
+        // The scrub then ends by itself; a signal is for the case that it cannot be told to.
+        match host.runner().run(&Cmd::change("btrfs").args(["scrub", "cancel"]).arg(mountpoint)) {
+            Ok(_) => Flow::Continue,
+            Err(_) => Flow::Stop,
+        }
+    };
+    let ended = host.runner().run_watched(&cmd, &mut tick);
+    match ended {
+        Ok(_) => {}
+        Err(e) if already_running(&e) => {
+            return Ok(ScrubReport { command: line, end: ScrubEnd::AlreadyRunning, status: None });
+        }
+        Err(_) if stopping => {}
+        Err(e) => return Err(e.into()),
+    }
+    let output = host.runner().run(&Cmd::probe("btrfs").args(["scrub", "status", "-R"]).arg(mountpoint))?;
+    let status = parse_status(&output.text())?;
+    let end = match status.as_ref().map(|s| s.status.as_str()) {
+        Some("finished") => ScrubEnd::Finished,
+        _ if stopping => ScrubEnd::Stopped,
+        _ => ScrubEnd::Aborted,
+    };
+    Ok(ScrubReport { command: line, end, status })
+}
+
+fn already_running(error: &CmdError) -> bool {
+    error.code() == Some(1) && error.said.as_ref().is_some_and(|said| said.contains("already running"))
+}
+
+/// What there is to read: every copy of everything.
+fn total(state: &MirrorState) -> Option<Bytes> {
+    let each = state.profiles.iter().map(|p| p.copies().map(|c| p.used.0.saturating_mul(c.copies)));
+    each.sum::<Option<u64>>().filter(|sum| *sum > 0).map(Bytes)
+}
+
+/// Reads `btrfs scrub status -R`. `None` where no scrub was ever started.
+pub(super) fn parse_status(text: &str) -> Result<Option<ScrubStatus>, ParseError> {
+    let bad = |what: &str| ParseError::new("btrfs scrub status", what);
+    let mut uuid = None;
+    let mut fields = std::collections::BTreeMap::new();
+    let mut never = false;
+    for line in text.lines().map(str::trim).filter(|l| !l.is_empty()) {
+        if line == "no stats available" {
+            never = true;
+        } else {
+            let (name, value) = line.split_once(':').ok_or_else(|| bad(line))?;
+            let value = value.trim();
+            if name == "UUID" {
+                uuid = Some(value.to_owned());
+            } else {
+                fields.insert(name, value);
+            }
+        }
+    }
+    let uuid = uuid.ok_or_else(|| bad("no UUID"))?;
+    if never {
+        return Ok(None);
+    }
+    let get = |name: &str| fields.get(name).copied().ok_or_else(|| bad(&format!("no `{name}`")));
+    let number = |name: &'static str| parse_number(name, get(name)?);
+    let scrubbed = number("data_bytes_scrubbed")?.checked_add(number("tree_bytes_scrubbed")?);
+    let status = get("Status")?;
+    if !["finished", "aborted", "running", "interrupted"].contains(&status) {
+        return Err(bad(status));
+    }
+    let started = match fields.get("Scrub started") {
+        Some(text) => *text,
+        None => get("Scrub resumed")?,
+    };
+    Ok(Some(ScrubStatus {
+        uuid,
+        started: started.to_owned(),
+        status: status.to_owned(),
+        duration: get("Duration")?.to_owned(),
+        bytes_scrubbed: Bytes(scrubbed.ok_or_else(|| bad("the bytes scrubbed overflow"))?),
+        counts: ScrubCounts {
+            read: number("read_errors")?,
+            checksum: number("csum_errors")?,
+            verify: number("verify_errors")?,
+            superblock: number("super_errors")?,
+            memory: number("malloc_errors")?,
+            corrected: number("corrected_errors")?,
+            uncorrectable: number("uncorrectable_errors")?,
+            unverified: number("unverified_errors")?,
+        },
+    }))
+}
+
+/// How far the scrub that runs now has come, in bytes over all members, from `/var/lib/btrfs/scrub.status.UUID` (btrfs-progs:
+/// `cmds/scrub.c`). `None` while the file tells of none that runs.
+pub(super) fn running_bytes(text: &str) -> Result<Option<u64>, ParseError> {
+    let bad = |what: &str| ParseError::new("the scrub status file", what);
+    let mut lines = text.lines();
+    if lines.next() != Some("scrub status:1") {
+        return Err(bad("its first line is another"));
+    }
+    let (mut sum, mut running) = (0_u64, false);
+    for line in lines.filter(|l| !l.is_empty()) {
+        let mut ended = None;
+        for field in line.split('|').skip(1) {
+            let (name, value) = field.split_once(':').ok_or_else(|| bad(field))?;
+            match name {
+                "data_bytes_scrubbed" | "tree_bytes_scrubbed" => {
+                    sum = sum.saturating_add(value.parse().map_err(|_| bad(field))?);
+                }
+                "finished" => ended = Some(value == "1"),
+                _ => {}
+            }
+        }
+        running |= !ended.ok_or_else(|| bad(line))?;
+    }
+    Ok(running.then_some(sum))
+}

@@ -1,0 +1,443 @@
+use std::{fs, os::unix::fs::symlink, path::PathBuf, sync::Arc};
+
+use super::{
+    superblock::tests::{craft, sample},
+    *,
+};
+use crate::{
+    backend::{BalanceEnd, ScrubEnd},
+    exec::{Effect, Flow, Reply, ScriptedRunner},
+    health,
+    model::{Bytes, mirror::ChunkKind},
+};
+
+const UUID: &str = "25e3e740-8cd1-4cc7-9b25-b175081f4acf";
+const MNT: &str = "/mnt/rg";
+
+fn fixture(path: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/btrfs").join(path);
+    fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// What a recorded command said on standard error.
+fn said(path: &str) -> String {
+    fixture(path).lines().filter_map(|l| l.strip_prefix("stderr: ")).collect::<Vec<_>>().join("\n")
+}
+
+/// A machine made of a recorded sysfs directory and of devices with crafted superblocks.
+struct Machine {
+    root: tempfile::TempDir,
+}
+
+impl Machine {
+    fn bare() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        for dir in ["proc/self", "sys/fs/btrfs/features", "sys/class/block", "dev"] {
+            fs::create_dir_all(root.path().join(dir)).unwrap();
+        }
+        let machine = Self { root };
+        machine.write("proc/self/mountinfo", "63 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n");
+        machine
+    }
+
+    fn recorded(case: &str) -> Self {
+        let machine = Self::bare();
+        let from = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/btrfs/sysfs").join(case);
+        copy_tree(&from, &machine.root.path().join("sys/fs/btrfs").join(UUID));
+        machine.mount("rw,relatime", "btrfs", "/dev/loop0", "rw,space_cache=v2");
+        for (name, devid) in [("loop0", 1), ("loop1", 2)] {
+            machine.device(name, &Superblock { devid, uuid: member_uuid(devid), ..sample() });
+        }
+        machine
+    }
+
+    fn write(&self, path: &str, content: impl AsRef<[u8]>) {
+        let path = self.root.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    fn mount(&self, options: &str, fstype: &str, source: &str, super_options: &str) {
+        let line = format!(
+            "63 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n73 63 0:40 / {MNT} {options} - {fstype} {source} {super_options}\n"
+        );
+        self.write("proc/self/mountinfo", line);
+    }
+
+    fn device(&self, name: &str, sb: &Superblock) {
+        self.write(&format!("dev/{name}"), [vec![0; 64 << 10], craft(sb)].concat());
+        self.write(&format!("sys/class/block/{name}/size"), "1048576\n");
+    }
+
+    fn remove(&self, path: &str) {
+        let path = self.root.path().join(path);
+        if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.unwrap();
+    }
+
+    fn host(&self) -> Host {
+        self.host_with(Arc::new(ScriptedRunner::new()))
+    }
+
+    fn host_with(&self, runner: Arc<ScriptedRunner>) -> Host {
+        Host::captured(self.root.path(), runner, jiff::Timestamp::UNIX_EPOCH)
+    }
+
+    fn observe(&self) -> MirrorState {
+        Btrfs.observe(&self.host(), UUID, Path::new(MNT)).unwrap()
+    }
+}
+
+fn member_uuid(devid: u64) -> String {
+    format!("5515c27f-43dc-47b1-a1df-6c7b3533ca{devid:02}")
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let name = entry.file_name().into_string().unwrap();
+        if entry.path().is_dir() {
+            copy_tree(&entry.path(), &to.join(name));
+        } else if let Some(link) = name.strip_suffix(".link") {
+            symlink(fs::read_to_string(entry.path()).unwrap().trim(), to.join(link)).unwrap();
+        } else {
+            fs::copy(entry.path(), to.join(name)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_recorded_healthy_mirror() {
+    let state = Machine::recorded("healthy").observe();
+    assert!(state.mounted && !state.read_only && !state.degraded_option);
+    assert_eq!(state.members.len(), 2);
+    for (member, devid) in state.members.iter().zip([1, 2]) {
+        assert_eq!((member.devid, member.missing), (devid, false));
+        assert_eq!(member.uuid, Some(member_uuid(devid)));
+        assert_eq!(member.path, Some(format!("/dev/loop{}", devid - 1).into()));
+        assert_eq!((member.size, member.unallocated), (Some(Bytes(536_870_912)), Some(Bytes(407_699_456))));
+        assert!(member.errors.unwrap().is_clean());
+    }
+    let profiles: Vec<_> = state.profiles.iter().map(|p| (p.kind, p.profile.as_str())).collect();
+    assert_eq!(
+        profiles,
+        [(ChunkKind::Data, "raid1"), (ChunkKind::Metadata, "raid1"), (ChunkKind::System, "raid1")]
+    );
+    assert_eq!(state.exclusive_operation, None);
+    let data = &state.profiles[0];
+    assert_eq!(state.free, Some(Bytes(data.total.0 - data.used.0 + 407_699_456)));
+}
+
+#[test]
+fn a_recorded_missing_member_and_what_was_written_meanwhile() {
+    let machine = Machine::recorded("missing");
+    machine.remove("dev/loop1");
+    let state = machine.observe();
+    assert_eq!(state.members.iter().map(|m| m.missing).collect::<Vec<_>>(), [false, true]);
+    assert_eq!(state.members[1].missing_because.as_deref(), Some("the kernel says so"));
+
+    let state = Machine::recorded("missing-single-chunks").observe();
+    let single: Vec<_> = state.profiles.iter().filter(|p| p.profile == "single").collect();
+    assert_eq!(single.len(), 2);
+    assert_eq!((single[0].kind, single[0].total), (ChunkKind::Data, Bytes(201_326_592)));
+}
+
+#[test]
+fn a_pulled_member_is_missing_though_the_kernel_counts_it() {
+    type Pull = fn(&Machine);
+    let cases: [(&str, Pull); 5] = [
+        ("gone", |m| m.remove("sys/class/block/loop1")),
+        ("size 0", |m| m.write("sys/class/block/loop1/size", "0\n")),
+        ("No such file", |m| m.remove("dev/loop1")),
+        ("superblock is gone", |m| m.write("dev/loop1", vec![0; 80 << 10])),
+        ("another filesystem", |m| {
+            m.device("loop1", &Superblock { fsid: member_uuid(9), ..sample() });
+        }),
+    ];
+    for (reason, pull) in cases {
+        let machine = Machine::recorded("healthy");
+        pull(&machine);
+        let state = machine.observe();
+        assert!(!state.members[0].missing, "{reason}");
+        let member = &state.members[1];
+        assert!(member.missing, "{reason}");
+        assert!(member.missing_because.as_ref().unwrap().contains(reason), "{member:?}");
+        assert_eq!(member.path, Some("/dev/loop1".into()));
+    }
+}
+
+#[test]
+fn mount_options_are_seen() {
+    let machine = Machine::recorded("healthy");
+    machine.mount("rw,relatime", "btrfs", "/dev/loop1", "ro,degraded");
+    let state = machine.observe();
+    assert!(state.mounted && state.read_only && state.forced_read_only && state.degraded_option);
+    machine.mount("ro", "btrfs", "/dev/loop1", "ro");
+    let state = machine.observe();
+    assert!(state.read_only && !state.forced_read_only && !state.degraded_option);
+}
+
+#[test]
+fn another_filesystem_at_the_mount_point() {
+    let machine = Machine::recorded("healthy");
+    machine.mount("rw", "ext4", "/dev/sda1", "rw");
+    let state = machine.observe();
+    assert!(!state.mounted);
+    assert_eq!(state.instead.as_deref(), Some("ext4 from /dev/sda1"));
+
+    machine.mount("rw", "btrfs", "/dev/loop7", "rw");
+    let error = Btrfs.observe(&machine.host(), UUID, Path::new(MNT)).unwrap_err();
+    assert!(matches!(error, BackendError::UnclearMount { .. }), "{error}");
+    machine.write("sys/fs/btrfs/0f000000-0000-0000-0000-000000000000/devices/loop7", "");
+    let state = machine.observe();
+    assert_eq!(state.instead.as_deref(), Some("btrfs from /dev/loop7"));
+}
+
+#[test]
+fn an_unmounted_mirror_is_found_by_its_superblocks() {
+    let machine = Machine::recorded("healthy");
+    machine.remove(&format!("sys/fs/btrfs/{UUID}"));
+    machine.write("proc/self/mountinfo", "63 1 254:0 / / rw - ext4 /dev/vda rw\n");
+    machine.write("sys/class/block/sr0/size", "1048576\n");
+    machine.write("sys/class/block/loop9/size", "0\n");
+    machine.write("sys/class/block/sda/size", "1048576\n");
+    let state = machine.observe();
+    assert!(!state.mounted && state.profiles.is_empty());
+    assert_eq!(state.members.iter().map(|m| m.devid).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(state.unread.len(), 1, "{:?}", state.unread);
+    assert!(state.unread[0].starts_with("/dev/sda: "));
+    machine.write("sys/class/block/loop1/holders/dm-0", "");
+    assert_eq!(machine.observe().members.len(), 1);
+}
+
+#[test]
+fn what_cannot_be_understood_is_an_error() {
+    let dir = format!("sys/fs/btrfs/{UUID}");
+    for (path, text) in [
+        ("devinfo/1/missing", ""),
+        ("devinfo/1/error_stats", "write_errs many\n"),
+        ("devinfo/x/missing", "0\n"),
+        ("allocation/data/raid1/used_bytes", "much\n"),
+    ] {
+        let machine = Machine::recorded("healthy");
+        machine.write(&format!("{dir}/{path}"), text);
+        assert!(Btrfs.observe(&machine.host(), UUID, Path::new(MNT)).is_err(), "{path}");
+    }
+    let machine = Machine::recorded("healthy");
+    machine.remove(&format!("{dir}/allocation/system"));
+    assert!(Btrfs.observe(&machine.host(), UUID, Path::new(MNT)).is_err());
+}
+
+fn spec() -> MirrorSpec {
+    MirrorSpec {
+        name: "my mirror".into(),
+        level: Level::Raid1,
+        uuid: UUID.into(),
+        devices: vec!["/dev/loop0".into(), "/dev/loop1".into()],
+        mountpoint: MNT.into(),
+    }
+}
+
+#[test]
+fn the_commands_are_these() {
+    let lines = |cmds: Vec<Cmd>| cmds.iter().map(|c| (c.effect(), c.line())).collect::<Vec<_>>();
+    assert_eq!(
+        lines(Btrfs.create_commands(&spec())),
+        [(
+            Effect::Destroy,
+            format!("mkfs.btrfs -q -d raid1 -m raid1 -L 'my mirror' -U {UUID} /dev/loop0 /dev/loop1")
+        )]
+    );
+    assert_eq!(
+        lines(Btrfs.unmake_commands(&spec())),
+        ["0", "1"].map(|n| (Effect::Destroy, format!("wipefs --all --types btrfs /dev/loop{n}")))
+    );
+    let path = Path::new("/mnt/rg/lightning");
+    assert_eq!(
+        lines(Btrfs.container_commands(path)),
+        [(Effect::Change, "btrfs subvolume create /mnt/rg/lightning".to_owned())]
+    );
+    assert_eq!(
+        lines(Btrfs.container_delete_commands(path)),
+        [(Effect::Destroy, "btrfs subvolume delete --commit-after /mnt/rg/lightning".to_owned())]
+    );
+    assert_eq!(Btrfs.scrub_command(Path::new(MNT)).line(), "btrfs scrub start -B -c 2 -n 4 /mnt/rg");
+}
+
+#[test]
+fn an_interrupted_mkfs_is_recognised() {
+    let whole = |devid| Superblock { devid, ..sample() };
+    let other = || Superblock { fsid: member_uuid(9), ..sample() };
+    let cases = [
+        ("whole", whole(1), whole(2), "Complete"),
+        ("none", other(), other(), "No"),
+        ("one only", whole(1), other(), "/dev/loop1 does not belong"),
+        (
+            "unfinished",
+            Superblock { finished: false, ..whole(1) },
+            whole(2),
+            "mkfs did not finish on /dev/loop0",
+        ),
+        ("more members", Superblock { num_devices: 3, ..whole(1) }, whole(2), "has 3 members"),
+        ("clone", whole(1), whole(1), "the same member"),
+    ];
+    for (name, first, second, expected) in cases {
+        let machine = Machine::bare();
+        machine.device("loop0", &first);
+        machine.device("loop1", &second);
+        let made = Btrfs.made(&machine.host(), &spec()).unwrap();
+        assert!(format!("{made:?}").contains(expected), "{name}: {made:?}");
+    }
+    assert!(Btrfs.made(&Machine::bare().host(), &spec()).is_err());
+}
+
+#[test]
+fn support_is_asked_of_the_kernel() {
+    let machine = Machine::bare();
+    machine.write("proc/filesystems", "nodev\tproc\n\text4\n");
+    let runner = Arc::new(ScriptedRunner::new().on("modprobe btrfs", Reply::fail(1, "no such module")));
+    let error = Btrfs.supported(&machine.host_with(Arc::clone(&runner)), Level::Raid1).unwrap_err();
+    assert!(error.to_string().contains("no such module"), "{error}");
+    machine.write("proc/filesystems", "nodev\tproc\n\tbtrfs\n");
+    assert!(Btrfs.supported(&machine.host(), Level::Raid10).is_ok());
+    assert!(Btrfs.supported(&machine.host(), Level::Raid1c3).is_err());
+    machine.write("sys/fs/btrfs/features/raid1c34", "0\n");
+    assert!(Btrfs.supported(&machine.host(), Level::Raid1c4).is_ok());
+}
+
+fn big() -> MirrorState {
+    health::samples::healthy().1.state.unwrap()
+}
+
+#[test]
+fn metadata_is_balanced_only_where_there_is_room() {
+    let line = |state: &MirrorState| {
+        let (cmd, note) = Btrfs.balance_command(state, Path::new(MNT));
+        (cmd.line(), note)
+    };
+    let whole = "btrfs balance start -dusage=50 -dlimit=2 -musage=50 -mlimit=4 /mnt/rg";
+    let data = "btrfs balance start -dusage=50 -dlimit=2 /mnt/rg";
+    assert_eq!(line(&big()), (whole.to_owned(), None));
+    for (room, expected) in
+        [(Some(Bytes::gib(4)), whole), (Some(Bytes::gib(3)), data), (Some(Bytes(0)), data), (None, data)]
+    {
+        let mut state = big();
+        state.members[1].unallocated = room;
+        let (line, note) = line(&state);
+        assert_eq!(line, expected, "{room:?}");
+        assert_eq!(note.is_some(), expected == data);
+    }
+    let mut small = big();
+    for member in &mut small.members {
+        (member.size, member.unallocated) = (Some(Bytes::gib(2)), Some(Bytes::mib(1000)));
+    }
+    assert_eq!(line(&small).0, data);
+    let mut missing = big();
+    missing.members[0].missing = true;
+    assert_eq!(line(&missing).0, data);
+}
+
+#[test]
+fn balance_results_of_both_versions() {
+    for version in ["6.2", "6.14"] {
+        for (case, expected) in [("start", None), ("start-nothing", Some(0)), ("start-data-only", None)] {
+            let text = fixture(&format!("{version}/healthy-balance-{case}.txt"));
+            let (relocated, considered) = balance::parse_done(&text).unwrap();
+            assert!(relocated <= considered && considered > 0 && expected.is_none_or(|e| e == relocated));
+        }
+        let running = Reply::fail(1, said(&format!("{version}/running-balance-start-again.meta")));
+        let full = Reply::fail(1, said(&format!("{version}/full-balance-start.meta")));
+        let done = Reply::ok(fixture(&format!("{version}/healthy-balance-start.txt")));
+        for (reply, end) in
+            [(running, BalanceEnd::AlreadyRunning), (full, BalanceEnd::NoSpace), (done, BalanceEnd::Done)]
+        {
+            let runner = Arc::new(ScriptedRunner::new().on("btrfs balance start", reply));
+            let host = Machine::bare().host_with(runner);
+            let report = Btrfs.balance(&host, Path::new(MNT), &big(), &mut |()| Flow::Continue).unwrap();
+            assert_eq!(report.end, end);
+            assert_eq!(report.relocated.is_some(), end == BalanceEnd::Done);
+        }
+    }
+    assert!(balance::parse_done("").is_err());
+    let runner = Arc::new(ScriptedRunner::new().on("btrfs balance start", Reply::fail(1, "ERROR: other")));
+    let host = Machine::bare().host_with(runner);
+    assert!(Btrfs.balance(&host, Path::new(MNT), &big(), &mut |()| Flow::Continue).is_err());
+}
+
+#[test]
+fn scrub_status_of_both_versions() {
+    for version in ["6.2", "6.14"] {
+        for (case, status, counts) in [
+            ("healthy", "finished", (0, 0, 0)),
+            ("running", "running", (0, 0, 0)),
+            ("cancelled", "aborted", (0, 0, 0)),
+            ("missing", "aborted", (0, 0, 0)),
+            ("corrected", "finished", (3, 3, 0)),
+            ("uncorrectable", "finished", (4, 0, 4)),
+        ] {
+            let text = fixture(&format!("{version}/{case}-scrub-status-raw.txt"));
+            let read = scrub::parse_status(&text).unwrap().unwrap();
+            let seen = (read.counts.checksum, read.counts.corrected, read.counts.uncorrectable);
+            assert_eq!((read.status.as_str(), seen), (status, counts), "{version} {case}");
+            assert!(read.bytes_scrubbed.0 > 0 && !read.uuid.is_empty());
+            for (index, _) in text.match_indices('\n').filter(|(i, _)| i + 1 < text.len()) {
+                assert!(
+                    scrub::parse_status(&text[..=index]).is_err()
+                        || text[index..].trim_start().starts_with("last")
+                );
+            }
+        }
+        let never = fixture(&format!("{version}/healthy-scrub-status-never.txt"));
+        assert_eq!(scrub::parse_status(&never).unwrap(), None);
+        let file = |case: &str| fixture(&format!("{version}/{case}-scrub-status-file.txt"));
+        let running = scrub::running_bytes(&file("running")).unwrap().unwrap();
+        assert!(running >= 2 * (6_291_456 + 212_992), "{running}");
+        assert_eq!(scrub::running_bytes(&file("healthy")).unwrap(), None);
+        assert_eq!(scrub::running_bytes(&file("cancelled")).unwrap(), None);
+        assert!(scrub::running_bytes(file("running").trim_start_matches("scrub")).is_err());
+    }
+}
+
+fn run_scrub(start: Reply, status: &str, stop: bool) -> (Result<ScrubReport, BackendError>, Vec<String>) {
+    let runner = Arc::new(
+        ScriptedRunner::new()
+            .on("btrfs scrub start", start)
+            .on("btrfs scrub status -R", Reply::ok(fixture(status)))
+            .on("btrfs scrub cancel", Reply::ok("scrub cancelled\n")),
+    );
+    let host = Machine::bare().host_with(Arc::clone(&runner));
+    let flow = if stop { Flow::Stop } else { Flow::Continue };
+    let report = Btrfs.scrub(&host, Path::new(MNT), &big(), &mut |p| {
+        assert!(p.bytes_total.is_some());
+        flow
+    });
+    (report, runner.calls().into_iter().map(|(_, line)| line).collect())
+}
+
+#[test]
+fn a_scrub_is_judged_by_its_status_not_by_its_exit_code() {
+    for version in ["6.2", "6.14"] {
+        let status = |case: &str| format!("{version}/{case}-scrub-status-raw.txt");
+        let end = |start: Reply, case: &str| {
+            let report = run_scrub(start, &status(case), false).0.unwrap();
+            (report.end, report.is_good())
+        };
+        assert_eq!(end(Reply::ok(""), "healthy"), (ScrubEnd::Finished, true));
+        assert_eq!(end(Reply::ok(""), "corrected"), (ScrubEnd::Finished, true));
+        assert_eq!(end(Reply::ok(""), "missing"), (ScrubEnd::Aborted, false));
+        assert_eq!(end(Reply::fail(3, ""), "uncorrectable"), (ScrubEnd::Finished, false));
+        let again = Reply::fail(1, said(&format!("{version}/running-scrub-start-again.meta")));
+        assert_eq!(end(again, "running"), (ScrubEnd::AlreadyRunning, false));
+        assert!(run_scrub(Reply::fail(1, "ERROR: other"), &status("healthy"), false).0.is_err());
+
+        let (report, calls) = run_scrub(Reply::ok(""), &status("cancelled"), true);
+        assert_eq!(report.unwrap().end, ScrubEnd::Stopped);
+        assert_eq!(calls[1], "btrfs scrub cancel /mnt/rg");
+    }
+}
+
+#[test]
+fn an_ordinary_directory_is_no_container() {
+    let machine = Machine::bare();
+    assert!(!Btrfs.is_container(&machine.host(), Path::new("/dev")).unwrap());
+    assert!(!Btrfs.is_container(&machine.host(), Path::new("/nowhere/x")).unwrap());
+}

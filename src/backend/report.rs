@@ -1,0 +1,122 @@
+//! What maintenance reports.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::Bytes;
+
+/// What a balance did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BalanceReport {
+    /// The command as it would be typed.
+    pub command: String,
+    /// What was left out of it, and why.
+    pub note: Option<String>,
+    /// How it ended.
+    pub end: BalanceEnd,
+    /// How many chunks were rewritten; unknown unless it is done.
+    pub relocated: Option<u64>,
+    /// Of how many.
+    pub considered: Option<u64>,
+}
+
+/// How a balance ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BalanceEnd {
+    /// It is done.
+    Done,
+    /// Another balance, replace or resize runs; none was started.
+    AlreadyRunning,
+    /// It found no room to work in. Nothing is lost.
+    NoSpace,
+    /// The operator stopped it.
+    Stopped,
+}
+
+/// What a scrub found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScrubReport {
+    /// The command as it would be typed.
+    pub command: String,
+    /// How it ended.
+    pub end: ScrubEnd,
+    /// What it read and found; nothing where another one runs.
+    pub status: Option<ScrubStatus>,
+}
+
+/// How a scrub ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScrubEnd {
+    /// Everything was read on every member. What it found is in the counts.
+    Finished,
+    /// It ended before everything was read: cancelled by somebody else, or a member is missing.
+    Aborted,
+    /// Another one runs; none was started.
+    AlreadyRunning,
+    /// The operator stopped it.
+    Stopped,
+}
+
+/// What `btrfs scrub status -R` says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScrubStatus {
+    /// The filesystem's UUID.
+    pub uuid: String,
+    /// When it was started, in btrfs's words.
+    pub started: String,
+    /// `finished`, `aborted`, `running` or `interrupted`.
+    pub status: String,
+    /// How long it took, in btrfs's words.
+    pub duration: String,
+    /// How much was read, over all members.
+    pub bytes_scrubbed: Bytes,
+    /// What was wrong.
+    pub counts: ScrubCounts,
+}
+
+/// Blocks that a scrub found wrong, by kind (btrfs-scrub(8); kernel: `struct btrfs_scrub_progress`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScrubCounts {
+    /// Could not be read.
+    pub read: u64,
+    /// Their checksum was wrong.
+    pub checksum: u64,
+    /// They were metadata of the wrong place or time.
+    pub verify: u64,
+    /// They were superblocks.
+    pub superblock: u64,
+    /// There was no memory to check them.
+    pub memory: u64,
+    /// Mended from another copy.
+    pub corrected: u64,
+    /// No copy was good.
+    pub uncorrectable: u64,
+    /// Wrong at first, right when read again.
+    pub unverified: u64,
+}
+
+impl ScrubCounts {
+    /// Was nothing at all wrong?
+    pub fn is_clean(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl ScrubReport {
+    /// Was every block of every member read, and is every one good now?
+    pub fn is_good(&self) -> bool {
+        let counts = self.status.as_ref().map(|s| s.counts);
+        self.end == ScrubEnd::Finished
+            && counts.is_some_and(|c| c.uncorrectable == 0 && c.memory == 0 && c.superblock == 0)
+    }
+}
+
+/// How far a scrub has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScrubProgress {
+    /// What was read, over all members; nothing where there is no news.
+    pub bytes_scrubbed: Option<Bytes>,
+    /// What there is to read, where that is known.
+    pub bytes_total: Option<Bytes>,
+}

@@ -1,0 +1,253 @@
+//! A mirror as it was declared, and as the machine shows it.
+
+use std::{fmt, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Bytes, Level};
+
+/// What a mirror should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Declared {
+    /// Its name.
+    pub name: String,
+    /// How redundant it should be.
+    pub level: Level,
+    /// The filesystem's UUID, in lower case.
+    pub uuid: String,
+    /// Where it should be mounted.
+    pub mountpoint: PathBuf,
+    /// The members it should have.
+    pub members: Vec<DeclaredMember>,
+}
+
+/// What one member should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeclaredMember {
+    /// The number by which the filesystem knows it (btrfs: devid).
+    pub id: String,
+    /// The filesystem's own UUID for this member, in lower case.
+    pub uuid: String,
+    /// The disk's model.
+    pub model: Option<String>,
+    /// The disk's serial number.
+    pub serial: Option<String>,
+    /// The device's size.
+    pub size: Bytes,
+}
+
+impl fmt::Display for DeclaredMember {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "member {} (", self.id)?;
+        if let Some(model) = &self.model {
+            write!(f, "{model}, ")?;
+        }
+        if let Some(serial) = &self.serial {
+            write!(f, "serial {serial}, ")?;
+        }
+        write!(f, "{})", self.size)
+    }
+}
+
+/// What was seen of one mirror, as JSON too: a state captured on a real machine becomes a test.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observation {
+    /// What was seen; nothing where the observation failed as a whole.
+    pub state: Option<MirrorState>,
+    /// What could not be read.
+    pub failures: Vec<ProbeFailure>,
+}
+
+/// One thing that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeFailure {
+    /// What was looked at.
+    pub probe: String,
+    /// Why it failed, with its causes.
+    pub error: String,
+}
+
+impl Observation {
+    /// The outcome of observing a mirror as a whole.
+    pub fn of(result: Result<MirrorState, &dyn std::error::Error>) -> Self {
+        match result {
+            Ok(state) => Self { state: Some(state), failures: Vec::new() },
+            Err(error) => {
+                let mut text = error.to_string();
+                let mut cause = error.source();
+                while let Some(next) = cause {
+                    text = format!("{text}: {next}");
+                    cause = next.source();
+                }
+                let failure = ProbeFailure { probe: "the mirror".to_owned(), error: text };
+                Self { state: None, failures: vec![failure] }
+            }
+        }
+    }
+}
+
+/// A mirror as the machine shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own, read from a place of its own")]
+pub struct MirrorState {
+    /// The filesystem's UUID, in lower case.
+    pub uuid: String,
+    /// Where it was looked for.
+    pub mountpoint: Option<PathBuf>,
+    /// Whether it, and nothing else, is mounted there.
+    pub mounted: bool,
+    /// Other places where it is mounted (subvolumes and bind mounts included).
+    pub also_mounted: Vec<PathBuf>,
+    /// What is mounted at the mount point instead, as `TYPE from SOURCE`.
+    pub instead: Option<String>,
+    /// The mount's options and the filesystem's, in the kernel's order.
+    pub mount_options: Vec<String>,
+    /// Whether it cannot be written to.
+    pub read_only: bool,
+    /// Whether the kernel made it so by itself: the mount is read-write, the filesystem is not.
+    pub forced_read_only: bool,
+    /// Whether `degraded` is among the mount options.
+    pub degraded_option: bool,
+    /// Its members, by devid.
+    pub members: Vec<MemberState>,
+    /// How its space is laid out; empty where the filesystem is not mounted.
+    pub profiles: Vec<ProfileUse>,
+    /// The sizes of all members that are present, added.
+    pub raw_size: Bytes,
+    /// What data and metadata take, counted once whatever the number of copies.
+    pub used: Bytes,
+    /// How much more data would fit at the profile that data has now; unknown where a member's free space is.
+    pub free: Option<Bytes>,
+    /// The long work that the kernel does on it (`balance`, `device replace`, ...), if any.
+    pub exclusive_operation: Option<String>,
+    /// Devices that could not be read while members were looked for, each with the reason.
+    pub unread: Vec<String>,
+}
+
+/// One member as the machine shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberState {
+    /// The filesystem's number for it.
+    pub devid: u64,
+    /// The filesystem's UUID for it, in lower case; unknown where it cannot be read.
+    pub uuid: Option<String>,
+    /// Its device node.
+    pub path: Option<PathBuf>,
+    /// The size of its block device.
+    pub size: Option<Bytes>,
+    /// Whether it is gone: the kernel says so, or its block device does.
+    pub missing: bool,
+    /// How that is known.
+    pub missing_because: Option<String>,
+    /// The kernel's error counters; unknown while the filesystem is not mounted.
+    pub errors: Option<ErrorCounts>,
+    /// Space that belongs to no chunk yet, at the last commit.
+    pub unallocated: Option<Bytes>,
+    /// Whether the kernel would write to it; unknown while the filesystem is not mounted.
+    pub writeable: Option<bool>,
+    /// Whether a running replace is filling it.
+    pub replace_target: bool,
+}
+
+/// The error counters of one member, since they were last reset (btrfs-device(8), DEVICE STATS).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorCounts {
+    /// Writes that failed.
+    pub write: u64,
+    /// Reads that failed.
+    pub read: u64,
+    /// Cache flushes that failed.
+    pub flush: u64,
+    /// Blocks whose checksum was wrong.
+    pub corruption: u64,
+    /// Metadata blocks older than they should be.
+    pub generation: u64,
+}
+
+impl ErrorCounts {
+    /// Each counter with its name.
+    pub fn named(&self) -> [(&'static str, u64); 5] {
+        [
+            ("write", self.write),
+            ("read", self.read),
+            ("flush", self.flush),
+            ("corruption", self.corruption),
+            ("generation", self.generation),
+        ]
+    }
+
+    /// Is every counter zero?
+    pub fn is_clean(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What a chunk holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChunkKind {
+    /// File content.
+    Data,
+    /// Everything else.
+    Metadata,
+    /// The map of chunks.
+    System,
+}
+
+impl ChunkKind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Data, Self::Metadata, Self::System];
+
+    /// The word that names it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Data => "data",
+            Self::Metadata => "metadata",
+            Self::System => "system",
+        }
+    }
+}
+
+impl fmt::Display for ChunkKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The chunks of one kind with one profile.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProfileUse {
+    /// What they hold.
+    pub kind: ChunkKind,
+    /// How they are stored, in the kernel's word: `raid1`, `single`, `dup` ...
+    pub profile: String,
+    /// Their size, counted once whatever the number of copies.
+    pub total: Bytes,
+    /// How much of it is in use.
+    pub used: Bytes,
+}
+
+impl ProfileUse {
+    /// On how many different members each block of this profile lies, and how many copies there are; nothing for a profile that
+    /// is not known.
+    pub fn copies(&self) -> Option<Copies> {
+        let (devices, copies) = match self.profile.as_str() {
+            "single" | "raid0" => (1, 1),
+            "dup" => (1, 2),
+            "raid1" | "raid10" => (2, 2),
+            "raid1c3" => (3, 3),
+            "raid1c4" => (4, 4),
+            _ => return None,
+        };
+        Some(Copies { devices, copies })
+    }
+}
+
+/// How often a block is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copies {
+    /// On this many members.
+    pub devices: u64,
+    /// This many times.
+    pub copies: u64,
+}
