@@ -87,7 +87,7 @@ fn members(declared: &Declared, state: &MirrorState, out: &mut Vec<Finding>) {
         let mut found = state.members.iter().filter(|m| is_declared_as(m, wanted));
         match found.next() {
             None if state.profiles.is_empty() => {
-                missing.push(format!("{wanted}: no device answers as this member"))
+                missing.push(format!("{wanted}: no device answers as this member"));
             }
             None => missing.push(format!("{wanted} is not part of the filesystem")),
             Some(m) if m.missing => {
