@@ -17,6 +17,7 @@ pub fn judge(declared: &Declared, observed: &Observation) -> Verdict {
             place(declared, state, &mut findings);
             members(declared, state, &mut findings);
             profiles(declared, state, &mut findings);
+            stale(declared, state, &mut findings);
             counters(declared, state, &mut findings);
             modes(declared, state, &mut findings);
         }
@@ -85,6 +86,9 @@ fn members(declared: &Declared, state: &MirrorState, out: &mut Vec<Finding>) {
     for wanted in &declared.members {
         let mut found = state.members.iter().filter(|m| is_declared_as(m, wanted));
         match found.next() {
+            None if state.profiles.is_empty() => {
+                missing.push(format!("{wanted}: no device answers as this member"));
+            }
             None => missing.push(format!("{wanted} is not part of the filesystem")),
             Some(m) if m.missing => {
                 let why = m.missing_because.as_deref().unwrap_or("no reason is known");
@@ -155,6 +159,17 @@ fn profiles(declared: &Declared, state: &MirrorState, out: &mut Vec<Finding>) {
         .collect();
     let severity = if at_risk { Level::Critical } else { Level::Warning };
     out.push(Finding { evidence, ..finding(declared, "MIR-PROFILE", severity, says) });
+}
+
+/// A member whose last commit is older than another's. One commit apart is no fault: it may be on its way, or was cut by a power failure.
+fn stale(declared: &Declared, state: &MirrorState, out: &mut Vec<Finding>) {
+    let present = || state.members.iter().filter(|m| !m.missing).filter_map(|m| Some((m, m.generation?)));
+    let Some(newest) = present().map(|(_, generation)| generation).max() else { return };
+    for (member, generation) in present().filter(|(_, generation)| newest - generation > 1) {
+        let says = format!("{} holds older data than another member", name_of(member));
+        let evidence = vec![format!("its last commit is {generation}, the newest is {newest}")];
+        out.push(Finding { evidence, ..finding(declared, "MIR-STALE", Level::Critical, says) });
+    }
 }
 
 fn counters(declared: &Declared, state: &MirrorState, out: &mut Vec<Finding>) {

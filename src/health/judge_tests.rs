@@ -14,6 +14,7 @@ fn profile(kind: ChunkKind, name: &str, used: u64) -> ProfileUse {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "one table")]
 fn every_fault_has_its_code_and_weight() {
     let cases: &[(&str, Change, &[&str], Level)] = &[
         ("healthy", |_, _| {}, &[], Level::Ok),
@@ -109,6 +110,8 @@ fn every_fault_has_its_code_and_weight() {
             &["MIR-READONLY"],
             Level::Critical,
         ),
+        ("an old member", |_, s| s.members[1].generation = Some(36), &["MIR-STALE"], Level::Critical),
+        ("a commit on its way", |_, s| s.members[1].generation = Some(37), &[], Level::Ok),
         ("degraded", |_, s| s.degraded_option = true, &["MIR-DEGRADED-OPTION"], Level::Critical),
         (
             "replace",

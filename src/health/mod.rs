@@ -113,6 +113,7 @@ pub(crate) mod samples {
             missing_because: None,
             errors: Some(ErrorCounts::default()),
             unallocated: Some(Bytes::gib(30)),
+            generation: Some(38),
             writeable: Some(true),
             replace_target: false,
         };

@@ -143,6 +143,8 @@ pub struct MemberState {
     pub errors: Option<ErrorCounts>,
     /// Space that belongs to no chunk yet, at the last commit.
     pub unallocated: Option<Bytes>,
+    /// The number of the last commit that reached it.
+    pub generation: Option<u64>,
     /// Whether the kernel would write to it; unknown while the filesystem is not mounted.
     pub writeable: Option<bool>,
     /// Whether a running replace is filling it.

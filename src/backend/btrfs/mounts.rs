@@ -85,6 +85,23 @@ mod tests {
         assert!(btrfs.iter().all(|m| m.source.starts_with("/dev") && m.super_options.contains(&"rw".into())));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn escapes_are_undone(path in proptest::collection::vec(1_u8.., 1..40)) {
+            let escape = |b: &u8| match b {
+                b' ' | b'\t' | b'\n' | b'\\' | b'#' => format!("\\{b:03o}").into_bytes(),
+                other => vec![*other],
+            };
+            let escaped: Vec<u8> = path.iter().flat_map(escape).collect();
+            proptest::prop_assert_eq!(unescape(&escaped).into_vec(), path);
+        }
+
+        #[test]
+        fn never_panics(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+            let _ = parse(&bytes);
+        }
+    }
+
     #[test]
     fn a_line_that_is_cut_is_an_error() {
         assert!(parse(b"73 63 0:40 / /mnt/rg rw,relatime - btrfs\n").is_err());

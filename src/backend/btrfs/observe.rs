@@ -120,7 +120,7 @@ fn kernel_name(host: &Host, source: &Path) -> String {
 
 fn owned_by_another(host: &Host, uuid: &str, source: &Path) -> Result<bool, BackendError> {
     let name = kernel_name(host, source);
-    for other in sysfs::names(host, "/sys/fs/btrfs".into())? {
+    for other in sysfs::names(host, "/sys/fs/btrfs")? {
         if other == uuid || other == "features" || other == "debug" {
             continue;
         }
@@ -169,6 +169,7 @@ fn mounted_members(uuid: &str, infos: Vec<DevInfo>, seen: &[Seen]) -> Vec<Member
             missing_because: info.missing.then(|| "the kernel says so".to_owned()),
             errors: info.errors,
             unallocated: None,
+            generation: None,
             writeable: Some(info.writeable),
             replace_target: info.replace_target,
         };
@@ -177,6 +178,7 @@ fn mounted_members(uuid: &str, infos: Vec<DevInfo>, seen: &[Seen]) -> Vec<Member
             member.path = Some(device.path.clone());
             member.size = device.size;
             member.unallocated = Some(Bytes(sb.total - sb.allocated));
+            member.generation = Some(sb.generation);
             member.uuid = Some(sb.uuid);
         } else if info.replace_target {
             // Its superblock is written at the end of the replace.
@@ -202,7 +204,7 @@ fn mounted_members(uuid: &str, infos: Vec<DevInfo>, seen: &[Seen]) -> Vec<Member
 /// Looks for the members of a filesystem that is not mounted on every block device.
 fn scan(host: &Host, state: &mut MirrorState) -> Result<(), BackendError> {
     let mut expected = 0;
-    for name in sysfs::names(host, "/sys/class/block".into())? {
+    for name in sysfs::names(host, "/sys/class/block")? {
         // Drives with removable media answer slowly or not at all, and hold no mirrors.
         if ["fd", "sr", "ram", "zram"].iter().any(|kind| {
             name.strip_prefix(kind).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
@@ -229,6 +231,7 @@ fn scan(host: &Host, state: &mut MirrorState) -> Result<(), BackendError> {
                     missing_because: None,
                     errors: None,
                     unallocated: Some(Bytes(sb.total - sb.allocated)),
+                    generation: Some(sb.generation),
                     writeable: None,
                     replace_target: false,
                 });

@@ -26,6 +26,8 @@ pub(super) struct Superblock {
     pub(super) fsid: String,
     /// Whether mkfs finished.
     pub(super) finished: bool,
+    /// The number of the last commit that reached this member.
+    pub(super) generation: u64,
     /// How many members the filesystem has.
     pub(super) num_devices: u64,
     /// This member's number.
@@ -55,6 +57,7 @@ impl Superblock {
         let found = Self {
             fsid: uuid(0x20)?,
             finished: magic == *MAGIC,
+            generation: number(0x48)?,
             num_devices: number(0x88)?,
             devid: number(0xc9)?,
             uuid: uuid(0x10b)?,
@@ -114,6 +117,7 @@ pub(super) mod tests {
         put(0x20, &uuid(&sb.fsid));
         put(0x30, &OFFSET.to_le_bytes());
         put(0x40, if sb.finished { MAGIC } else { UNFINISHED });
+        put(0x48, &sb.generation.to_le_bytes());
         put(0x88, &sb.num_devices.to_le_bytes());
         put(0xc9, &sb.devid.to_le_bytes());
         put(0xd1, &sb.total.to_le_bytes());
@@ -126,6 +130,7 @@ pub(super) mod tests {
         Superblock {
             fsid: "25e3e740-8cd1-4cc7-9b25-b175081f4acf".into(),
             finished: true,
+            generation: 38,
             num_devices: 2,
             devid: 1,
             uuid: "5515c27f-43dc-47b1-a1df-6c7b3533cac5".into(),

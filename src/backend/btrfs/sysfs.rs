@@ -1,6 +1,9 @@
 //! `/sys/fs/btrfs/UUID` (kernel: `fs/btrfs/sysfs.c`): the members and the layout of a mounted filesystem, without a process.
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use super::{BackendError, ParseError};
 use crate::{
@@ -50,7 +53,7 @@ impl<'h> SysFs<'h> {
     pub(super) fn members(&self) -> Result<Vec<DevInfo>, BackendError> {
         let dir = self.dir.join("devinfo");
         let mut members = Vec::new();
-        for name in names(self.host, dir.clone())? {
+        for name in names(self.host, &dir)? {
             let devid = name.parse().map_err(|_| ParseError::new("devinfo", &name))?;
             let read = |file: &str| {
                 let path = dir.join(&name).join(file);
@@ -74,7 +77,7 @@ impl<'h> SysFs<'h> {
         let mut profiles = Vec::new();
         for kind in ChunkKind::ALL {
             let dir = self.dir.join("allocation").join(kind.as_str());
-            for profile in names(self.host, dir.clone())? {
+            for profile in names(self.host, &dir)? {
                 let sub = dir.join(&profile);
                 if !self.host.path(&sub).is_dir() {
                     continue;
@@ -101,10 +104,11 @@ impl<'h> SysFs<'h> {
 }
 
 /// The names in a directory, sorted.
-pub(super) fn names(host: &Host, dir: PathBuf) -> Result<Vec<String>, BackendError> {
+pub(super) fn names(host: &Host, dir: impl AsRef<Path>) -> Result<Vec<String>, BackendError> {
+    let dir = dir.as_ref();
     let list = || -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in fs::read_dir(host.path(&dir))? {
+        for entry in fs::read_dir(host.path(dir))? {
             let name = entry?.file_name();
             let name = name.into_string().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
             names.push(name);
@@ -112,7 +116,7 @@ pub(super) fn names(host: &Host, dir: PathBuf) -> Result<Vec<String>, BackendErr
         names.sort();
         Ok(names)
     };
-    Ok(list().doing("listing", &dir)?)
+    Ok(list().doing("listing", dir)?)
 }
 
 /// `0` or `1`.

@@ -435,6 +435,15 @@ fn a_scrub_is_judged_by_its_status_not_by_its_exit_code() {
     }
 }
 
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_a_parser_panic(text in "(UUID|Status|Duration|[a-z_:| 0-9]{0,9}|\\PC|\n){0,20}") {
+        let _ = scrub::parse_status(&text);
+        let _ = scrub::running_bytes(&format!("scrub status:1\n{text}"));
+        let _ = balance::parse_done(&text);
+    }
+}
+
 #[test]
 fn an_ordinary_directory_is_no_container() {
     let machine = Machine::bare();
