@@ -37,7 +37,7 @@ pub struct MirrorSpec {
 /// How far the making of a mirror came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Made {
-    /// None of the devices belongs to it.
+    /// None of the devices belongs to it, or making it was ended so early that it can be made as if nothing had been.
     No,
     /// It lies whole over exactly these devices.
     Complete,

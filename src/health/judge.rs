@@ -32,12 +32,24 @@ pub fn judge(declared: &Declared, observed: &Observation) -> Verdict {
 
 /// A finding with its remedy from the table, made concrete.
 fn finding(declared: &Declared, code: &'static str, severity: Level, says: String) -> Finding {
-    let remedy = findings::find(code).map_or("", |c| c.remedy);
+    let mut rest = findings::find(code).map_or("", |c| c.remedy);
     let mountpoint = declared.mountpoint.display().to_string();
-    let remedy = remedy
-        .replace("MOUNTPOINT", &mountpoint)
-        .replace("LEVEL", declared.level.as_str())
-        .replace("NAME", &declared.name);
+    let words = [
+        ("MOUNTPOINT", mountpoint.as_str()),
+        ("LEVEL", declared.level.as_str()),
+        ("NAME", declared.name.as_str()),
+    ];
+    // In one pass: a mount point may be called NAME.
+    let mut remedy = String::new();
+    while let Some((at, word, value)) =
+        words.iter().filter_map(|(word, value)| Some((rest.find(word)?, word, value))).min()
+    {
+        let (before, after) = rest.split_at(at);
+        remedy.push_str(before);
+        remedy.push_str(value);
+        rest = after.get(word.len()..).unwrap_or_default();
+    }
+    remedy.push_str(rest);
     Finding { code: code.to_owned(), severity, says, evidence: Vec::new(), remedy }
 }
 

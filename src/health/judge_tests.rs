@@ -169,3 +169,11 @@ fn what_was_seen_survives_json() {
     let text = serde_json::to_string(&observed).unwrap();
     assert_eq!(serde_json::from_str::<Observation>(&text).unwrap(), observed);
 }
+
+#[test]
+fn a_remedy_names_this_mirror_whatever_it_is_called() {
+    let (mut declared, _) = healthy();
+    (declared.name, declared.mountpoint) = ("LEVEL".into(), "/srv/NAME".into());
+    let remedy = finding(&declared, "MIR-PROFILE", Level::Warning, String::new()).remedy;
+    assert!(remedy.ends_with("-dconvert=raid1,soft -mconvert=raid1,soft /srv/NAME`."), "{remedy}");
+}

@@ -78,7 +78,8 @@ impl Backend for Btrfs {
             match found.filter(|sb| sb.fsid == spec.uuid) {
                 None => lacking.push(format!("{} does not belong to it", device.display())),
                 Some(sb) => {
-                    ours += 1;
+                    // Nobody but mkfs knows an unfinished superblock: where there are only such, nothing was made.
+                    ours += usize::from(sb.finished);
                     devids.insert(sb.devid);
                     if !sb.finished {
                         lacking.push(format!("mkfs did not finish on {}", device.display()));

@@ -277,6 +277,12 @@ fn an_interrupted_mkfs_is_recognised() {
             whole(2),
             "mkfs did not finish on /dev/loop0",
         ),
+        (
+            "never finished",
+            Superblock { finished: false, ..whole(1) },
+            Superblock { finished: false, ..whole(2) },
+            "No",
+        ),
         ("more members", Superblock { num_devices: 3, ..whole(1) }, whole(2), "has 3 members"),
         ("clone", whole(1), whole(1), "the same member"),
     ];
