@@ -2,7 +2,9 @@
 
 pub mod exchange;
 pub mod files;
+pub mod fstab;
 pub mod lock;
+pub mod mountinfo;
 
 use std::{
     fmt, fs, io,

@@ -16,7 +16,7 @@ use crate::{
     plan::{
         JOURNAL_DIR, Journal, Plan, journals,
         steps::{
-            Action, CopyTree, Declare, DropIn, ExchangeBack, Fstab, InstallSchedule, MountMirror, MountPoint,
+            Action, CopyTree, Declare, DropIn, ExchangeBack, Fstab, InstallSchedule, MountMirror,
             PlainDirectory, StartNode, StopNode, TakeBack, Verify,
         },
     },
@@ -230,10 +230,9 @@ fn decide(facts: &Facts) -> Result<Plan<Action>, Vec<Blocker>> {
             systemd: facts.systemd,
         })
     })));
-    let mountpoint = facts.added.iter().find(|a| matches!(a, Action::MountPoint(_))).cloned();
-    steps.push(back(mountpoint.unwrap_or_else(|| {
-        Action::MountPoint(MountPoint { path: mirror.mountpoint.clone(), missing: Vec::new(), immutable: false })
-    })));
+    // A mount point that somebody else made stays.
+    let ours = |a: &&Action| matches!(a, Action::MountPoint(m) if m.immutable || !m.missing.is_empty());
+    steps.extend(facts.added.iter().find(ours).cloned().map(back));
     steps.push(back(Action::Declare(Declare { spec, mirror: mirror.clone() })));
     Ok(Plan::new("release", &mirror.name, facts.now, steps))
 }

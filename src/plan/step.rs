@@ -73,6 +73,14 @@ pub struct Context<'a> {
     pub watch: &'a mut dyn Watch,
 }
 
+impl Context<'_> {
+    /// Logs a change that is made without a command, as the command that would make it.
+    #[allow(clippy::unused_self, reason = "only what carries a plan out may say so")]
+    pub fn act(&self, line: &str) {
+        tracing::info!(target: "raidguard::exec", "run: {line}");
+    }
+}
+
 impl std::fmt::Debug for Context<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Context").field("host", self.host).finish_non_exhaustive()
@@ -137,6 +145,16 @@ pub trait Step: std::fmt::Debug {
 
     /// The exact commands that [`Step::apply`] runs, in order; what is done without a command is written as the command that would do it.
     fn commands(&self) -> Vec<String>;
+
+    /// What putting it back says to the operator.
+    fn unsays(&self) -> String {
+        format!("put back: {}", self.says())
+    }
+
+    /// The exact commands that [`Step::undo`] runs on a step that is done, as in [`Step::commands`].
+    fn undo_commands(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Looks at the machine, not at the journal.
     ///

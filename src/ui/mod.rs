@@ -2,5 +2,7 @@
 
 pub mod check;
 mod console;
+mod plan;
 
 pub use console::Console;
+pub use plan::plan;

@@ -1,5 +1,6 @@
 //! The changes that verbs are made of. Each is plain data with a way to look, apply and undo.
 
+mod back;
 mod data;
 mod exchange;
 mod mountpoint;
@@ -16,6 +17,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+pub use back::{ExchangeBack, TakeBack};
 pub use data::{CopyTree, Own, PlainDirectory, Verify};
 pub use exchange::Exchange;
 pub use mountpoint::MountPoint;
@@ -49,6 +51,8 @@ pub enum Action {
     Own(Own),
     Verify(Verify),
     Exchange(Exchange),
+    ExchangeBack(ExchangeBack),
+    TakeBack(TakeBack),
     DropIn(DropIn),
     Schedule(InstallSchedule),
     Declare(Declare),
@@ -73,6 +77,8 @@ impl Action {
             Self::Own(s) => s,
             Self::Verify(s) => s,
             Self::Exchange(s) => s,
+            Self::ExchangeBack(s) => s,
+            Self::TakeBack(s) => s,
             Self::DropIn(s) => s,
             Self::Schedule(s) => s,
             Self::Declare(s) => s,
@@ -89,6 +95,12 @@ impl Step for Action {
     }
     fn commands(&self) -> Vec<String> {
         self.step().commands()
+    }
+    fn unsays(&self) -> String {
+        self.step().unsays()
+    }
+    fn undo_commands(&self) -> Vec<String> {
+        self.step().undo_commands()
     }
     fn probe(&self, host: &Host) -> Result<Probe, StepError> {
         self.step().probe(host)

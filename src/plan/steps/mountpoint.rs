@@ -58,6 +58,16 @@ impl Step for MountPoint {
         lines
     }
 
+    fn unsays(&self) -> String {
+        format!("put the mount point {} back as it was", self.path.display())
+    }
+
+    fn undo_commands(&self) -> Vec<String> {
+        let open = self.immutable.then(|| self.chattr("-i").line());
+        let remove = self.missing.iter().rev().map(|dir| Cmd::change("rmdir").arg(dir).line());
+        open.into_iter().chain(remove).collect()
+    }
+
     fn probe(&self, host: &Host) -> Result<Probe, StepError> {
         if self.is_mounted(host)? {
             return Ok(Probe::Done);

@@ -51,6 +51,23 @@ fn scheduling(e: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StepErr
     StepError::failed("the schedule could not be changed", e)
 }
 
+impl Declare {
+    /// Members are known by the UUIDs that the filesystem gave them.
+    fn name_members(&self, host: &Host, mirror: &mut Mirror) -> Result<(), StepError> {
+        let state = backend::of(self.spec.backend)
+            .observe(host, &self.spec.uuid, &self.spec.mountpoint)
+            .map_err(|e| StepError::failed("the mirror could not be looked at", e))?;
+        if state.members.len() != mirror.member.len() {
+            return Err(StepError::wrong(format!("{} members are seen, {} were made", state.members.len(), mirror.member.len())));
+        }
+        for (declared, found) in mirror.member.iter_mut().zip(&state.members) {
+            declared.id = found.devid.to_string();
+            declared.uuid = found.uuid.clone().ok_or_else(|| StepError::wrong("a member's UUID cannot be read"))?;
+        }
+        Ok(())
+    }
+}
+
 impl Step for DropIn {
     fn says(&self) -> String {
         format!("tie {} to the mount", self.unit)
@@ -58,6 +75,13 @@ impl Step for DropIn {
     fn commands(&self) -> Vec<String> {
         let (path, _) = schedule::dropin(&self.unit, &self.mountpoint);
         vec![format!("write {}", path.display()), Cmd::change("systemctl").arg("daemon-reload").line()]
+    }
+    fn unsays(&self) -> String {
+        format!("untie {} from the mount", self.unit)
+    }
+    fn undo_commands(&self) -> Vec<String> {
+        let (path, _) = schedule::dropin(&self.unit, &self.mountpoint);
+        vec![Cmd::change("rm").arg(path).line(), Cmd::change("systemctl").arg("daemon-reload").line()]
     }
     fn probe(&self, host: &Host) -> Result<Probe, StepError> {
         let (path, text) = schedule::dropin(&self.unit, &self.mountpoint);
@@ -92,6 +116,12 @@ impl Step for InstallSchedule {
     fn commands(&self) -> Vec<String> {
         schedule::commands(self.with, &self.mirrors, &self.binary)
     }
+    fn unsays(&self) -> String {
+        "remove the regular jobs".to_owned()
+    }
+    fn undo_commands(&self) -> Vec<String> {
+        schedule::remove_commands(self.with, &self.mirrors, &self.before, &self.binary)
+    }
     fn probe(&self, host: &Host) -> Result<Probe, StepError> {
         let there = schedule::is_installed(host, self.with, &self.mirrors, &self.binary).map_err(scheduling)?;
         Ok(if there { Probe::Done } else { Probe::Pending })
@@ -116,22 +146,21 @@ impl Step for Declare {
     fn commands(&self) -> Vec<String> {
         vec![format!("write {}", config::PATH)]
     }
+    fn unsays(&self) -> String {
+        format!("remove the declaration of `{}`", self.spec.name)
+    }
+    fn undo_commands(&self) -> Vec<String> {
+        vec![format!("write {}", config::PATH)]
+    }
     fn probe(&self, host: &Host) -> Result<Probe, StepError> {
         let config = config::load(host).map_err(|e| StepError::failed("the declaration cannot be read", e))?;
         let declared = config.mirror.iter().any(|m| m.name == self.spec.name && m.uuid == self.spec.uuid);
         Ok(if declared { Probe::Done } else { Probe::Pending })
     }
     fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
-        let state = backend::of(self.spec.backend)
-            .observe(cx.host, &self.spec.uuid, &self.spec.mountpoint)
-            .map_err(|e| StepError::failed("the mirror could not be looked at", e))?;
         let mut mirror = self.mirror.clone();
-        for (declared, found) in mirror.member.iter_mut().zip(&state.members) {
-            *declared = Member {
-                id: found.devid.to_string(),
-                uuid: found.uuid.clone().ok_or_else(|| StepError::wrong("a member's UUID cannot be read"))?,
-                ..declared.clone()
-            };
+        if mirror.member.iter().any(|m| m.uuid.is_empty()) {
+            self.name_members(cx.host, &mut mirror)?;
         }
         self.commands().iter().for_each(|c| cx.act(c));
         config::add_mirror(cx.host, &mirror).map_err(|e| StepError::failed("the declaration could not be written", e))?;

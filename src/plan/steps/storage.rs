@@ -214,6 +214,18 @@ impl Step for Fstab {
         lines
     }
 
+    fn unsays(&self) -> String {
+        "remove the mirror from /etc/fstab".to_owned()
+    }
+
+    fn undo_commands(&self) -> Vec<String> {
+        let mut lines = vec!["write /etc/fstab".to_owned()];
+        if self.systemd {
+            lines.push(Cmd::change("systemctl").arg("daemon-reload").line());
+        }
+        lines
+    }
+
     fn probe(&self, host: &Host) -> Result<Probe, StepError> {
         match fstab::has(host, &self.entry) {
             Ok(true) => Ok(Probe::Done),
@@ -261,6 +273,14 @@ impl Step for MountMirror {
             backend::of(self.spec.backend).assemble_commands(&self.spec).iter().map(Cmd::line).collect();
         lines.push(Cmd::change("mount").arg(self.mountpoint()).line());
         lines
+    }
+
+    fn unsays(&self) -> String {
+        format!("unmount {}", self.mountpoint().display())
+    }
+
+    fn undo_commands(&self) -> Vec<String> {
+        vec![Cmd::change("umount").arg(self.mountpoint()).line()]
     }
 
     fn probe(&self, host: &Host) -> Result<Probe, StepError> {

@@ -1,0 +1,61 @@
+//! `check` and `status`: what should be, what is, what that means.
+
+use super::{Trouble, mirrors};
+use crate::{
+    health::Level,
+    host::Host,
+    model::Schedule,
+    ui::{self, Console, DirectoryStatus, StatusReport},
+};
+
+/// Runs `check`. The answer is the verdict's exit code: 0 ok, 1 warning, 2 critical, 3 unknown.
+///
+/// # Errors
+/// The declaration cannot be read.
+pub fn check(host: &Host, json: bool, console: &Console) -> Result<u8, Trouble> {
+    let declared = mirrors::declared(host)?;
+    if declared.is_empty() {
+        // Nothing to look at is not the same as nothing wrong.
+        console.say("unknown: no mirror is declared in /etc/raidguard/raidguard.toml");
+        return Ok(Level::Unknown.exit_code());
+    }
+    let judged: Vec<_> = declared.into_iter().map(|mirror| mirrors::judge(host, mirror)).collect();
+    let verdicts: Vec<_> = judged.iter().map(|j| (j.mirror.name.as_str(), &j.verdict)).collect();
+    console.data(if json { ui::check::json(&verdicts) } else { ui::check::human(&verdicts) });
+    let worst = judged.iter().map(|j| j.verdict.level).max().unwrap_or(Level::Unknown);
+    Ok(worst.exit_code())
+}
+
+/// Runs `status`.
+///
+/// # Errors
+/// The declaration cannot be read.
+pub fn status(host: &Host, json: bool, console: &Console) -> Result<(), Trouble> {
+    let reports: Vec<StatusReport> = mirrors::declared(host)?
+        .into_iter()
+        .map(|mirror| {
+            let judged = mirrors::judge(host, mirror);
+            let directory = judged.mirror.node.as_ref().map(|node| {
+                let points_to = std::fs::read_link(&node.directory).ok();
+                let on_the_mirror = points_to.as_ref() == Some(&node.data) && node.data.is_dir();
+                DirectoryStatus { directory: node.directory.clone(), points_to, on_the_mirror }
+            });
+            let now = host.now();
+            let next = |text: &str| text.parse::<Schedule>().ok().and_then(|s| s.next(now, 1).pop()).map(|t| t.to_string());
+            let next_jobs = judged.mirror.schedule.as_ref().map_or_else(Vec::new, |s| {
+                [("check", &s.check), ("balance", &s.balance), ("scrub", &s.scrub)]
+                    .map(|(job, text)| (job.to_owned(), next(text)))
+                    .to_vec()
+            });
+            StatusReport {
+                observed: judged.observed.state,
+                verdict: judged.verdict,
+                directory,
+                next_jobs,
+                declared: judged.mirror,
+            }
+        })
+        .collect();
+    console.data(if json { ui::json("mirrors", &reports) } else { ui::status(&reports) });
+    Ok(())
+}
