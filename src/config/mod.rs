@@ -1,1 +1,335 @@
-//! `/etc/raidguard/raidguard.toml`: what should be.
+//! `/etc/raidguard/raidguard.toml`: what should be. Written by setup, edited by people; a key that nothing reads is an error.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    host::{
+        Host,
+        files::{self, Doing as _, FileError},
+    },
+    model::{BackendKind, Bytes, Level, NodeControl, NodeKind, Schedule, Scheduler},
+};
+
+/// Where it lies.
+pub const PATH: &str = "/etc/raidguard/raidguard.toml";
+
+const HEADER: &str = "# What raidguard takes care of. Written by `raidguard setup`; edit it with care: a key that is not known is an error.\n";
+
+/// The whole declaration.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Each mirror.
+    #[serde(default)]
+    pub mirror: Vec<Mirror>,
+}
+
+/// One declared mirror.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mirror {
+    /// Its name.
+    pub name: String,
+    /// What holds it.
+    pub backend: BackendKind,
+    /// Its level.
+    pub level: Level,
+    /// The filesystem's UUID, in lower case.
+    pub uuid: String,
+    /// Where it is mounted.
+    pub mountpoint: PathBuf,
+    /// Its members.
+    pub member: Vec<Member>,
+    /// The node that lives on it.
+    pub node: Option<Node>,
+    /// Its regular jobs.
+    pub schedule: Option<ScheduleConfig>,
+}
+
+/// One declared member.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Member {
+    /// The backend's number of it: btrfs's devid.
+    pub id: String,
+    /// The backend's own UUID of it.
+    pub uuid: String,
+    /// The disk's model.
+    pub model: Option<String>,
+    /// The disk's serial number.
+    pub serial: Option<String>,
+    /// Its size in bytes.
+    pub size: Bytes,
+}
+
+/// A node's directory on a mirror.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// What is known about it.
+    pub kind: NodeKind,
+    /// The directory as the node knows it: a symlink.
+    pub directory: PathBuf,
+    /// Where that leads, inside the mount.
+    pub data: PathBuf,
+    /// Who the data were given to, where that was asked for.
+    pub user: Option<String>,
+    /// How the node is stopped and started.
+    pub control: Option<NodeControl>,
+}
+
+/// The regular jobs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleConfig {
+    /// What runs them.
+    pub with: Scheduler,
+    /// When `raidguard check` runs.
+    pub check: Schedule,
+    /// When `raidguard balance` runs.
+    pub balance: Schedule,
+    /// When `raidguard scrub` runs.
+    pub scrub: Schedule,
+}
+
+/// Why a declaration is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file operation failed.
+    #[error("the declaration cannot be read or written")]
+    File(#[source] FileError),
+    /// The text is not what raidguard knows.
+    #[error("{PATH} line {line}: {message}")]
+    Text {
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong, with what would be right.
+        message: String,
+    },
+    /// A value makes no sense.
+    #[error("{PATH}: {0}")]
+    Value(String),
+}
+
+impl From<FileError> for ConfigError {
+    fn from(e: FileError) -> Self {
+        Self::File(e)
+    }
+}
+
+impl ScheduleConfig {
+    /// The documented times: check every quarter of an hour, balance at midnight, scrub on Sundays.
+    ///
+    /// # Errors
+    /// None in practice: the expressions are constants, and a test reads them.
+    pub fn standard(with: Scheduler) -> Result<Self, crate::model::ScheduleError> {
+        Ok(Self {
+            with,
+            check: "*/15 * * * *".parse()?,
+            balance: "0 0 * * *".parse()?,
+            scrub: "0 0 * * 0".parse()?,
+        })
+    }
+}
+
+/// Is this a name for a mirror?
+///
+/// # Errors
+/// It is not, and what would be.
+pub fn check_name(name: &str) -> Result<(), ConfigError> {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+    let ok = !name.is_empty() && name.len() <= 32 && name.bytes().all(plain) && !name.starts_with(['-', '_']);
+    if ok {
+        Ok(())
+    } else {
+        Err(ConfigError::Value(format!(
+            "`{name}` is no name for a mirror: use up to 32 of a to z, 0 to 9, - and _"
+        )))
+    }
+}
+
+/// Reads a declaration.
+///
+/// # Errors
+/// A key is not known, a value makes no sense; with the line.
+pub fn parse(text: &str) -> Result<Config, ConfigError> {
+    let config: Config = toml::from_str(text).map_err(|e| {
+        let at = e.span().map_or(0, |span| span.start);
+        let line = text.get(..at).unwrap_or_default().matches('\n').count() + 1;
+        ConfigError::Text { line, message: e.message().to_owned() }
+    })?;
+    for (index, mirror) in config.mirror.iter().enumerate() {
+        check_name(&mirror.name)?;
+        let bad = |what: &str| Err(ConfigError::Value(format!("mirror `{}`: {what}", mirror.name)));
+        if config.mirror.iter().take(index).any(|other| other.name == mirror.name) {
+            return bad("the name is given twice");
+        }
+        if !mirror.mountpoint.is_absolute() || mirror.mountpoint.parent().is_none() {
+            return bad("the mount point must be an absolute path, and not `/`");
+        }
+        if mirror.member.len() < mirror.level.min_members() {
+            return bad("it has fewer members than its level needs");
+        }
+        let twice =
+            |m: &Member| mirror.member.iter().filter(|o| o.id == m.id || o.uuid == m.uuid).count() > 1;
+        if mirror.member.iter().any(twice) {
+            return bad("two members have the same id or UUID");
+        }
+    }
+    Ok(config)
+}
+
+/// The machine's declaration; an empty one where there is no file.
+///
+/// # Errors
+/// It cannot be read or makes no sense.
+pub fn load(host: &Host) -> Result<Config, ConfigError> {
+    let text = host.read_optional(PATH).doing("reading", PATH)?;
+    text.as_deref().map_or_else(|| Ok(Config::default()), parse)
+}
+
+fn block(mirror: &Mirror) -> Result<String, ConfigError> {
+    let one = Config { mirror: vec![mirror.clone()] };
+    toml::to_string(&one).map_err(|e| ConfigError::Value(e.to_string()))
+}
+
+/// Adds a mirror at the end of the declaration. What people wrote before stays as it is.
+///
+/// # Errors
+/// The whole would make no sense, or it cannot be written.
+pub fn add_mirror(host: &Host, mirror: &Mirror) -> Result<(), ConfigError> {
+    let before = host.read_optional(PATH).doing("reading", PATH)?.unwrap_or_else(|| HEADER.to_owned());
+    let gap = if before.ends_with('\n') { "\n" } else { "\n\n" };
+    let after = format!("{before}{gap}{}", block(mirror)?);
+    parse(&after)?;
+    let path = host.path(PATH);
+    files::create_dirs(files::parent(&path), 0o755)?;
+    files::replace(&path, after.as_bytes(), 0o644)?;
+    Ok(())
+}
+
+/// Takes a mirror out of the declaration: from its `[[mirror]]` line to the next one. The last one takes the file along, and the
+/// directory where it is then empty.
+///
+/// # Errors
+/// It cannot be read or written.
+pub fn remove_mirror(host: &Host, name: &str) -> Result<(), ConfigError> {
+    let Some(text) = host.read_optional(PATH).doing("reading", PATH)? else { return Ok(()) };
+    let config = parse(&text)?;
+    let Some(index) = config.mirror.iter().position(|m| m.name == name) else { return Ok(()) };
+    let path = host.path(PATH);
+    if config.mirror.len() == 1 {
+        files::remove(&path)?;
+        let dir = files::parent(&path);
+        return match fs::remove_dir(dir) {
+            Ok(()) => Ok(files::sync_dir(files::parent(dir))?),
+            Err(e) if matches!(e.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound) => {
+                Ok(())
+            }
+            Err(e) => Err(e).doing("removing", dir).map_err(ConfigError::from),
+        };
+    }
+    let after = without_table(&text, index);
+    parse(&after)?;
+    files::replace(&path, after.as_bytes(), 0o644)?;
+    Ok(())
+}
+
+/// `text` without its `index`-th `[[mirror]]` table.
+fn without_table(text: &str, index: usize) -> String {
+    let mut at = None;
+    let keep = |line: &&str| {
+        if line.trim_start().starts_with("[[mirror]]") {
+            at = Some(at.map_or(0, |n: usize| n + 1));
+        }
+        at != Some(index)
+    };
+    text.split_inclusive('\n').filter(keep).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::ScriptedRunner;
+
+    fn mirror(name: &str) -> Mirror {
+        let member = |id: &str| Member {
+            id: id.to_owned(),
+            uuid: format!("9b668d84-53e5-4efa-af0c-0fae0fd02f7{id}"),
+            model: Some("Example Disk".to_owned()),
+            serial: None,
+            size: Bytes(32_010_928_128),
+        };
+        Mirror {
+            name: name.to_owned(),
+            backend: BackendKind::Btrfs,
+            level: Level::Raid1,
+            uuid: "1f624a50-0f62-4fea-8ae9-91647e74e09e".to_owned(),
+            mountpoint: Path::new("/srv").join(name),
+            member: vec![member("1"), member("2")],
+            node: Some(Node {
+                kind: NodeKind::CoreLightning,
+                directory: "/home/bitcoin/.lightning".into(),
+                data: Path::new("/srv").join(name).join("lightning"),
+                user: None,
+                control: Some(NodeControl::Systemd { unit: "lightningd.service".to_owned() }),
+            }),
+            schedule: Some(ScheduleConfig::standard(Scheduler::Systemd).unwrap()),
+        }
+    }
+
+    fn host(dir: &Path) -> Host {
+        Host::captured(dir, std::sync::Arc::new(ScriptedRunner::new()), jiff::Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("etc")).unwrap();
+        let host = host(dir.path());
+        assert_eq!(load(&host).unwrap(), Config::default());
+        add_mirror(&host, &mirror("lightning")).unwrap();
+        assert_eq!(load(&host).unwrap().mirror, [mirror("lightning")]);
+        let path = dir.path().join("etc/raidguard/raidguard.toml");
+        let edited = format!("{}# a note\n", fs::read_to_string(&path).unwrap());
+        fs::write(&path, &edited).unwrap();
+        add_mirror(&host, &mirror("second")).unwrap();
+        assert_eq!(load(&host).unwrap().mirror.len(), 2);
+        remove_mirror(&host, "second").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap().trim_end(), edited.trim_end());
+        remove_mirror(&host, "lightning").unwrap();
+        assert!(!dir.path().join("etc/raidguard").exists());
+        remove_mirror(&host, "lightning").unwrap();
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let text = block(&mirror("lightning")).unwrap().replace("level = ", "levle = ");
+        let error = parse(&text).unwrap_err();
+        assert!(matches!(&error, ConfigError::Text { message, .. } if message.contains("levle")), "{error}");
+        let text = "\n\n[[mirrors]]\n";
+        assert!(matches!(parse(text), Err(ConfigError::Text { line: 3, .. })), "{:?}", parse(text));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let good = block(&mirror("lightning")).unwrap();
+        for (from, to) in [
+            ("name = \"lightning\"", "name = \"../x\""),
+            ("/srv/lightning\"", "/\""),
+            ("id = \"2\"", "id = \"1\""),
+            ("raid1\"", "raid1c3\""),
+            ("0 0 * * 0", "0 0 1 * 0"),
+            ("size = 32010928128", "size = -1"),
+        ] {
+            let text = good.replacen(from, to, 1);
+            assert_ne!(text, good, "{from}");
+            assert!(parse(&text).is_err(), "{to}");
+        }
+    }
+}

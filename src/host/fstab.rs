@@ -130,7 +130,11 @@ pub fn conflict_in(text: &[u8], entry: &Entry) -> Option<String> {
         let (source, mountpoint) = fields(line)?;
         let shown = String::from_utf8_lossy(trimmed(line)).into_owned();
         if mountpoint == place {
-            Some(format!("line {} of {PATH} already mounts something at {}: {shown}", number + 1, place.display()))
+            Some(format!(
+                "line {} of {PATH} already mounts something at {}: {shown}",
+                number + 1,
+                place.display()
+            ))
         } else if source == entry.source.as_bytes() {
             Some(format!("line {} of {PATH} already mounts this filesystem elsewhere: {shown}", number + 1))
         } else {
@@ -270,7 +274,11 @@ mod tests {
             ("#/dev/sda1 /srv/l ext4 defaults 0 0\n/dev/sda1 /srv/ll ext4 defaults 0 0\n", None),
             ("garbage\n\n \t\n", None),
         ] {
-            assert_eq!(conflict_in(text.as_bytes(), &ours).map(|c| c[..6].to_owned()).as_deref(), line, "{text}");
+            assert_eq!(
+                conflict_in(text.as_bytes(), &ours).map(|c| c[..6].to_owned()).as_deref(),
+                line,
+                "{text}"
+            );
         }
         assert_eq!(conflict_in(&with(b"", &ours, COMMENT), &ours), None);
     }

@@ -56,7 +56,10 @@ pub(super) fn unescape(text: &[u8]) -> Vec<u8> {
     let mut rest = text;
     while let Some((&first, tail)) = rest.split_first() {
         let octal = (first == b'\\').then(|| tail.get(..3)).flatten();
-        match octal.and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|d| u8::from_str_radix(d, 8).ok()) {
+        match octal
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|d| u8::from_str_radix(d, 8).ok())
+        {
             Some(byte) => {
                 out.push(byte);
                 rest = tail.get(3..).unwrap_or_default();
@@ -157,15 +160,22 @@ mod tests {
         let mounts = parse(RECORDED).unwrap();
         assert_eq!(mounts.len(), RECORDED.iter().filter(|b| **b == b'\n').count());
         assert!(mounts.iter().any(|m| m.fstype == "btrfs"));
-        assert!(mounts.iter().any(|m| m.mountpoint.as_os_str().as_bytes().contains(&b' ')), "a blank in a name");
-        assert!(mounts.iter().any(|m| m.mountpoint.as_os_str().as_bytes().contains(&b'\n')), "a newline in a name");
+        assert!(
+            mounts.iter().any(|m| m.mountpoint.as_os_str().as_bytes().contains(&b' ')),
+            "a blank in a name"
+        );
+        assert!(
+            mounts.iter().any(|m| m.mountpoint.as_os_str().as_bytes().contains(&b'\n')),
+            "a newline in a name"
+        );
         assert!(mounts.iter().any(|m| m.mountpoint.to_str().is_none()), "a name that is not UTF-8");
         assert!(mounts.iter().all(|m| m.mountpoint.is_absolute()));
     }
 
     #[test]
     fn a_line_is_read_to_its_fields() {
-        let line = br"36 35 98:0 /mnt1 /mnt\040two rw,noatime master:1 shared:2 - ext3 /dev/root rw,errors=continue";
+        let line =
+            br"36 35 98:0 /mnt1 /mnt\040two rw,noatime master:1 shared:2 - ext3 /dev/root rw,errors=continue";
         let mount = parse(line).unwrap().pop().unwrap();
         assert_eq!(mount.dev, DevNo { major: 98, minor: 0 });
         assert_eq!(mount.mountpoint, Path::new("/mnt two"));

@@ -3,8 +3,12 @@
 pub mod device;
 pub mod level;
 pub mod mirror;
+pub mod node;
+pub mod schedule;
 pub mod size;
 
 pub use device::{DevNo, Identity};
 pub use level::Level;
+pub use node::{BackendKind, NodeControl, NodeKind, Scheduler};
+pub use schedule::{Schedule, ScheduleError};
 pub use size::Bytes;

@@ -1,0 +1,137 @@
+//! A file's content, window by window.
+//!
+//! The hash is over the windows that hold a byte other than zero, each with its place, and the length: so it is the same whether a
+//! run of zeros is stored or a hole, and a hole of a terabyte costs nothing.
+
+use std::{fs::File, io, os::unix::fs::FileExt as _};
+
+use nix::{
+    errno::Errno,
+    fcntl::{PosixFadviseAdvice, posix_fadvise},
+    unistd::{Whence, lseek64},
+};
+
+/// How much is read at once.
+pub(super) const WINDOW: usize = 1 << 20;
+/// The unit in which zeros become holes, and to which direct reads align.
+pub(super) const BLOCK: usize = 4096;
+
+/// A window's memory, aligned for direct reads.
+pub(super) struct Buffer {
+    memory: Vec<u8>,
+    start: usize,
+}
+
+impl Buffer {
+    pub(super) fn new() -> Self {
+        let memory = vec![0; WINDOW + BLOCK];
+        let start = memory.as_ptr().align_offset(BLOCK).min(BLOCK);
+        Self { memory, start }
+    }
+
+    fn window(&mut self) -> &mut [u8] {
+        self.memory.get_mut(self.start..self.start + WINDOW).unwrap_or_default()
+    }
+}
+
+pub(super) fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|b| *b == 0)
+}
+
+/// Calls `each` with every window of the file's first `size` bytes that may hold data, and its offset.
+pub(super) fn windows<E: From<io::Error>>(
+    file: &File,
+    size: u64,
+    buffer: &mut Buffer,
+    mut each: impl FnMut(u64, &[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut offset = 0;
+    while offset < size {
+        match next_data(file, offset)? {
+            None => break,
+            Some(data) => {
+                let skipped = data / WINDOW as u64 * WINDOW as u64;
+                offset = offset.max(skipped);
+            }
+        }
+        let length = usize::try_from(size - offset).unwrap_or(WINDOW).min(WINDOW);
+        let filled = fill(file, buffer.window(), offset, length)?;
+        each(offset, buffer.window().get(..filled).unwrap_or_default())?;
+        if filled < length {
+            break;
+        }
+        offset += length as u64;
+    }
+    Ok(())
+}
+
+/// Where the next data are at or after `offset`; `None` when only a hole follows.
+fn next_data(file: &File, offset: u64) -> io::Result<Option<u64>> {
+    let from = i64::try_from(offset).map_err(io::Error::other)?;
+    match lseek64(file, from, Whence::SeekData) {
+        Ok(at) => Ok(Some(u64::try_from(at).unwrap_or(offset))),
+        Err(Errno::ENXIO) => Ok(None),
+        // A filesystem without holes: all is data.
+        Err(Errno::EINVAL | Errno::EOPNOTSUPP) => Ok(Some(offset)),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Reads up to `length` bytes, fewer only at the file's end. The whole window is asked for: direct reads want whole blocks.
+fn fill(file: &File, window: &mut [u8], offset: u64, length: usize) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < length {
+        match file.read_at(window.get_mut(filled..).unwrap_or_default(), offset + filled as u64) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(filled.min(length))
+}
+
+/// The hash of a content as it goes by.
+pub(super) struct Digest(blake3::Hasher);
+
+impl Digest {
+    pub(super) fn new() -> Self {
+        Self(blake3::Hasher::new())
+    }
+
+    pub(super) fn window(&mut self, offset: u64, bytes: &[u8]) {
+        if !is_zero(bytes) {
+            self.0.update(&offset.to_le_bytes());
+            self.0.update(bytes);
+        }
+    }
+
+    pub(super) fn finish(mut self, size: u64) -> [u8; 32] {
+        self.0.update(&size.to_le_bytes());
+        self.0.finalize().into()
+    }
+}
+
+/// Writes what is not zero; the rest stays a hole.
+pub(super) fn write_sparse(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    let mut run: Option<(usize, usize)> = None;
+    let flush =
+        |run: Option<(usize, usize)>| match run.and_then(|(from, to)| Some((from, bytes.get(from..to)?))) {
+            Some((from, part)) => file.write_all_at(part, offset + from as u64),
+            None => Ok(()),
+        };
+    for (index, block) in bytes.chunks(BLOCK).enumerate() {
+        let at = index * BLOCK;
+        if is_zero(block) {
+            flush(run.take())?;
+        } else {
+            run = Some((run.map_or(at, |(from, _)| from), at + block.len()));
+        }
+    }
+    flush(run)
+}
+
+/// Has the kernel drop what it holds of the file's content, so that the next read comes from the devices.
+pub(super) fn forget(file: &File) -> io::Result<()> {
+    posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).map_err(io::Error::from)
+}

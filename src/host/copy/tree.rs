@@ -1,0 +1,335 @@
+//! Walking, copying, owning and removing trees. No symlink is followed, no mount point is crossed.
+
+use std::{
+    collections::HashMap,
+    ffi::OsString,
+    fs::{self, DirBuilder, File, Metadata, OpenOptions},
+    io,
+    os::unix::fs::{
+        DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+        lchown, symlink,
+    },
+    path::{Path, PathBuf},
+};
+
+use nix::fcntl::OFlag;
+
+use super::{
+    At as _, CopyError, Entry, Kind, Manifest, Meter, Progress, Skipped, Survey,
+    content::{Buffer, Digest, windows, write_sparse},
+    manifest::escape,
+    metadata,
+};
+use crate::exec::Interrupt;
+
+pub(super) fn names(dir: &Path) -> Result<Vec<OsString>, CopyError> {
+    let entries = fs::read_dir(dir).at("reading the directory", dir)?;
+    let mut names = entries
+        .map(|e| Ok(e?.file_name()))
+        .collect::<io::Result<Vec<_>>>()
+        .at("reading the directory", dir)?;
+    names.sort();
+    Ok(names)
+}
+
+pub(super) fn lstat(path: &Path) -> Result<Metadata, CopyError> {
+    fs::symlink_metadata(path).at("reading", path)
+}
+
+pub(super) fn left_out(meta: &Metadata) -> Option<&'static str> {
+    let kind = meta.file_type();
+    if kind.is_socket() {
+        Some("socket")
+    } else if kind.is_fifo() {
+        Some("FIFO")
+    } else if kind.is_block_device() || kind.is_char_device() {
+        Some("device")
+    } else {
+        None
+    }
+}
+
+/// Counts what will be copied.
+///
+/// # Errors
+/// Something cannot be read, or another filesystem is mounted inside.
+pub fn survey(source: &Path) -> Result<Survey, CopyError> {
+    fn visit(
+        path: &Path,
+        inside: &Path,
+        dev: u64,
+        links: &mut HashMap<u64, ()>,
+        out: &mut Survey,
+    ) -> Result<(), CopyError> {
+        let meta = lstat(path)?;
+        if meta.is_dir() {
+            if meta.dev() != dev {
+                return Err(CopyError::MountInside(path.to_owned()));
+            }
+            out.directories += 1;
+            for name in names(path)? {
+                visit(&path.join(&name), &inside.join(&name), dev, links, out)?;
+            }
+        } else if let Some(kind) = left_out(&meta) {
+            out.skipped.push(Skipped { path: inside.to_owned(), kind });
+        } else {
+            out.files += 1;
+            if meta.nlink() == 1 || links.insert(meta.ino(), ()).is_none() {
+                out.bytes += (meta.blocks() * 512).min(meta.len());
+            }
+        }
+        Ok(())
+    }
+    let mut out = Survey::default();
+    visit(source, Path::new(""), lstat(source)?.dev(), &mut HashMap::new(), &mut out)?;
+    Ok(out)
+}
+
+struct Copier<'a> {
+    dev: u64,
+    links: HashMap<u64, PathBuf>,
+    buffer: Buffer,
+    meter: Meter<'a>,
+    interrupt: &'a Interrupt,
+    out: Manifest,
+}
+
+/// Copies the tree at `source` into the directory `target`, which exists; what is in it from an earlier attempt is removed first.
+/// All of it is on the devices when this returns.
+///
+/// # Errors
+/// Something cannot be read or written, a file changed meanwhile, another filesystem is mounted inside, or the operator asked to
+/// stop. The source is as it was.
+pub fn copy_tree(
+    source: &Path,
+    target: &Path,
+    progress: &mut dyn FnMut(Progress),
+    interrupt: &Interrupt,
+) -> Result<Manifest, CopyError> {
+    empty_tree(target)?;
+    let mut copier = Copier {
+        dev: lstat(source)?.dev(),
+        links: HashMap::new(),
+        buffer: Buffer::new(),
+        meter: Meter::new(progress),
+        interrupt,
+        out: Manifest::default(),
+    };
+    copier.directory(source, target, Path::new(""))?;
+    copier.meter.finish();
+    let whole = File::open(target).at("opening", target)?;
+    nix::unistd::syncfs(&whole).at("syncing the filesystem of", target)?;
+    Ok(copier.out)
+}
+
+impl Copier<'_> {
+    fn directory(&mut self, from: &Path, to: &Path, inside: &Path) -> Result<(), CopyError> {
+        let meta = lstat(from)?;
+        if meta.dev() != self.dev {
+            return Err(CopyError::MountInside(from.to_owned()));
+        }
+        let attributes = metadata::attributes(from)?;
+        self.record(inside, &meta, Kind::Directory, metadata::digest(&attributes));
+        for name in names(from)? {
+            self.entry(&from.join(&name), &to.join(&name), &inside.join(&name))?;
+        }
+        if lstat(from)?.mtime_nsec() != meta.mtime_nsec() || lstat(from)?.mtime() != meta.mtime() {
+            return Err(CopyError::Changed(from.to_owned()));
+        }
+        // Last, because making what is inside sets the time.
+        metadata::apply(&meta, &attributes, to)
+    }
+
+    fn entry(&mut self, from: &Path, to: &Path, inside: &Path) -> Result<(), CopyError> {
+        if self.interrupt.is_raised() {
+            return Err(CopyError::Interrupted);
+        }
+        let meta = lstat(from)?;
+        if meta.is_dir() {
+            DirBuilder::new().mode(0o700).create(to).at("making the directory", to)?;
+            return self.directory(from, to, inside);
+        }
+        if let Some(kind) = left_out(&meta) {
+            self.out.skipped.push(Skipped { path: inside.to_owned(), kind });
+            return Ok(());
+        }
+        if meta.is_symlink() {
+            let holds = fs::read_link(from).at("reading the symlink", from)?;
+            symlink(&holds, to).at("making the symlink", to)?;
+            let attributes = metadata::attributes(from)?;
+            metadata::apply(&meta, &attributes, to)?;
+            self.record(
+                inside,
+                &meta,
+                Kind::Symlink(escape(holds.as_os_str())),
+                metadata::digest(&attributes),
+            );
+        } else if let Some(first) = self.links.get(&meta.ino()).filter(|_| meta.nlink() > 1) {
+            let root = to.ancestors().nth(inside.components().count()).unwrap_or(to);
+            fs::hard_link(root.join(first), to).at("making the hard link", to)?;
+            let Some(mut entry) = self.out.entries.get(first).cloned() else {
+                return Err(CopyError::Changed(from.to_owned()));
+            };
+            if let Kind::File { same_as, .. } = &mut entry.kind {
+                *same_as = Some(escape(first.as_os_str()));
+            }
+            self.out.entries.insert(inside.to_owned(), entry);
+        } else {
+            self.file(from, to, inside, &meta)?;
+        }
+        self.meter.file();
+        Ok(())
+    }
+
+    fn file(&mut self, from: &Path, to: &Path, inside: &Path, seen: &Metadata) -> Result<(), CopyError> {
+        let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+        let source = OpenOptions::new().read(true).custom_flags(flags).open(from).at("opening", from)?;
+        let before = source.metadata().at("reading", from)?;
+        if !before.is_file() || (before.dev(), before.ino()) != (seen.dev(), seen.ino()) {
+            return Err(CopyError::Changed(from.to_owned()));
+        }
+        let attributes = metadata::attributes(from)?;
+        let target = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .custom_flags(flags)
+            .open(to)
+            .at("making", to)?;
+        let mut digest = Digest::new();
+        let (meter, interrupt) = (&mut self.meter, self.interrupt);
+        windows(&source, before.len(), &mut self.buffer, |offset, bytes| {
+            if interrupt.is_raised() {
+                return Err(Stop::Asked);
+            }
+            digest.window(offset, bytes);
+            write_sparse(&target, offset, bytes).map_err(Stop::Writing)?;
+            meter.bytes(bytes.len() as u64);
+            Ok(())
+        })
+        .map_err(|stop| stop.at(from, to))?;
+        target.set_len(before.len()).at("setting the length of", to)?;
+        let after = source.metadata().at("reading", from)?;
+        let state = |m: &Metadata| (m.len(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec());
+        if state(&before) != state(&after) {
+            return Err(CopyError::Changed(from.to_owned()));
+        }
+        drop(target);
+        metadata::apply(&before, &attributes, to)?;
+        if before.nlink() > 1 {
+            self.links.insert(before.ino(), inside.to_owned());
+        }
+        let hash = blake3::Hash::from(digest.finish(before.len())).to_hex().to_string();
+        self.record(
+            inside,
+            &before,
+            Kind::File { size: before.len(), hash, same_as: None },
+            metadata::digest(&attributes),
+        );
+        Ok(())
+    }
+
+    fn record(&mut self, inside: &Path, meta: &Metadata, kind: Kind, xattrs: Option<String>) {
+        let entry = Entry {
+            kind,
+            mode: meta.mode() & 0o7777,
+            uid: meta.uid(),
+            gid: meta.gid(),
+            mtime: (meta.mtime(), meta.mtime_nsec()),
+            xattrs,
+        };
+        self.out.entries.insert(inside.to_owned(), entry);
+    }
+}
+
+enum Stop {
+    Asked,
+    Reading(io::Error),
+    Writing(io::Error),
+}
+
+impl From<io::Error> for Stop {
+    fn from(e: io::Error) -> Self {
+        Self::Reading(e)
+    }
+}
+
+impl Stop {
+    fn at(self, from: &Path, to: &Path) -> CopyError {
+        match self {
+            Self::Asked => CopyError::Interrupted,
+            Self::Reading(source) => CopyError::Io { doing: "reading", path: from.to_owned(), source },
+            Self::Writing(source) => CopyError::Io { doing: "writing", path: to.to_owned(), source },
+        }
+    }
+}
+
+/// Calls `each` on every path of the tree, the deepest first, the tree itself last.
+fn deepest_first(
+    path: &Path,
+    dev: u64,
+    each: &mut dyn FnMut(&Path, &Metadata) -> Result<(), CopyError>,
+) -> Result<(), CopyError> {
+    let meta = lstat(path)?;
+    if meta.is_dir() {
+        if meta.dev() != dev {
+            return Err(CopyError::MountInside(path.to_owned()));
+        }
+        for name in names(path)? {
+            deepest_first(&path.join(name), dev, each)?;
+        }
+    }
+    each(path, &meta)
+}
+
+/// Gives everything in the tree to one owner. Bits that a change of owner clears are set again.
+///
+/// # Errors
+/// An owner cannot be set.
+pub fn own_tree(target: &Path, uid: u32, gid: u32) -> Result<(), CopyError> {
+    deepest_first(target, lstat(target)?.dev(), &mut |path, meta| {
+        if (meta.uid(), meta.gid()) == (uid, gid) {
+            return Ok(());
+        }
+        lchown(path, Some(uid), Some(gid)).at("setting the owner of", path)?;
+        if !meta.is_symlink() && meta.mode() & 0o6000 != 0 {
+            let mode = fs::Permissions::from_mode(meta.mode() & 0o7777);
+            fs::set_permissions(path, mode).at("setting the mode of", path)?;
+        }
+        Ok(())
+    })
+}
+
+/// Does everything in the tree belong to this owner?
+///
+/// # Errors
+/// Something cannot be read.
+pub fn is_owned_by(target: &Path, uid: u32, gid: u32) -> Result<bool, CopyError> {
+    let mut all = true;
+    deepest_first(target, lstat(target)?.dev(), &mut |_, meta| {
+        all &= (meta.uid(), meta.gid()) == (uid, gid);
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+fn remove(path: &Path, meta: &Metadata) -> Result<(), CopyError> {
+    if meta.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) }.at("removing", path)
+}
+
+/// Removes a tree.
+///
+/// # Errors
+/// Something cannot be removed, or another filesystem is mounted inside: then nothing below that mount point is touched.
+pub fn remove_tree(dir: &Path) -> Result<(), CopyError> {
+    deepest_first(dir, lstat(dir)?.dev(), &mut remove)
+}
+
+/// Removes what is in a directory.
+///
+/// # Errors
+/// As [`remove_tree`].
+pub fn empty_tree(dir: &Path) -> Result<(), CopyError> {
+    let dev = lstat(dir)?.dev();
+    names(dir)?.iter().try_for_each(|name| deepest_first(&dir.join(name), dev, &mut remove))
+}
