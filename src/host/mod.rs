@@ -4,6 +4,7 @@ pub mod copy;
 pub mod exchange;
 pub mod files;
 pub mod fstab;
+pub mod inventory;
 pub mod lock;
 pub mod mountinfo;
 

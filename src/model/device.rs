@@ -40,3 +40,19 @@ pub struct Identity {
     /// The partition's GPT UUID, for a partition.
     pub partuuid: Option<String>,
 }
+
+impl Identity {
+    /// How `other` differs, in words; `None` when it is the same device.
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        let of = |text: &Option<String>| text.clone().unwrap_or_else(|| "none".to_owned());
+        let differs = |what: &str, was: String, is: String| {
+            (was != is).then(|| format!("its {what} is {is}, not {was}"))
+        };
+        differs("number", self.dev.to_string(), other.dev.to_string())
+            .or_else(|| differs("size", self.size.0.to_string(), other.size.0.to_string()))
+            .or_else(|| differs("model", of(&self.model), of(&other.model)))
+            .or_else(|| differs("serial number", of(&self.serial), of(&other.serial)))
+            .or_else(|| differs("World Wide Name", of(&self.wwn), of(&other.wwn)))
+            .or_else(|| differs("partition UUID", of(&self.partuuid), of(&other.partuuid)))
+    }
+}

@@ -1,13 +1,16 @@
 //! Plain data that every room may use. Nothing here reads or changes the machine.
 
 pub mod device;
+pub mod inventory;
 pub mod level;
 pub mod mirror;
 pub mod node;
+pub mod refusal;
 pub mod schedule;
 pub mod size;
 
 pub use device::{DevNo, Identity};
+pub use inventory::{Device, Inventory};
 pub use level::Level;
 pub use node::{BackendKind, NodeControl, NodeKind, Scheduler};
 pub use schedule::{Schedule, ScheduleError};

@@ -1,0 +1,317 @@
+//! Block devices: lsblk's JSON, completed by `wipefs -n`, `blkid -p`, sysfs and the kernel's own word on what is busy.
+//!
+//! lsblk knows contents only from udev: where there is none, every FSTYPE is null, which does not mean empty. And neither of the
+//! two probes is enough alone: blkid 2.41 is silent about two filesystems that stand in each other's way, wipefs shows them.
+
+use std::{
+    fs::{self, OpenOptions},
+    io,
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::Path,
+};
+
+use serde::{Deserialize, Deserializer};
+
+use super::{Host, files::FileError, mountinfo};
+use crate::{
+    exec::{Cmd, CmdError},
+    model::{
+        Bytes, DevNo,
+        inventory::{Content, Device, Inventory, Signature, Use},
+    },
+};
+
+const COLUMNS: &str = "KNAME,PATH,MAJ:MIN,TYPE,SIZE,RO,ROTA,TRAN,MODEL,SERIAL,WWN,PARTUUID";
+
+/// Why the devices could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum InventoryError {
+    /// A tool failed.
+    #[error("the devices cannot be listed")]
+    Tool(#[source] CmdError),
+    /// lsblk's answer is not of a known form.
+    #[error("lsblk's answer cannot be understood")]
+    Form(#[source] serde_json::Error),
+    /// A device number is not of the form `8:1`.
+    #[error("lsblk's device number `{0}` cannot be understood")]
+    Number(String),
+    /// The mounts cannot be read.
+    #[error("the mounts cannot be read")]
+    Mounts(#[source] mountinfo::MountinfoError),
+    /// The swaps cannot be read.
+    #[error("the swaps cannot be read")]
+    Swaps(#[source] FileError),
+}
+
+/// One row of lsblk. Old versions write every value as a string, newer ones numbers and booleans.
+#[derive(Debug, Deserialize)]
+struct Row {
+    kname: String,
+    path: Option<String>,
+    #[serde(rename = "maj:min")]
+    number: String,
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(deserialize_with = "number")]
+    size: u64,
+    #[serde(deserialize_with = "flag")]
+    ro: Option<bool>,
+    #[serde(default, deserialize_with = "flag")]
+    rota: Option<bool>,
+    tran: Option<String>,
+    model: Option<String>,
+    serial: Option<String>,
+    wwn: Option<String>,
+    partuuid: Option<String>,
+    #[serde(default)]
+    children: Vec<Row>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Lsblk {
+    blockdevices: Vec<Row>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Loose {
+    Flag(bool),
+    Number(u64),
+    Text(String),
+}
+
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    match Loose::deserialize(deserializer)? {
+        Loose::Number(n) => Ok(n),
+        Loose::Text(text) => text.trim().parse().map_err(serde::de::Error::custom),
+        Loose::Flag(_) => Err(serde::de::Error::custom("a number was expected")),
+    }
+}
+
+fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
+    match Option::<Loose>::deserialize(deserializer)? {
+        None => Ok(None),
+        Some(Loose::Flag(flag)) => Ok(Some(flag)),
+        Some(Loose::Number(n)) if n <= 1 => Ok(Some(n == 1)),
+        Some(Loose::Text(text)) if text.trim() == "0" => Ok(Some(false)),
+        Some(Loose::Text(text)) if text.trim() == "1" => Ok(Some(true)),
+        Some(_) => Err(serde::de::Error::custom("0 or 1 was expected")),
+    }
+}
+
+/// Reads lsblk's JSON. Uses and contents are not in it.
+///
+/// # Errors
+/// It is not of a known form.
+pub fn parse_lsblk(text: &str) -> Result<Inventory, InventoryError> {
+    fn take(row: Row, parent: Option<&str>, out: &mut Vec<Device>) -> Result<(), InventoryError> {
+        // A device on two others is shown below each of them.
+        if let Some(known) = out.iter_mut().find(|d| d.kname == row.kname) {
+            known.parents.extend(parent.map(str::to_owned));
+            return Ok(());
+        }
+        let bad = || InventoryError::Number(row.number.clone());
+        let (major, minor) = row.number.trim().split_once(':').ok_or_else(bad)?;
+        let dev =
+            DevNo { major: major.parse().map_err(|_| bad())?, minor: minor.parse().map_err(|_| bad())? };
+        let said = |text: Option<String>| text.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty());
+        let kname = row.kname.clone();
+        out.push(Device {
+            path: row.path.unwrap_or_else(|| format!("/dev/{}", row.kname)).into(),
+            kname: row.kname,
+            kind: row.kind,
+            dev,
+            size: Bytes(row.size),
+            // A device whose write switch is unknown is treated as closed.
+            read_only: row.ro.unwrap_or(true),
+            rotational: row.rota,
+            transport: said(row.tran),
+            model: said(row.model),
+            serial: said(row.serial),
+            wwn: said(row.wwn),
+            partuuid: said(row.partuuid),
+            parents: parent.map(str::to_owned).into_iter().collect(),
+            uses: Vec::new(),
+            content: Content::Unknown("not looked at".to_owned()),
+            usb: None,
+        });
+        row.children.into_iter().try_for_each(|child| take(child, Some(&kname), out))
+    }
+    let rows: Lsblk = serde_json::from_str(text).map_err(InventoryError::Form)?;
+    let mut devices = Vec::new();
+    rows.blockdevices.into_iter().try_for_each(|row| take(row, None, &mut devices))?;
+    Ok(Inventory { devices })
+}
+
+/// Reads `wipefs --no-act --json`: nothing at all, or a list of signatures.
+fn parse_wipefs(text: &str) -> Result<Vec<Signature>, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Found {
+        signatures: Vec<One>,
+    }
+    #[derive(Deserialize)]
+    struct One {
+        #[serde(rename = "type")]
+        kind: String,
+        label: Option<String>,
+        uuid: Option<String>,
+    }
+    if text.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    let found: Found = serde_json::from_str(text)?;
+    let mut signatures: Vec<Signature> = found
+        .signatures
+        .into_iter()
+        .map(|s| Signature { kind: s.kind, label: s.label, uuid: s.uuid })
+        .collect();
+    // A ZFS label or a GPT stands in several places.
+    signatures.dedup();
+    Ok(signatures)
+}
+
+/// Reads `blkid -p -o export`: `NAME=value` lines. The first of TYPE and PTTYPE is the content.
+fn parse_blkid(text: &str) -> Option<Signature> {
+    let value =
+        |name: &str| text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned);
+    let kind = value("TYPE").or_else(|| value("PTTYPE"))?;
+    Some(Signature { kind, label: value("LABEL"), uuid: value("UUID") })
+}
+
+/// What a device holds, by two independent probes.
+fn content(host: &Host, path: &Path) -> Content {
+    let unknown = |e: &dyn std::fmt::Display| Content::Unknown(e.to_string());
+    let wipefs = Cmd::probe("wipefs").args(["--no-act", "--noheadings", "--json"]).arg(path);
+    let signatures = match host.runner().run(&wipefs) {
+        Ok(output) => match parse_wipefs(&output.text()) {
+            Ok(signatures) => signatures,
+            Err(e) => return unknown(&e),
+        },
+        Err(e) => return unknown(&e),
+    };
+    // 0 something was found, 2 nothing, 8 contents that stand in each other's way (blkid(8)).
+    let blkid = Cmd::probe("blkid").args(["-p", "-o", "export"]).arg(path).accept(&[0, 2, 8]);
+    match host.runner().run(&blkid) {
+        Err(e) => unknown(&e),
+        Ok(_) if !signatures.is_empty() => Content::Known(signatures),
+        Ok(output) if output.code == 8 => unknown(&"contents that stand in each other's way"),
+        Ok(output) => match parse_blkid(&output.text()) {
+            Some(signature) => Content::Known(vec![signature]),
+            None if output.code == 0 && !output.text().trim().is_empty() => {
+                unknown(&"blkid found something without a type")
+            }
+            None => Content::Empty,
+        },
+    }
+}
+
+/// All block devices, each with what uses it and what it holds.
+///
+/// # Errors
+/// The machine cannot be asked. A single device that cannot be probed is no error: its content is then unknown, which refuses it.
+pub fn gather(host: &Host) -> Result<Inventory, InventoryError> {
+    let lsblk = Cmd::probe("lsblk").args(["--json", "--bytes", "--output", COLUMNS]);
+    let text = host.runner().run(&lsblk).map_err(InventoryError::Tool)?;
+    let mut inventory = parse_lsblk(&text.text())?;
+    inventory.devices.retain(|d| d.size.0 > 0 && d.kind != "rom");
+    let mounts = mountinfo::read(host).map_err(InventoryError::Mounts)?;
+    let swaps = mountinfo::swaps(host).map_err(InventoryError::Swaps)?;
+    for device in &mut inventory.devices {
+        device.uses = uses(host, device, &mounts, &swaps);
+        device.usb = usb(host, &device.kname);
+        device.content = content(host, &device.path);
+    }
+    Ok(inventory)
+}
+
+fn uses(host: &Host, device: &Device, mounts: &[mountinfo::Mount], swaps: &[std::path::PathBuf]) -> Vec<Use> {
+    let mut uses = Vec::new();
+    // A btrfs has an anonymous number, and only one of its members is the source: sysfs knows the others.
+    let fellows = fellows(host, &device.kname);
+    for mount in mounts {
+        let own = mount.dev == device.dev || mount.source == device.path;
+        let fellow =
+            || mount.source.file_name().is_some_and(|name| fellows.iter().any(|f| name == f.as_str()));
+        if own || fellow() {
+            uses.push(Use::Mounted(mount.mountpoint.clone()));
+        }
+    }
+    if swaps.iter().any(|swap| *swap == device.path) {
+        uses.push(Use::Swap);
+    }
+    let class = format!("/sys/class/block/{}", device.kname);
+    uses.extend(list(host, &format!("{class}/holders")).into_iter().map(Use::Held));
+    // A loop device that was made of a block device holds it without being a holder.
+    for kname in list(host, "/sys/class/block") {
+        let backing =
+            host.read_optional(format!("/sys/class/block/{kname}/loop/backing_file")).ok().flatten();
+        if backing.is_some_and(|b| Path::new(b.trim_end()) == device.path) {
+            uses.push(Use::Held(kname));
+        }
+    }
+    if uses.is_empty() && is_busy(host, &device.path) {
+        uses.push(Use::Busy);
+    }
+    uses
+}
+
+/// The kernel names of all members of the mounted btrfs that this device is a member of, without itself.
+fn fellows(host: &Host, kname: &str) -> Vec<String> {
+    let filesystems = list(host, "/sys/fs/btrfs");
+    let members = filesystems.iter().map(|uuid| list(host, &format!("/sys/fs/btrfs/{uuid}/devices")));
+    members.filter(|m| m.iter().any(|name| name == kname)).flatten().filter(|name| name != kname).collect()
+}
+
+/// An exclusive open fails on whatever the kernel has claimed: also for a ZFS pool, of which nothing else tells.
+fn is_busy(host: &Host, path: &Path) -> bool {
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_EXCL | nix::libc::O_CLOEXEC)
+        .open(host.path(path));
+    opened.is_err_and(|e| e.kind() == io::ErrorKind::ResourceBusy)
+}
+
+fn list(host: &Host, dir: &str) -> Vec<String> {
+    let entries = fs::read_dir(host.path(dir)).into_iter().flatten().flatten();
+    entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// The USB device above a block device, by its place in sysfs, and its link's speed.
+fn usb(host: &Host, kname: &str) -> Option<(String, u32)> {
+    let real = fs::canonicalize(host.path(format!("/sys/class/block/{kname}"))).ok()?;
+    real.ancestors().find_map(|at| {
+        let speed = fs::read_to_string(at.join("speed")).ok()?;
+        at.join("bDeviceClass").exists().then_some(())?;
+        Some((at.file_name()?.to_string_lossy().into_owned(), speed.trim().parse().ok()?))
+    })
+}
+
+/// Why a name is no device.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    /// It cannot be read.
+    #[error("{0} cannot be read: {1}")]
+    Unreadable(String, String),
+    /// It is something else.
+    #[error("{0} is not a block device")]
+    NotBlock(String),
+}
+
+/// The number of the device that a path names, symlinks of `/dev/disk` followed.
+///
+/// # Errors
+/// There is nothing of that name, or it is no block device.
+pub fn resolve(host: &Host, path: &Path) -> Result<DevNo, ResolveError> {
+    let shown = path.display().to_string();
+    let meta =
+        fs::metadata(host.path(path)).map_err(|e| ResolveError::Unreadable(shown.clone(), e.to_string()))?;
+    if !meta.file_type().is_block_device() {
+        return Err(ResolveError::NotBlock(shown));
+    }
+    let number = |n: u64| u32::try_from(n).map_err(|_| ResolveError::NotBlock(shown.clone()));
+    let rdev = meta.rdev();
+    Ok(DevNo { major: number(nix::sys::stat::major(rdev))?, minor: number(nix::sys::stat::minor(rdev))? })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,195 @@
+//! All block devices of the machine at one moment.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Bytes, DevNo, Identity};
+
+/// One thing that a device holds: a filesystem, a RAID superblock, a partition table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signature {
+    /// Its kind, in the words of libblkid: `ext4`, `linux_raid_member`, `gpt`.
+    pub kind: String,
+    /// Its label, where it has one.
+    pub label: Option<String>,
+    /// Its UUID, where it has one.
+    pub uuid: Option<String>,
+}
+
+/// What a device holds. No answer is never taken for an empty device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Content {
+    /// Nothing that any tool knows.
+    Empty,
+    /// These.
+    Known(Vec<Signature>),
+    /// It cannot be told, and why.
+    Unknown(String),
+}
+
+/// One block device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Its path: `/dev/sdb1`.
+    pub path: PathBuf,
+    /// The kernel's name: `sdb1`.
+    pub kname: String,
+    /// lsblk's type: `disk`, `part`, `loop`, `crypt`, `lvm`, `raid1`, `rom`.
+    pub kind: String,
+    /// Its number.
+    pub dev: DevNo,
+    /// Its size.
+    pub size: Bytes,
+    /// Whether the kernel refuses writes.
+    pub read_only: bool,
+    /// Whether it turns; unknown where the kernel does not say.
+    pub rotational: Option<bool>,
+    /// How it is attached: `usb`, `sata`, `nvme`.
+    pub transport: Option<String>,
+    /// The model.
+    pub model: Option<String>,
+    /// The serial number.
+    pub serial: Option<String>,
+    /// The World Wide Name.
+    pub wwn: Option<String>,
+    /// A partition's GPT UUID.
+    pub partuuid: Option<String>,
+    /// Kernel names of the devices it lies on: a partition's disk.
+    pub parents: Vec<String>,
+    /// What uses it, in words: `mounted at /srv`, `swap`, `held by dm-0`.
+    pub uses: Vec<Use>,
+    /// What it holds.
+    pub content: Content,
+    /// The USB device it hangs on, as sysfs names it, and that link's speed in Mbit/s.
+    pub usb: Option<(String, u32)>,
+}
+
+/// Something that uses a device now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Use {
+    /// It is mounted, or is a member of a filesystem that is.
+    Mounted(PathBuf),
+    /// It is swap.
+    Swap,
+    /// Another block device lies on it.
+    Held(String),
+    /// The kernel says that it is busy, and nothing above explains it.
+    Busy,
+}
+
+/// The devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inventory {
+    /// In the order lsblk shows them, parents before children.
+    pub devices: Vec<Device>,
+}
+
+impl Content {
+    /// Is it surely empty?
+    pub fn is_empty(&self) -> bool {
+        *self == Self::Empty
+    }
+}
+
+impl fmt::Display for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("empty"),
+            Self::Unknown(why) => write!(f, "unknown: {why}"),
+            Self::Known(signatures) => {
+                let text = |s: &Signature| match &s.label {
+                    Some(label) => format!("{} `{label}`", s.kind),
+                    None => s.kind.clone(),
+                };
+                f.write_str(&signatures.iter().map(text).collect::<Vec<_>>().join(", "))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Use {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mounted(at) => write!(f, "mounted at {}", at.display()),
+            Self::Swap => f.write_str("swap in use"),
+            Self::Held(by) => write!(f, "held by {by}"),
+            Self::Busy => f.write_str("in use by the kernel"),
+        }
+    }
+}
+
+impl Device {
+    /// What makes it this device.
+    pub fn identity(&self) -> Identity {
+        Identity {
+            path: self.path.clone(),
+            dev: self.dev,
+            size: self.size,
+            model: self.model.clone(),
+            serial: self.serial.clone(),
+            wwn: self.wwn.clone(),
+            partuuid: self.partuuid.clone(),
+        }
+    }
+}
+
+impl Inventory {
+    /// The device at a path, as lsblk names it.
+    pub fn by_path(&self, path: &Path) -> Option<&Device> {
+        self.devices.iter().find(|d| d.path == path)
+    }
+
+    /// The device with a number.
+    pub fn by_dev(&self, dev: DevNo) -> Option<&Device> {
+        self.devices.iter().find(|d| d.dev == dev)
+    }
+
+    fn by_kname(&self, kname: &str) -> Option<&Device> {
+        self.devices.iter().find(|d| d.kname == kname)
+    }
+
+    /// The devices that lie directly on this one.
+    pub fn children<'a>(&'a self, device: &'a Device) -> impl Iterator<Item = &'a Device> {
+        self.devices.iter().filter(|d| d.parents.contains(&device.kname))
+    }
+
+    /// The device and all that lie on it.
+    pub fn below<'a>(&'a self, device: &'a Device) -> Vec<&'a Device> {
+        let mut all = vec![device];
+        let mut at = 0;
+        while let Some(current) = all.get(at).copied() {
+            for child in self.children(current) {
+                if !all.iter().any(|d| d.kname == child.kname) {
+                    all.push(child);
+                }
+            }
+            at += 1;
+        }
+        all
+    }
+
+    /// The physical disks under a device; itself where it lies on nothing.
+    pub fn disks_of<'a>(&'a self, device: &'a Device) -> Vec<&'a Device> {
+        let mut disks: Vec<&Device> = Vec::new();
+        let mut todo = vec![device];
+        let mut seen: Vec<&str> = Vec::new();
+        while let Some(current) = todo.pop() {
+            if seen.contains(&current.kname.as_str()) {
+                continue;
+            }
+            seen.push(&current.kname);
+            let parents: Vec<_> = current.parents.iter().filter_map(|p| self.by_kname(p)).collect();
+            if parents.is_empty() {
+                disks.push(current);
+            }
+            todo.extend(parents);
+        }
+        disks
+    }
+}
