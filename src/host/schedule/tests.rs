@@ -1,0 +1,121 @@
+//! The files as they are written, and that there is never more than one set of them.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::{
+    config::{Member, ScheduleConfig},
+    exec::{Reply, ScriptedRunner},
+    model::{BackendKind, Bytes, Level},
+};
+
+fn mirror(name: &str) -> Mirror {
+    let member =
+        |id: &str| Member { id: id.into(), uuid: id.into(), model: None, serial: None, size: Bytes::gib(2) };
+    Mirror {
+        name: name.into(),
+        backend: BackendKind::Btrfs,
+        level: Level::Raid1,
+        uuid: "u".into(),
+        mountpoint: Path::new("/srv").join(name),
+        member: vec![member("1"), member("2")],
+        node: None,
+        schedule: Some(ScheduleConfig::standard(Scheduler::Cron).unwrap()),
+    }
+}
+
+const BINARY: &str = "/usr/local/bin/raidguard";
+
+#[test]
+fn the_crontab_has_one_check_and_each_mirrors_jobs() {
+    let files = render(Scheduler::Cron, &[mirror("lightning"), mirror("second")], Path::new(BINARY)).unwrap();
+    insta::assert_snapshot!(files[0].text, @r"
+    # Written by raidguard; `raidguard schedule install` writes it anew, `raidguard schedule remove` takes it away.
+    # The times are in /etc/raidguard/raidguard.toml.
+    SHELL=/bin/sh
+    PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+
+    */15 * * * * root /usr/local/bin/raidguard check
+    0 0 * * * root /usr/local/bin/raidguard balance lightning
+    0 0 * * 0 root /usr/local/bin/raidguard scrub lightning
+    0 0 * * * root /usr/local/bin/raidguard balance second
+    0 0 * * 0 root /usr/local/bin/raidguard scrub second
+    ");
+    assert!(files[0].text.ends_with("scrub second\n"), "cron ignores a last line without a newline");
+}
+
+#[test]
+fn a_unit_and_its_timer_say_the_same() {
+    let files = render(Scheduler::Systemd, &[mirror("lightning")], Path::new(BINARY)).unwrap();
+    let names: Vec<_> = files.iter().map(|f| f.path.file_name().unwrap().to_str().unwrap()).collect();
+    assert_eq!(
+        names,
+        [
+            "raidguard-check.service",
+            "raidguard-check.timer",
+            "raidguard-balance-lightning.service",
+            "raidguard-balance-lightning.timer",
+            "raidguard-scrub-lightning.service",
+            "raidguard-scrub-lightning.timer",
+        ]
+    );
+    insta::assert_snapshot!(files[4].text, @r"
+    # Written by raidguard; `raidguard schedule install` writes it anew.
+    [Unit]
+    Description=raidguard: scrub of the mirror lightning
+    Documentation=man:raidguard(8)
+
+    [Service]
+    Type=oneshot
+    ExecStart=/usr/local/bin/raidguard scrub lightning
+    Nice=10
+    IOSchedulingClass=idle
+    ");
+    insta::assert_snapshot!(files[5].text, @r"
+    # Written by raidguard; `raidguard schedule install` writes it anew.
+    [Unit]
+    Description=raidguard: scrub of the mirror lightning
+
+    [Timer]
+    OnCalendar=Sun *-*-* 0:0:00
+    Persistent=true
+    RandomizedDelaySec=300
+
+    [Install]
+    WantedBy=timers.target
+    ");
+    assert!(files[0].text.contains("SuccessExitStatus=1 2 3\n"));
+}
+
+#[test]
+fn one_set_replaces_the_other_and_all_go_away() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("run/systemd/system")).unwrap();
+    let runner = Arc::new(ScriptedRunner::new().on("systemctl", Reply::ok("")));
+    let host = Host::captured(
+        dir.path(),
+        Arc::clone(&runner) as Arc<dyn crate::exec::Runner>,
+        jiff::Timestamp::UNIX_EPOCH,
+    );
+    let (mirrors, binary) = ([mirror("lightning")], Path::new(BINARY));
+    for with in [Scheduler::Cron, Scheduler::Systemd, Scheduler::Cron] {
+        install(&host, with, &mirrors, binary).unwrap();
+        assert!(is_installed(&host, with, &mirrors, binary).unwrap(), "{with}");
+        assert_eq!(present(&host).unwrap().len(), if with == Scheduler::Cron { 1 } else { 6 });
+    }
+    fs::write(dir.path().join("etc/cron.d/raidguard"), "altered\n").unwrap();
+    assert!(!is_installed(&host, Scheduler::Cron, &mirrors, binary).unwrap());
+    remove(&host).unwrap();
+    assert!(present(&host).unwrap().is_empty());
+    assert_eq!(runner.calls().len(), 4, "{:?}", runner.calls());
+    assert_eq!(detect(&host).unwrap(), Scheduler::Systemd);
+}
+
+#[test]
+fn a_mount_point_with_blanks_is_quoted_for_systemd() {
+    let plain = dropin("lightningd.service", Path::new("/srv/lightning")).unwrap();
+    assert_eq!(plain.path, Path::new("/etc/systemd/system/lightningd.service.d/raidguard.conf"));
+    assert!(plain.text.ends_with("RequiresMountsFor=/srv/lightning\n"));
+    let odd = dropin("x.service", Path::new("/srv/my 100% \"dir\"")).unwrap();
+    assert!(odd.text.ends_with("RequiresMountsFor=\"/srv/my 100%% \\\"dir\\\"\"\n"), "{}", odd.text);
+}
