@@ -10,18 +10,22 @@ use std::{
 
 pub use report::{BalanceEnd, BalanceReport, ScrubCounts, ScrubEnd, ScrubProgress, ScrubReport, ScrubStatus};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     exec::{Cmd, CmdError, Flow},
     host::{Host, files::FileError},
-    model::{Level, mirror::MirrorState},
+    model::{BackendKind, Level, mirror::MirrorState},
 };
 
 /// Shown progress, it says whether to go on.
 pub type Watcher<'w, P> = dyn FnMut(&P) -> Flow + 'w;
 
 /// A mirror to be made.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MirrorSpec {
+    /// What holds it.
+    pub backend: BackendKind,
     /// Its name, which becomes the filesystem's label.
     pub name: String,
     /// How redundant it is to be.
@@ -164,4 +168,11 @@ pub trait Backend: Send + Sync + fmt::Debug {
         state: &MirrorState,
         watch: &mut Watcher<'_, ScrubProgress>,
     ) -> Result<ScrubReport, BackendError>;
+}
+
+/// The backend of a kind.
+pub fn of(kind: BackendKind) -> &'static dyn Backend {
+    match kind {
+        BackendKind::Btrfs => &btrfs::Btrfs,
+    }
 }

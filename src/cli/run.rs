@@ -2,10 +2,19 @@
 
 use clap::CommandFactory as _;
 
-use super::{Cli, Verb};
+use super::{
+    CheckFormat, Cli, ScheduleVerb, Verb,
+    setup::{BackendArg, LevelArg, OriginalArg, SchedulerArg, SetupArgs},
+};
 use crate::{
     host::Host,
-    ops::{Exit, Trouble},
+    model::{BackendKind, Level, Scheduler},
+    node,
+    ops::{
+        self, Exit, Trouble,
+        execute::{Direction, take_up},
+        setup::{Manner, NodeChoice, Request, SchedulerChoice},
+    },
     ui::Console,
 };
 
@@ -13,20 +22,108 @@ use crate::{
 ///
 /// # Errors
 /// The verb was refused or failed; the caller says how.
-pub fn run(verb: Verb, _host: &Host, console: &mut Console) -> Result<u8, Trouble> {
-    match verb {
+pub fn run(verb: Verb, host: &Host, console: &mut Console) -> Result<u8, Trouble> {
+    let exit = match verb {
+        Verb::Devices(args) => ops::devices::devices(host, args.json, console)?,
+        Verb::Setup(args) => setup(*args, host, console)?,
+        Verb::Status(args) => ops::status(host, args.json, console).map(|()| Exit::Done)?,
+        Verb::Check(args) => return ops::check(host, args.format == CheckFormat::Json, console),
+        Verb::Scrub(args) => ops::scrub(host, args.name.as_deref(), console)?,
+        Verb::Balance(args) => ops::balance(host, args.name.as_deref(), console)?,
+        Verb::Schedule { action } => match action {
+            ScheduleVerb::Install => ops::schedule::install(host, console)?,
+            ScheduleVerb::Show => ops::schedule::show(host, console)?,
+            ScheduleVerb::Remove => ops::schedule::remove(host, console)?,
+        },
+        Verb::Release(args) => match (args.resume, args.rollback) {
+            (true, _) => take_up(host, "release", Direction::Forward, console)?,
+            (_, true) => take_up(host, "release", Direction::Back, console)?,
+            _ => {
+                let manner = Manner { dry_run: args.dry_run, yes: args.yes };
+                ops::release::release(host, args.name.as_deref(), manner, console)?
+            }
+        },
         Verb::Completions { shell } => {
             let mut out = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "raidguard", &mut out);
             console.data(String::from_utf8_lossy(&out));
+            Exit::Done
         }
         Verb::Man => {
             let mut out = Vec::new();
             let page = clap_mangen::Man::new(Cli::command()).section("8");
             page.render(&mut out).map_err(|e| Trouble::failed("the manual page could not be rendered", e))?;
             console.data(String::from_utf8_lossy(&out));
+            Exit::Done
         }
-        _ => {}
+    };
+    Ok(exit as u8)
+}
+
+fn setup(args: SetupArgs, host: &Host, console: &mut Console) -> Result<Exit, Trouble> {
+    if args.resume {
+        return take_up(host, "setup", Direction::Forward, console);
     }
-    Ok(Exit::Done as u8)
+    if args.rollback {
+        return take_up(host, "setup", Direction::Back, console);
+    }
+    let manner = Manner { dry_run: args.dry_run, yes: args.yes };
+    ops::setup::setup(host, &request(args)?, manner, console)
+}
+
+fn request(args: SetupArgs) -> Result<Request, Trouble> {
+    let level = match args.level {
+        LevelArg::Raid1 => Level::Raid1,
+        LevelArg::Raid10 => Level::Raid10,
+        LevelArg::Raid1c3 => Level::Raid1c3,
+        LevelArg::Raid1c4 => Level::Raid1c4,
+    };
+    let devices: Vec<_> = args.hdd.into_iter().chain(args.usb).chain(args.devices).collect();
+    if devices.len() < level.min_members() {
+        return Err(Trouble::Usage(format!(
+            "{level} needs {} devices and then survives the loss of {}; {} were named (add more with --device)",
+            level.min_members(),
+            level.survives(),
+            devices.len()
+        )));
+    }
+    let words = |text: &str| node::commands_of(text).map_err(Trouble::Usage);
+    let node = match (args.node_unit, &args.node_stop, &args.node_start) {
+        (Some(unit), _, _) => NodeChoice::Unit(unit),
+        (None, Some(stop), Some(start)) => NodeChoice::Commands { stop: words(stop)?, start: words(start)? },
+        _ if args.no_node => NodeChoice::None,
+        _ => NodeChoice::Detect,
+    };
+    let directory = args
+        .lightning_dir
+        .or_else(super::default_directory)
+        .ok_or_else(|| Trouble::Usage("name the node's directory with --lightning-dir".to_owned()))?;
+    let mountpoint = args.mountpoint.unwrap_or_else(|| std::path::Path::new("/srv").join(&args.name));
+    if !mountpoint.is_absolute() || mountpoint.parent().is_none() {
+        return Err(Trouble::Usage(format!(
+            "{} is no absolute path for a mount point",
+            mountpoint.display()
+        )));
+    }
+    Ok(Request {
+        devices,
+        backend: match args.backend {
+            BackendArg::Btrfs => BackendKind::Btrfs,
+        },
+        level,
+        name: args.name,
+        mountpoint,
+        directory,
+        user: args.user,
+        node,
+        scheduler: match args.scheduler {
+            SchedulerArg::Auto => SchedulerChoice::Auto,
+            SchedulerArg::Cron => SchedulerChoice::With(Scheduler::Cron),
+            SchedulerArg::Systemd => SchedulerChoice::With(Scheduler::Systemd),
+            SchedulerArg::None => SchedulerChoice::None,
+        },
+        keep_original: args.original == OriginalArg::Keep,
+        wipe: args.wipe,
+        allow_same_disk: args.allow_same_disk,
+    })
 }

@@ -4,14 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::model::Bytes;
-
 const EXAMPLES: &str = "\
 Examples:
   raidguard devices                                         which devices are there, which are usable
   raidguard setup --hdd /dev/sdb --usb /dev/sdc --dry-run   the plan and its exact commands
   raidguard setup --hdd /dev/sdb --usb /dev/sdc             asks before anything is erased
-  raidguard setup --hdd /dev/sda --usb /dev/sdc --size 30G  new 30 GiB partitions in free space
   raidguard setup --resume                                  go on after an interruption
   raidguard setup --rollback                                put everything back instead";
 
@@ -47,9 +44,6 @@ pub struct SetupArgs {
     /// Give the copy to this user and its group, instead of keeping each file's owner
     #[arg(long)]
     pub user: Option<String>,
-    /// On each whole disk, make a new partition of this size in free space; nothing is shrunk, moved or deleted
-    #[arg(long)]
-    pub size: Option<Bytes>,
     /// The node's systemd unit, where it is not lightningd.service or clightning.service
     #[arg(long, value_name = "UNIT", conflicts_with_all = ["node_stop", "node_start", "no_node"])]
     pub node_unit: Option<String>,

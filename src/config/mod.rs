@@ -1,9 +1,6 @@
 //! `/etc/raidguard/raidguard.toml`: what should be. Written by setup, edited by people; a key that nothing reads is an error.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -254,6 +251,8 @@ fn without_table(text: &str, index: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::exec::ScriptedRunner;
 

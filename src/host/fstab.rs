@@ -214,7 +214,10 @@ fn edit(host: &Host, change: impl Fn(&[u8]) -> Vec<u8>) -> Result<(), FstabError
     }
     let stamp = host.now().strftime("%Y%m%d-%H%M%S");
     let backup = host.path(format!("{PATH}.raidguard-backup-{stamp}"));
-    files::replace(&backup, &before, 0o644)?;
+    // Two edits within a second: the older backup is the one worth keeping.
+    if !backup.exists() {
+        files::replace(&backup, &before, 0o644)?;
+    }
     files::replace(&path, &after, 0o644)?;
     Ok(())
 }

@@ -1,1 +1,12 @@
 //! The Lightning directory: its layout, whether a node runs on it, its database. Knows no backend.
+
+mod control;
+pub mod database;
+mod layout;
+mod running;
+
+pub use control::{
+    ControlError, commands_of, is_held, start, start_commands, stop, stop_commands, verify_running_on,
+};
+pub use layout::{Layout, read_layout};
+pub use running::{Running, find_running};

@@ -5,7 +5,7 @@ use crate::{
     health::Level,
     host::Host,
     model::Schedule,
-    ui::{self, Console, DirectoryStatus, StatusReport},
+    ui::{self, Console, DirectoryStatus, StatusReport, check::Checked},
 };
 
 /// Runs `check`. The answer is the verdict's exit code: 0 ok, 1 warning, 2 critical, 3 unknown.
@@ -20,10 +20,17 @@ pub fn check(host: &Host, json: bool, console: &Console) -> Result<u8, Trouble> 
         return Ok(Level::Unknown.exit_code());
     }
     let judged: Vec<_> = declared.into_iter().map(|mirror| mirrors::judge(host, mirror)).collect();
-    let verdicts: Vec<_> = judged.iter().map(|j| (j.mirror.name.as_str(), &j.verdict)).collect();
-    console.data(if json { ui::check::json(&verdicts) } else { ui::check::human(&verdicts) });
-    let worst = judged.iter().map(|j| j.verdict.level).max().unwrap_or(Level::Unknown);
-    Ok(worst.exit_code())
+    let checked: Vec<_> = judged
+        .iter()
+        .map(|j| Checked { declared: &j.declared, observed: &j.observed, verdict: &j.verdict })
+        .collect();
+    if json {
+        let body = serde_json::to_string_pretty(&ui::check::json(&checked));
+        console.data(body.map_err(|e| Trouble::failed("the answer could not be written as JSON", e))? + "\n");
+    } else {
+        console.data(ui::check::human(&checked));
+    }
+    Ok(ui::check::worst(&checked).exit_code())
 }
 
 /// Runs `status`.
@@ -41,7 +48,8 @@ pub fn status(host: &Host, json: bool, console: &Console) -> Result<(), Trouble>
                 DirectoryStatus { directory: node.directory.clone(), points_to, on_the_mirror }
             });
             let now = host.now();
-            let next = |text: &str| text.parse::<Schedule>().ok().and_then(|s| s.next(now, 1).pop()).map(|t| t.to_string());
+            let next =
+                |when: &Schedule| when.next(now, 1).pop().map(|t| t.strftime("%F %H:%M %Z").to_string());
             let next_jobs = judged.mirror.schedule.as_ref().map_or_else(Vec::new, |s| {
                 [("check", &s.check), ("balance", &s.balance), ("scrub", &s.scrub)]
                     .map(|(job, text)| (job.to_owned(), next(text)))

@@ -28,7 +28,10 @@ pub(super) fn confirm(console: &Console, yes: bool, question: &str) -> Result<()
     match console.confirm(question) {
         Some(true) => Ok(()),
         Some(false) => Err(Trouble::refused("the answer was not `yes`", "run it again when you are sure")),
-        None => Err(Trouble::refused("there is no terminal to ask for a `yes`", "give --yes, after a look at --dry-run")),
+        None => Err(Trouble::refused(
+            "there is no terminal to ask for a `yes`",
+            "give --yes, after a look at --dry-run",
+        )),
     }
 }
 
@@ -60,17 +63,25 @@ pub(super) fn start(host: &Host, plan: Plan<Action>, console: &mut Console) -> R
 ///
 /// # Errors
 /// There is none, or it stopped again.
-pub fn take_up(host: &Host, verb: &str, direction: Direction, console: &mut Console) -> Result<Exit, Trouble> {
+pub fn take_up(
+    host: &Host,
+    verb: &str,
+    direction: Direction,
+    console: &mut Console,
+) -> Result<Exit, Trouble> {
     let way = if direction == Direction::Forward { "go on with" } else { "put back" };
     let mut last = None;
-    for path in journals(&host.path(JOURNAL_DIR)).map_err(|e| Trouble::failed("the journals cannot be read", e))? {
+    for path in
+        journals(&host.path(JOURNAL_DIR)).map_err(|e| Trouble::failed("the journals cannot be read", e))?
+    {
         match Journal::read::<Action>(&path) {
             Ok((plan, state, _)) if plan.verb == verb => last = Some((path, plan.mirror, state)),
             Ok(_) | Err(JournalError::Empty { .. }) => {}
             Err(e) => return Err(Trouble::failed("a journal cannot be read, so nothing was changed", e)),
         }
     }
-    let none = || Trouble::refused(format!("there is no {verb} to {way}"), format!("raidguard {verb} --help"));
+    let none =
+        || Trouble::refused(format!("there is no {verb} to {way}"), format!("raidguard {verb} --help"));
     let (path, mirror, _) = last.ok_or_else(none)?;
     let _lock = lock::take(host, &mirror, verb)?;
     let recheck = recheck(host);
@@ -81,7 +92,9 @@ pub fn take_up(host: &Host, verb: &str, direction: Direction, console: &mut Cons
     };
     match ended.map_err(|e| stopped(verb, e))? {
         Ended::Complete => console.say(format_args!("\n{verb} of `{mirror}` is complete")),
-        Ended::RolledBack => console.say(format_args!("\n{verb} of `{mirror}` was put back: everything is as it was before")),
+        Ended::RolledBack => {
+            console.say(format_args!("\n{verb} of `{mirror}` was put back: everything is as it was before"))
+        }
     }
     Ok(Exit::Done)
 }

@@ -2,12 +2,12 @@
 
 use super::{Exit, Trouble, mirrors};
 use crate::{
-    backend::{self, Backend as _, BalanceEnd, ScrubEnd},
+    backend::{self, BalanceEnd},
     exec::Flow,
     host::{Host, lock},
-    model::{Bytes, mirror::MirrorState},
+    model::mirror::MirrorState,
     plan::{Watch as _, Work},
-    ui::Console,
+    ui::{self, Console},
 };
 
 fn observed(host: &Host, mirror: &crate::config::Mirror) -> Result<MirrorState, Trouble> {
@@ -41,19 +41,15 @@ pub fn scrub(host: &Host, name: Option<&str>, console: &mut Console) -> Result<E
     console.plan(std::slice::from_ref(&title), false);
     console.begin(0, &title);
     let report = backend.scrub(host, &mirror.mountpoint, &state, &mut |progress| {
-        if let Some(total) = progress.bytes_total {
-            console.work(Work { done: progress.bytes_scrubbed, total });
+        if let (Some(done), Some(total)) = (progress.bytes_scrubbed, progress.bytes_total) {
+            console.work(Work { done, total });
         }
         flow(host)
     });
     console.clear();
     let report = report.map_err(|e| Trouble::failed("the scrub could not be run", e))?;
-    console.say(&report);
-    match report.end {
-        ScrubEnd::Clean | ScrubEnd::Corrected => Ok(Exit::Done),
-        ScrubEnd::AlreadyRunning => Ok(Exit::Done),
-        _ => Ok(Exit::Failed),
-    }
+    console.data(ui::json("scrub", &report));
+    Ok(if report.is_good() { Exit::Done } else { Exit::Failed })
 }
 
 /// Runs `balance`.
@@ -65,9 +61,9 @@ pub fn balance(host: &Host, name: Option<&str>, console: &mut Console) -> Result
     let _lock = lock::take(host, &mirror.name, "balance")?;
     let state = observed(host, &mirror)?;
     let report = backend::of(mirror.backend)
-        .balance(host, &mirror.mountpoint, &state, &mut |()| flow(host))
+        .balance(host, &mirror.mountpoint, &state, &mut |&()| flow(host))
         .map_err(|e| Trouble::failed("the balance could not be run", e))?;
-    console.say(&report);
+    console.data(ui::json("balance", &report));
     match report.end {
         BalanceEnd::Done | BalanceEnd::AlreadyRunning => Ok(Exit::Done),
         _ => Ok(Exit::Failed),

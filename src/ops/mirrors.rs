@@ -2,11 +2,14 @@
 
 use super::Trouble;
 use crate::{
-    backend::{self, Backend as _},
+    backend,
     config::{self, Mirror},
     health::{self, Verdict},
     host::Host,
-    model::mirror::{Declared, DeclaredMember, Observation},
+    model::{
+        DevNo, Identity,
+        mirror::{Declared, DeclaredMember, Observation},
+    },
 };
 
 /// Every declared mirror.
@@ -26,9 +29,10 @@ pub(super) fn named(host: &Host, name: Option<&str>) -> Result<Mirror, Trouble> 
     let mut mirrors = declared(host)?;
     let names = mirrors.iter().map(|m| m.name.clone()).collect::<Vec<_>>().join(", ");
     match name {
-        _ if mirrors.is_empty() => {
-            Err(Trouble::refused("no mirror is declared in /etc/raidguard/raidguard.toml", "raidguard setup makes one"))
-        }
+        _ if mirrors.is_empty() => Err(Trouble::refused(
+            "no mirror is declared in /etc/raidguard/raidguard.toml",
+            "raidguard setup makes one",
+        )),
         Some(name) => mirrors
             .into_iter()
             .find(|m| m.name == name)
@@ -40,19 +44,24 @@ pub(super) fn named(host: &Host, name: Option<&str>) -> Result<Mirror, Trouble> 
 
 /// A mirror with what is seen of it and what that means.
 #[derive(Debug)]
-pub struct Judged {
+pub(super) struct Judged {
     /// What should be.
-    pub mirror: Mirror,
+    pub(super) mirror: Mirror,
     /// What is.
-    pub observed: Observation,
+    pub(super) observed: Observation,
     /// What that means.
-    pub verdict: Verdict,
+    pub(super) verdict: Verdict,
+    /// The declaration as the judge saw it.
+    pub(super) declared: Declared,
 }
 
 /// Looks at a mirror and judges it. What cannot be read becomes a finding.
 pub(super) fn judge(host: &Host, mirror: Mirror) -> Judged {
     let result = backend::of(mirror.backend).observe(host, &mirror.uuid, &mirror.mountpoint);
-    let observed = Observation::of(result.as_ref().map(Clone::clone).map_err(|e| e as &dyn std::error::Error));
+    let observed = match result {
+        Ok(state) => Observation::of(Ok(state)),
+        Err(e) => Observation::of(Err(&e)),
+    };
     let declared = Declared {
         name: mirror.name.clone(),
         level: mirror.level,
@@ -71,5 +80,24 @@ pub(super) fn judge(host: &Host, mirror: Mirror) -> Judged {
             .collect(),
     };
     let verdict = health::judge(&declared, &observed);
-    Judged { mirror, observed, verdict }
+    Judged { mirror, observed, verdict, declared }
+}
+
+/// The declared members, as far as the declaration knows their disks.
+///
+/// # Errors
+/// The declaration cannot be read.
+pub(super) fn identities(host: &Host) -> Result<Vec<Identity>, Trouble> {
+    let members = declared(host)?.into_iter().flat_map(|m| m.member);
+    Ok(members
+        .map(|m| Identity {
+            path: std::path::PathBuf::new(),
+            dev: DevNo { major: 0, minor: 0 },
+            size: m.size,
+            model: m.model,
+            serial: m.serial,
+            wwn: None,
+            partuuid: None,
+        })
+        .collect())
 }

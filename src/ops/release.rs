@@ -32,7 +32,6 @@ struct Facts {
     survey: Survey,
     databases: Vec<PathBuf>,
     free: Bytes,
-    mounted: bool,
     points: bool,
     running: node::Running,
     unfinished: Vec<(String, String)>,
@@ -46,7 +45,12 @@ struct Facts {
 ///
 /// # Errors
 /// Refused, with every blocker named, or stopped on its way.
-pub fn release(host: &Host, name: Option<&str>, manner: Manner, console: &mut Console) -> Result<Exit, Trouble> {
+pub fn release(
+    host: &Host,
+    name: Option<&str>,
+    manner: Manner,
+    console: &mut Console,
+) -> Result<Exit, Trouble> {
     let mirror = mirrors::named(host, name)?;
     let _lock = lock::take(host, &mirror.name, "release")?;
     let facts = gather(host, mirror)?;
@@ -57,7 +61,11 @@ pub fn release(host: &Host, name: Option<&str>, manner: Manner, console: &mut Co
         return Ok(Exit::Done);
     }
     console.say(shown);
-    execute::confirm(console, manner.yes, "The node will run from a plain directory again, without redundancy.")?;
+    execute::confirm(
+        console,
+        manner.yes,
+        "The node will run from a plain directory again, without redundancy.",
+    )?;
     execute::start(host, plan, console)?;
     console.say(format_args!(
         "\n{} is a plain directory again, with the newest data. What is left on the mirror is old state from now on: never start a node from it.",
@@ -72,11 +80,13 @@ fn gather(host: &Host, mirror: Mirror) -> Result<Facts, Trouble> {
         move |e| Trouble::failed(what, e)
     }
     let node = mirror.node.clone().ok_or_else(|| {
-        Trouble::refused(format!("no node lives on the mirror `{}`", mirror.name), "nothing is left to be done")
+        Trouble::refused(
+            format!("no node lives on the mirror `{}`", mirror.name),
+            "nothing is left to be done",
+        )
     })?;
     let mounts = mountinfo::read(host).map_err(trouble("the mounts cannot be read"))?;
-    let mounted = mountinfo::topmost_at(&mounts, &mirror.mountpoint).is_some();
-    if !mounted {
+    if mountinfo::topmost_at(&mounts, &mirror.mountpoint).is_none() {
         return Err(Trouble::refused(
             format!("the mirror is not mounted at {}", mirror.mountpoint.display()),
             format!("mount {}", mirror.mountpoint.display()),
@@ -84,16 +94,16 @@ fn gather(host: &Host, mirror: Mirror) -> Result<Facts, Trouble> {
     }
     let survey = copy::survey(&node.data).map_err(trouble("the node's files cannot be read whole"))?;
     let unit = node.control.as_ref().and_then(|c| c.unit());
-    let running = node::find_running(host, &node.data, unit).map_err(trouble("it cannot be told whether a node is running"))?;
+    let running = node::find_running(host, &node.data, unit)
+        .map_err(trouble("it cannot be told whether a node is running"))?;
     let parent = files::parent(&node.directory);
     let space = nix::sys::statvfs::statvfs(parent).map_err(trouble("the free space cannot be read"))?;
-    let layout = node::read_layout(host, &node.data).map_err(trouble("the node's directory cannot be read"))?;
+    let layout = node::read_layout(&node.data).map_err(trouble("the node's directory cannot be read"))?;
     Ok(Facts {
         others: mirrors::declared(host)?.into_iter().filter(|m| m.name != mirror.name).collect(),
         survey,
-        databases: layout.databases(),
+        databases: layout.databases,
         free: Bytes(space.blocks_available().saturating_mul(space.fragment_size())),
-        mounted,
         points: std::fs::read_link(&node.directory).is_ok_and(|to| to == node.data),
         running,
         unfinished: super::setup::unfinished(host)?,
@@ -108,7 +118,8 @@ fn gather(host: &Host, mirror: Mirror) -> Result<Facts, Trouble> {
 
 /// What the setup of this mirror added to the machine, by its journal.
 fn added(host: &Host, mirror: &Mirror) -> Result<Vec<Action>, Trouble> {
-    let all = journals(&host.path(JOURNAL_DIR)).map_err(|e| Trouble::failed("the journals cannot be read", e))?;
+    let all =
+        journals(&host.path(JOURNAL_DIR)).map_err(|e| Trouble::failed("the journals cannot be read", e))?;
     let made = all.iter().rev().find_map(|path| match Journal::read::<Action>(path) {
         Ok((plan, _, _)) if plan.verb == "setup" && made_it(&plan, &mirror.uuid) => Some(plan.steps),
         _ => None,
@@ -148,7 +159,11 @@ fn decide(facts: &Facts) -> Result<Plan<Action>, Vec<Blocker>> {
     }
     if node.control.is_none() && !facts.running.is_quiet() {
         blockers.push(Blocker::new(
-            format!("{} is in use, and no way to stop the node is declared: {}", node.data.display(), facts.running),
+            format!(
+                "{} is in use, and no way to stop the node is declared: {}",
+                node.data.display(),
+                facts.running
+            ),
             "stop what uses it, and keep it stopped",
         ));
     }
@@ -157,7 +172,8 @@ fn decide(facts: &Facts) -> Result<Plan<Action>, Vec<Blocker>> {
     }
 
     let stamp = facts.now.strftime("%Y%m%dT%H%M%SZ");
-    let record = |ending: &str| Path::new(JOURNAL_DIR).join(format!("{stamp}-release-{}.{ending}", mirror.name));
+    let record =
+        |ending: &str| Path::new(JOURNAL_DIR).join(format!("{stamp}-release-{}.{ending}", mirror.name));
     let mut beside = node.directory.file_name().unwrap_or_default().to_owned();
     beside.push(".raidguard-release");
     let target = node.directory.with_file_name(&beside);
@@ -210,7 +226,10 @@ fn decide(facts: &Facts) -> Result<Plan<Action>, Vec<Blocker>> {
     let back = |action: Action| Action::TakeBack(TakeBack { of: Box::new(action) });
     let control = node.control.as_ref();
     if let (Some(unit), true) = (control.and_then(|c| c.unit()), facts.systemd) {
-        steps.push(back(Action::DropIn(DropIn { unit: unit.to_owned(), mountpoint: mirror.mountpoint.clone() })));
+        steps.push(back(Action::DropIn(DropIn {
+            unit: unit.to_owned(),
+            mountpoint: mirror.mountpoint.clone(),
+        })));
     }
     if let Some(control) = control {
         steps.push(Action::StartNode(StartNode { control: control.clone(), data: node.directory.clone() }));
@@ -219,7 +238,12 @@ fn decide(facts: &Facts) -> Result<Plan<Action>, Vec<Blocker>> {
         let mut mirrors = facts.others.clone();
         mirrors.push(mirror.clone());
         let before = facts.others.clone();
-        steps.push(back(Action::Schedule(InstallSchedule { with, mirrors, before, binary: facts.binary.clone() })));
+        steps.push(back(Action::Schedule(InstallSchedule {
+            with,
+            mirrors,
+            before,
+            binary: facts.binary.clone(),
+        })));
     }
     steps.push(back(Action::MountMirror(MountMirror { spec: spec.clone() })));
     let fstab = facts.added.iter().find(|a| matches!(a, Action::Fstab(_))).cloned();

@@ -7,7 +7,7 @@
 mod executor;
 mod journal;
 mod step;
-// pub mod steps;
+pub mod steps;
 
 pub use executor::{Ended, ExecuteError, Executor, Recheck};
 pub use journal::{Journal, JournalError, JournalState, Record, journals};

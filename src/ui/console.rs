@@ -108,7 +108,8 @@ impl Console {
         self.say(format_args!("{mark} {QUIET}{:>width$}/{of}{QUIET:#} {title}", index + 1));
     }
 
-    fn clear(&mut self) {
+    /// Takes a progress bar off the screen.
+    pub fn clear(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }

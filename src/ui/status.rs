@@ -47,7 +47,9 @@ pub fn status(reports: &[StatusReport]) -> String {
         one(&mut out, report);
     }
     if reports.is_empty() {
-        out.push_str("No mirror is declared. `raidguard devices` shows what there is; `raidguard setup` makes one.\n");
+        out.push_str(
+            "No mirror is declared. `raidguard devices` shows what there is; `raidguard setup` makes one.\n",
+        );
     }
     out
 }
@@ -61,9 +63,16 @@ fn one(out: &mut String, report: &StatusReport) {
         Level::Critical => (AnsiColor::Red, "critical"),
     };
     let style = colour.on_default().bold();
-    let _ = writeln!(out, "{STRONG}{name}{STRONG:#}  {style}{word}{style:#}  {backend} {level} at {}", mountpoint.display());
+    let _ = writeln!(
+        out,
+        "{STRONG}{name}{STRONG:#}  {style}{word}{style:#}  {backend} {level} at {}",
+        mountpoint.display()
+    );
     for (index, declared) in member.iter().enumerate() {
-        let seen = report.observed.as_ref().and_then(|o| o.members.iter().find(|m| m.devid.to_string() == declared.id));
+        let seen = report
+            .observed
+            .as_ref()
+            .and_then(|o| o.members.iter().find(|m| m.devid.to_string() == declared.id));
         let branch = if index + 1 == member.len() { "└─" } else { "├─" };
         let state = match seen {
             Some(m) if m.missing => "MISSING".to_owned(),
@@ -77,7 +86,8 @@ fn one(out: &mut String, report: &StatusReport) {
             },
             None => "not seen".to_owned(),
         };
-        let path = seen.and_then(|m| m.path.as_ref()).map_or_else(|| "-".to_owned(), |p| p.display().to_string());
+        let path =
+            seen.and_then(|m| m.path.as_ref()).map_or_else(|| "-".to_owned(), |p| p.display().to_string());
         let _ = writeln!(
             out,
             "{branch} {path}  {}  {}  {}  {state}",
@@ -88,7 +98,8 @@ fn one(out: &mut String, report: &StatusReport) {
     }
     let label = |text: &str| format!("{QUIET}{text:<11}{QUIET:#}");
     if let Some(state) = &report.observed {
-        let profiles: Vec<String> = state.profiles.iter().map(|p| format!("{} {}", p.kind, p.profile)).collect();
+        let profiles: Vec<String> =
+            state.profiles.iter().map(|p| format!("{} {}", p.kind, p.profile)).collect();
         let _ = writeln!(out, "{} {}", label("redundancy"), profiles.join(", "));
         let free = state.free.map_or_else(|| "free space unknown".to_owned(), |f: Bytes| format!("{f} free"));
         let _ = writeln!(out, "{} {} used, {free}", label("space"), state.used);
@@ -102,7 +113,12 @@ fn one(out: &mut String, report: &StatusReport) {
         let _ = writeln!(out, "{} {} {leads}", label("node"), directory.directory.display());
     }
     for (job, next) in &report.next_jobs {
-        let _ = writeln!(out, "{} {}", label(job), next.as_deref().map_or("never".to_owned(), |n| format!("next {n}")));
+        let _ = writeln!(
+            out,
+            "{} {}",
+            label(job),
+            next.as_deref().map_or("never".to_owned(), |n| format!("next {n}"))
+        );
     }
     for finding in &report.verdict.findings {
         let _ = writeln!(out, "{style}{}{style:#} {}", finding.code, finding.says);

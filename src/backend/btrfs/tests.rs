@@ -229,6 +229,7 @@ fn what_cannot_be_understood_is_an_error() {
 
 fn spec() -> MirrorSpec {
     MirrorSpec {
+        backend: crate::model::BackendKind::Btrfs,
         name: "my mirror".into(),
         level: Level::Raid1,
         uuid: UUID.into(),

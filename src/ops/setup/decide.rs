@@ -9,18 +9,15 @@ use super::{Facts, NodeChoice, Request};
 use crate::{
     backend::MirrorSpec,
     config::{self, Member, Mirror},
-    host::{fstab, mountinfo, partition},
-    model::{
-        Bytes, Device, Identity,
-        refusal::{self, Allow},
-    },
-    node::{Control, DirState},
+    host::{fstab, mountinfo},
+    model::{Bytes, Device, Identity, NodeControl, Scheduler, refusal},
     ops::Blocker,
     plan::{
         JOURNAL_DIR, Plan,
         steps::{
-            Action, Container, CopyTree, Declare, DropIn, Erase, Exchange, Fstab, InstallSchedule, KeepOriginal,
-            MakeMirror, MakePartition, MountMirror, MountPoint, Own, RemoveOriginal, StartNode, StopNode, Verify,
+            Action, Container, CopyTree, Declare, DropIn, Erase, Exchange, Fstab, InstallSchedule,
+            KeepOriginal, MakeMirror, MountMirror, MountPoint, Own, RemoveOriginal, StartNode, StopNode,
+            Verify,
         },
     },
 };
@@ -62,7 +59,11 @@ pub fn decide(request: &Request, facts: &Facts) -> Result<Decision, Vec<Blocker>
     aside_name.push(format!(".before-raidguard-{date}"));
     let aside = facts.directory.with_file_name(aside_name);
     let record = |ending: &str| -> PathBuf {
-        Path::new(JOURNAL_DIR).join(format!("{}-setup-{}.{ending}", facts.now.strftime("%Y%m%dT%H%M%SZ"), request.name))
+        Path::new(JOURNAL_DIR).join(format!(
+            "{}-setup-{}.{ending}",
+            facts.now.strftime("%Y%m%dT%H%M%SZ"),
+            request.name
+        ))
     };
     let (manifest, proof) = (record("manifest"), record("proof"));
     let spec = MirrorSpec {
@@ -85,16 +86,12 @@ pub fn decide(request: &Request, facts: &Facts) -> Result<Decision, Vec<Blocker>
             backwards: false,
         }));
     }
-    let erased: Vec<Identity> = members.iter().filter(|m| m.has_content).filter_map(|m| m.identity.clone()).collect();
+    let erased: Vec<Identity> =
+        members.iter().filter(|m| m.has_content).map(|m| m.identity.clone()).collect();
     if !erased.is_empty() {
         steps.push(Action::Erase(Erase { devices: erased, spec: spec.clone() }));
     }
-    for member in &members {
-        if let Some((disk, partition)) = &member.partition {
-            steps.push(Action::MakePartition(MakePartition { disk: vec![disk.clone()], partition: partition.clone() }));
-        }
-    }
-    let identities: Vec<Identity> = members.iter().filter_map(|m| m.identity.clone()).collect();
+    let identities: Vec<Identity> = members.iter().map(|m| m.identity.clone()).collect();
     steps.push(Action::MakeMirror(MakeMirror { spec: spec.clone(), members: identities.clone() }));
     steps.push(Action::MountPoint(MountPoint {
         path: request.mountpoint.clone(),
@@ -129,7 +126,7 @@ pub fn decide(request: &Request, facts: &Facts) -> Result<Decision, Vec<Blocker>
         target: data.clone(),
         manifest: manifest.clone(),
         owner,
-        databases: facts.layout.databases(),
+        databases: facts.layout.databases.clone(),
         scratch: request.mountpoint.join(".raidguard-scratch"),
         proof,
         directory: facts.directory.clone(),
@@ -144,7 +141,7 @@ pub fn decide(request: &Request, facts: &Facts) -> Result<Decision, Vec<Blocker>
     if let (Some(unit), true) = (&unit, facts.systemd) {
         steps.push(Action::DropIn(DropIn { unit: unit.clone(), mountpoint: request.mountpoint.clone() }));
     }
-    let with = facts.with.clone().ok().flatten();
+    let with = facts.with.as_ref().ok().copied().flatten();
     let mirror = declared(request, facts, &members, &data, control.as_ref(), with);
     if let Some(with) = with {
         let before = facts.config.mirror.clone();
@@ -173,7 +170,7 @@ pub fn decide(request: &Request, facts: &Facts) -> Result<Decision, Vec<Blocker>
     Ok(Decision {
         plan: Plan::new("setup", &request.name, facts.now, steps),
         warnings,
-        erased: members.into_iter().filter_map(|m| Some((m.identity?, m.content))).collect(),
+        erased: members.into_iter().map(|m| (m.identity, m.content)).collect(),
     })
 }
 
@@ -218,7 +215,8 @@ fn conflicts(request: &Request, facts: &Facts, blockers: &mut Vec<Blocker>) {
     }
     if facts.user == Some(None) {
         let user = request.user.as_deref().unwrap_or_default();
-        blockers.push(Blocker::new(format!("there is no user `{user}`"), "name an existing user with --user"));
+        blockers
+            .push(Blocker::new(format!("there is no user `{user}`"), "name an existing user with --user"));
     }
 }
 
@@ -226,7 +224,7 @@ fn conflicts(request: &Request, facts: &Facts, blockers: &mut Vec<Blocker>) {
 fn placement(request: &Request, facts: &Facts, blockers: &mut Vec<Blocker>) {
     let dir = &facts.directory;
     let mut block = |says: String, clears: &str| blockers.push(Blocker::new(says, clears));
-    if facts.layout.state == DirState::MountPoint || mountinfo::topmost_at(&facts.mounts, dir).is_some() {
+    if mountinfo::topmost_at(&facts.mounts, dir).is_some() {
         block(
             format!("{} is itself a mount point, which cannot be exchanged for a symlink", dir.display()),
             "move the node's files into a directory inside that mount, and point the node there",
@@ -234,7 +232,11 @@ fn placement(request: &Request, facts: &Facts, blockers: &mut Vec<Blocker>) {
     }
     if dir.starts_with(&request.mountpoint) || request.mountpoint.starts_with(dir) {
         block(
-            format!("{} and the mount point {} lie within each other", dir.display(), request.mountpoint.display()),
+            format!(
+                "{} and the mount point {} lie within each other",
+                dir.display(),
+                request.mountpoint.display()
+            ),
             "choose another --mountpoint",
         );
     }
@@ -245,21 +247,30 @@ fn placement(request: &Request, facts: &Facts, blockers: &mut Vec<Blocker>) {
         );
     }
     if dir.parent().is_none() {
-        block("the root directory cannot be moved".to_owned(), "name the node's directory with --lightning-dir");
+        block(
+            "the root directory cannot be moved".to_owned(),
+            "name the node's directory with --lightning-dir",
+        );
     }
 }
 
 /// How the node is stopped and started. `None` where none is managed.
-fn node_control(request: &Request, facts: &Facts, blockers: &mut Vec<Blocker>) -> Option<Control> {
-    if let Some(why) = facts.running.unknown() {
-        blockers.push(Blocker::new(format!("it cannot be told whether a node is running: {why}"), "run raidguard as root"));
+fn node_control(request: &Request, facts: &Facts, blockers: &mut Vec<Blocker>) -> Option<NodeControl> {
+    if let Some(why) = &facts.running.unknown {
+        blockers.push(Blocker::new(
+            format!("it cannot be told whether a node is running: {why}"),
+            "run raidguard as root",
+        ));
     }
     match &request.node {
-        NodeChoice::Unit(unit) => Some(Control::Systemd { unit: unit.clone() }),
-        NodeChoice::Commands { stop, start } => Some(Control::Commands { stop: stop.clone(), start: start.clone() }),
-        NodeChoice::Detect => match facts.running.unit() {
-            Some(unit) => Some(Control::Systemd { unit: unit.to_owned() }),
+        NodeChoice::Unit(unit) => Some(NodeControl::Systemd { unit: unit.clone() }),
+        NodeChoice::Commands { stop, start } => {
+            Some(NodeControl::Commands { stop: stop.clone(), start: start.clone() })
+        }
+        NodeChoice::Detect => match &facts.running.unit {
+            Some(unit) => Some(NodeControl::Systemd { unit: unit.clone() }),
             None if facts.running.is_quiet() => None,
+            None if facts.running.unknown.is_some() => None,
             None => {
                 blockers.push(Blocker::new(
                     format!("a node runs there, and raidguard does not know how to start it again: {}", facts.running),
@@ -283,13 +294,12 @@ fn node_control(request: &Request, facts: &Facts, blockers: &mut Vec<Blocker>) -
 /// A member to be: its device, or the partition that will be made.
 struct Chosen {
     path: PathBuf,
-    identity: Option<Identity>,
+    identity: Identity,
     size: Bytes,
     model: Option<String>,
     serial: Option<String>,
     content: String,
     has_content: bool,
-    partition: Option<(Identity, partition::NewPartition)>,
 }
 
 fn members(
@@ -298,11 +308,9 @@ fn members(
     blockers: &mut Vec<Blocker>,
     warnings: &mut Vec<String>,
 ) -> Vec<Chosen> {
-    let declared: Vec<String> =
-        facts.config.mirror.iter().flat_map(|m| &m.member).map(|m| m.uuid.clone()).collect();
     let mut devices: Vec<&Device> = Vec::new();
     let mut chosen = Vec::new();
-    for ((path, found), table) in request.devices.iter().zip(&facts.devices).zip(&facts.tables) {
+    for (path, found) in request.devices.iter().zip(&facts.devices) {
         let device = match found {
             Ok(dev) => facts.inventory.by_dev(*dev),
             Err(why) => {
@@ -318,45 +326,30 @@ fn members(
             continue;
         };
         devices.push(device);
-        let new = match (request.size, table) {
-            (Some(size), Some(table)) if device.is_whole_disk() => {
-                let planned = match table {
-                    Ok(table) => partition::plan_partition(table.as_ref(), device, size).map_err(|e| e.to_string()),
-                    Err(why) => Err(why.clone()),
-                };
-                match planned {
-                    Ok(partition) => Some((device.identity(), partition)),
-                    Err(why) => {
-                        blockers.push(Blocker::new(why, "name a partition, an empty disk, or a smaller --size"));
-                        continue;
-                    }
-                }
-            }
-            _ => None,
-        };
-        if new.is_none() {
-            let refusals = refusal::judge_device(&facts.inventory, device, &declared, Allow { wipe: request.wipe });
-            blockers.extend(refusals.iter().map(|r| Blocker::new(r.to_string(), r.clears_with())));
-        }
+        let refusals = refusal::judge_device(&facts.inventory, device, &facts.declared, request.wipe);
+        blockers.extend(refusals.iter().map(|r| Blocker::new(r.to_string(), r.clears_with())));
         chosen.push(Chosen {
-            path: new.as_ref().map_or_else(|| device.path.clone(), |(_, p)| p.path.clone()),
-            identity: new.is_none().then(|| device.identity()),
-            size: new.as_ref().map_or(device.size, |(_, p)| p.size()),
+            path: device.path.clone(),
+            identity: device.identity(),
+            size: device.size,
             model: device.model.clone(),
             serial: device.serial.clone(),
             content: device.content.to_string(),
             has_content: !device.content.is_empty(),
-            partition: new,
         });
     }
     let (refusals, warned) = refusal::judge_set(&facts.inventory, &devices, request.allow_same_disk);
     blockers.extend(refusals.iter().map(|r| Blocker::new(r.to_string(), r.clears_with())));
-    warnings.extend(warned.iter().map(ToString::to_string));
+    warnings.extend(warned);
     let room = chosen.iter().map(|m| m.size.0).min().unwrap_or_default();
     let needed = facts.survey.bytes.saturating_add(OVERHEAD);
     if blockers.is_empty() && room < needed {
         blockers.push(Blocker::new(
-            format!("the smallest device holds {}, and {} are needed for the node's files", Bytes(room), Bytes(needed)),
+            format!(
+                "the smallest device holds {}, and {} are needed for the node's files",
+                Bytes(room),
+                Bytes(needed)
+            ),
             "use larger devices",
         ));
     }
@@ -368,8 +361,8 @@ fn declared(
     facts: &Facts,
     members: &[Chosen],
     data: &Path,
-    control: Option<&Control>,
-    with: Option<crate::host::schedule::With>,
+    control: Option<&NodeControl>,
+    with: Option<Scheduler>,
 ) -> Mirror {
     Mirror {
         name: request.name.clone(),
@@ -394,6 +387,6 @@ fn declared(
             user: request.user.clone(),
             control: control.cloned(),
         }),
-        schedule: with.map(config::ScheduleConfig::standard),
+        schedule: with.and_then(|with| config::ScheduleConfig::standard(with).ok()),
     }
 }

@@ -10,16 +10,14 @@ use jiff::Timestamp;
 
 use super::{NodeChoice, Request, SchedulerChoice};
 use crate::{
-    backend::{self, Backend as _},
+    backend,
     config::{self, Config},
     host::{
         Host,
         copy::{self, Survey},
-        files, fstab, inventory, mountinfo,
-        partition::{self, Table},
-        schedule::{self, With},
+        files, fstab, inventory, mountinfo, schedule,
     },
-    model::{Inventory, device::DevNo},
+    model::{DevNo, Identity, Inventory, Scheduler},
     node::{self, Layout, Running},
     ops::Trouble,
     plan::{JOURNAL_DIR, Journal, journals, steps::Action},
@@ -36,8 +34,8 @@ pub struct Facts {
     pub inventory: Inventory,
     /// Each device named, found or the reason why not.
     pub devices: Vec<Result<DevNo, String>>,
-    /// The partition table of each device named, where a partition is to be made.
-    pub tables: Vec<Option<Result<Option<Table>, String>>>,
+    /// The declared members.
+    pub declared: Vec<Identity>,
     /// Tools that are needed and absent.
     pub missing_tools: Vec<&'static str>,
     /// Why the kernel cannot do it, if it cannot.
@@ -69,7 +67,7 @@ pub struct Facts {
     /// systemd runs here.
     pub systemd: bool,
     /// What will run the jobs, or why nothing can.
-    pub with: Result<Option<With>, String>,
+    pub with: Result<Option<Scheduler>, String>,
     /// The user asked for: number and group, or `None` where there is no such user.
     pub user: Option<Option<(u32, u32)>>,
     /// This program.
@@ -91,14 +89,16 @@ pub fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
     let backend = backend::of(request.backend);
     let root = nix::unistd::geteuid().is_root();
     if !root {
-        return Err(Trouble::refused("raidguard changes disks, mounts and system files, and is not root", "sudo raidguard setup ..."));
+        return Err(Trouble::refused(
+            "raidguard changes disks, mounts and system files, and is not root",
+            "sudo raidguard setup ...",
+        ));
     }
     let missing_tools: Vec<_> = backend
         .tools()
         .iter()
         .copied()
         .chain(["lsblk", "blkid", "wipefs", "mount", "umount", "chattr", "lsattr"])
-        .chain(request.size.map(|_| "sfdisk"))
         .filter(|tool| !host.runner().has(tool))
         .collect();
     if !missing_tools.is_empty() {
@@ -120,19 +120,20 @@ pub fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
             "name the node's directory with --lightning-dir",
         ));
     }
-    let layout = node::read_layout(host, &directory).map_err(trouble("the node's directory cannot be read"))?;
+    let layout = node::read_layout(&directory).map_err(trouble("the node's directory cannot be read"))?;
     let unit = match &request.node {
         NodeChoice::Unit(unit) => Some(unit.as_str()),
         _ => None,
     };
-    let running = node::find_running(host, &directory, unit).map_err(trouble("it cannot be told whether a node is running"))?;
+    let running = node::find_running(host, &directory, unit)
+        .map_err(trouble("it cannot be told whether a node is running"))?;
     let survey = copy::survey(&directory).map_err(trouble("the node's directory cannot be read whole"))?;
     let inventory = inventory::gather(host).map_err(trouble("the block devices cannot be read"))?;
-    let devices: Vec<_> =
-        request.devices.iter().map(|path| inventory::resolve(host, &inventory, path).map_err(|e| e.to_string())).collect();
-    let tables = request.devices.iter().map(|path| {
-        request.size.map(|_| partition::read_table(host, path).map_err(|e| e.to_string()))
-    });
+    let devices: Vec<_> = request
+        .devices
+        .iter()
+        .map(|path| inventory::resolve(host, path).map_err(|e| e.to_string()))
+        .collect();
     let uuid = random_uuid().map_err(trouble("no random numbers can be had"))?;
     let mounts = mountinfo::read(host).map_err(trouble("the mounts cannot be read"))?;
     let entry = fstab::btrfs_entry(&uuid, &request.mountpoint);
@@ -140,7 +141,7 @@ pub fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
         now: host.now(),
         root,
         devices,
-        tables: tables.collect(),
+        declared: crate::ops::mirrors::identities(host)?,
         missing_tools,
         unsupported: backend.supported(host, request.level).err().map(|e| e.to_string()),
         owner: (meta.mode() & 0o7777, meta.uid(), meta.gid()),
@@ -159,7 +160,12 @@ pub fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
             SchedulerChoice::With(with) => Ok(Some(with)),
             SchedulerChoice::Auto => schedule::detect(host).map(Some).map_err(|e| e.to_string()),
         },
-        user: request.user.as_deref().map(find_user).transpose().map_err(trouble("the users cannot be read"))?,
+        user: request
+            .user
+            .as_deref()
+            .map(find_user)
+            .transpose()
+            .map_err(trouble("the users cannot be read"))?,
         binary: std::env::current_exe().map_err(trouble("raidguard's own path cannot be read"))?,
         directory,
         inventory,
@@ -201,7 +207,9 @@ fn in_use(path: &Path, mounts: &[mountinfo::Mount]) -> Option<String> {
         return Some(format!("{} is mounted there", mount.fstype));
     }
     match fs::read_dir(path) {
-        Ok(mut entries) => entries.next().map(|_| "it is not empty, and a mount would hide what is in it".to_owned()),
+        Ok(mut entries) => {
+            entries.next().map(|_| "it is not empty, and a mount would hide what is in it".to_owned())
+        }
         Err(e) if e.kind() == io::ErrorKind::NotFound => None,
         Err(e) => Some(e.to_string()),
     }

@@ -6,12 +6,13 @@ mod gather;
 use std::path::PathBuf;
 
 pub use decide::{Decision, decide};
+pub(in crate::ops) use gather::unfinished;
 pub use gather::{Facts, gather};
 
 use super::{Exit, Trouble, execute};
 use crate::{
-    host::{Host, schedule::With},
-    model::{BackendKind, Bytes, Level},
+    host::Host,
+    model::{BackendKind, Level, Scheduler},
     ui::{self, Console},
 };
 
@@ -32,8 +33,6 @@ pub struct Request {
     pub directory: PathBuf,
     /// Who shall own the copy.
     pub user: Option<String>,
-    /// The size of new partitions on whole disks.
-    pub size: Option<Bytes>,
     /// How the node is stopped and started.
     pub node: NodeChoice,
     /// What runs the regular jobs.
@@ -70,7 +69,7 @@ pub enum SchedulerChoice {
     /// What runs on the machine.
     Auto,
     /// This.
-    With(With),
+    With(Scheduler),
     /// Nothing.
     None,
 }

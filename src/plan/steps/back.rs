@@ -5,8 +5,9 @@ use std::{fs, io, os::unix::fs::symlink, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Action, fail, line,
+    Action,
     exchange::{quiet, unchanged},
+    fail, line,
 };
 use crate::{
     host::{Host, exchange, files},
@@ -51,7 +52,15 @@ impl Step for ExchangeBack {
 
     fn commands(&self) -> Vec<String> {
         vec![
-            line("mv", ["--exchange".as_ref(), "--no-copy".as_ref(), self.directory.as_os_str(), self.copy.as_os_str()]),
+            line(
+                "mv",
+                [
+                    "--exchange".as_ref(),
+                    "--no-copy".as_ref(),
+                    self.directory.as_os_str(),
+                    self.copy.as_os_str(),
+                ],
+            ),
             line("rm", [self.copy.as_os_str()]),
         ]
     }
@@ -79,8 +88,12 @@ impl Step for ExchangeBack {
         exchange::settle(&self.directory, &self.copy).map_err(fail("settling", &self.directory))?;
         if self.is_plain()? {
             quiet(cx.host, &self.directory)?;
-            unchanged(&self.directory, &self.manifest, "the directory changed since, so what is on the mirror is old state")
-                .map_err(|e| e.hint("`raidguard release --resume` finishes the way back"))?;
+            unchanged(
+                &self.directory,
+                &self.manifest,
+                "the directory changed since, so what is on the mirror is old state",
+            )
+            .map_err(|e| e.hint("`raidguard release --resume` finishes the way back"))?;
             if !self.copy.is_symlink() {
                 symlink(&self.data, &self.copy).map_err(fail("making the symlink", &self.copy))?;
             }
@@ -108,7 +121,10 @@ impl Step for TakeBack {
     }
 
     fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
-        self.commands().iter().filter(|c| c.starts_with("write ") || c.starts_with("rm") ).for_each(|c| cx.act(c));
+        self.commands()
+            .iter()
+            .filter(|c| c.starts_with("write ") || c.starts_with("rm"))
+            .for_each(|c| cx.act(c));
         self.of.undo(cx)?;
         Ok(Outcome::default())
     }

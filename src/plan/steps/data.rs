@@ -93,7 +93,9 @@ fn copying(doing: &str, path: &Path, error: CopyError) -> StepError {
 }
 
 fn told(watch: &mut dyn Watch, total: Bytes) -> impl FnMut(Progress) + '_ {
-    move |progress| watch.work(Work { done: Bytes(progress.bytes_done), total: Bytes(total.0.max(progress.bytes_done)) })
+    move |progress| {
+        watch.work(Work { done: Bytes(progress.bytes_done), total: Bytes(total.0.max(progress.bytes_done)) })
+    }
 }
 
 fn there(path: &Path) -> Result<bool, StepError> {
@@ -161,8 +163,9 @@ impl Step for CopyTree {
         self.commands().iter().for_each(|c| cx.act(c));
         files::remove(&self.manifest).map_err(fail("removing", &self.manifest))?;
         let interrupt = cx.host.interrupt().clone();
-        let manifest = copy::copy_tree(&self.source, &self.target, &mut told(cx.watch, self.bytes), &interrupt)
-            .map_err(|e| copying("copying", &self.source, e))?;
+        let manifest =
+            copy::copy_tree(&self.source, &self.target, &mut told(cx.watch, self.bytes), &interrupt)
+                .map_err(|e| copying("copying", &self.source, e))?;
         manifest.save(&self.manifest).map_err(fail("recording the copy in", &self.manifest))?;
         let skipped = manifest.skipped().iter();
         Ok(Outcome { notes: skipped.map(|s| format!("left out: {s}")).collect() })
@@ -192,12 +195,14 @@ impl Step for Own {
         if is_moved(&self.directory) {
             return Ok(Probe::Done);
         }
-        let owned = copy::is_owned_by(&self.target, self.uid, self.gid).map_err(fail("reading", &self.target))?;
+        let owned =
+            copy::is_owned_by(&self.target, self.uid, self.gid).map_err(fail("reading", &self.target))?;
         Ok(if owned { Probe::Done } else { Probe::Pending })
     }
     fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
         self.commands().iter().for_each(|c| cx.act(c));
-        copy::own_tree(&self.target, self.uid, self.gid).map_err(fail("setting the owner of", &self.target))?;
+        copy::own_tree(&self.target, self.uid, self.gid)
+            .map_err(fail("setting the owner of", &self.target))?;
         Ok(Outcome::default())
     }
     fn undo(&self, _: &mut Context<'_>) -> Result<(), StepError> {
@@ -209,7 +214,9 @@ impl Step for Verify {
     fn says(&self) -> String {
         match self.databases.len() {
             0 => "read the copy back from the devices and compare it".to_owned(),
-            n => format!("read the copy back from the devices, compare it, and have SQLite check {n} database(s) in it"),
+            n => format!(
+                "read the copy back from the devices, compare it, and have SQLite check {n} database(s) in it"
+            ),
         }
     }
 
@@ -237,7 +244,8 @@ impl Step for Verify {
         copy::verify_tree(&self.target, &manifest, self.owner, &mut watch, &interrupt)
             .map_err(|e| copying("verifying", &self.target, e))?;
         drop(watch);
-        let mut notes = vec![format!("{} files, {} compared byte for byte", manifest.files(), Bytes(manifest.bytes()))];
+        let mut notes =
+            vec![format!("{} files, {} compared byte for byte", manifest.files(), Bytes(manifest.bytes()))];
         if self.databases.is_empty() {
             notes.push("no lightningd.sqlite3 in it: no database to check".to_owned());
         }
@@ -252,7 +260,8 @@ impl Step for Verify {
             })?;
             notes.push(format!("{}: {facts}", relative.display()));
         }
-        files::replace(&self.proof, manifest.digest().as_bytes(), 0o600).map_err(fail("recording the proof in", &self.proof))?;
+        files::replace(&self.proof, manifest.digest().as_bytes(), 0o600)
+            .map_err(fail("recording the proof in", &self.proof))?;
         Ok(Outcome { notes })
     }
 

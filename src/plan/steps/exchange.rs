@@ -44,7 +44,8 @@ impl Exchange {
 
 /// Refuses while a process holds anything below `dir`.
 pub(super) fn quiet(host: &Host, dir: &Path) -> Result<(), StepError> {
-    let running = node::find_running(host, dir, None).map_err(|e| StepError::failed("it cannot be told whether a node is running", e))?;
+    let running = node::find_running(host, dir, None)
+        .map_err(|e| StepError::failed("it cannot be told whether a node is running", e))?;
     if running.is_quiet() {
         return Ok(());
     }
@@ -54,7 +55,8 @@ pub(super) fn quiet(host: &Host, dir: &Path) -> Result<(), StepError> {
 
 /// Refuses when `dir` is no longer what the manifest says.
 pub(super) fn unchanged(dir: &Path, manifest: &Path, meaning: &str) -> Result<(), StepError> {
-    let manifest = Manifest::load(manifest).map_err(|e| StepError::failed("the record of the copy cannot be read", e))?;
+    let manifest = Manifest::load(manifest)
+        .map_err(|e| StepError::failed("the record of the copy cannot be read", e))?;
     match copy::first_difference(dir, &manifest).map_err(fail("comparing", dir))? {
         None => Ok(()),
         Some(difference) => Err(StepError::refused(format!("{meaning}: {difference}"))),
@@ -69,7 +71,15 @@ impl Step for Exchange {
     fn commands(&self) -> Vec<String> {
         vec![
             line("ln", ["-s".as_ref(), self.data.as_os_str(), self.aside.as_os_str()]),
-            line("mv", ["--exchange".as_ref(), "--no-copy".as_ref(), self.directory.as_os_str(), self.aside.as_os_str()]),
+            line(
+                "mv",
+                [
+                    "--exchange".as_ref(),
+                    "--no-copy".as_ref(),
+                    self.directory.as_os_str(),
+                    self.aside.as_os_str(),
+                ],
+            ),
         ]
     }
 
@@ -95,11 +105,17 @@ impl Step for Exchange {
             files::sync_dir(files::parent(&self.aside)).map_err(fail("syncing", &self.aside))?;
         }
         cx.act(&swap);
-        let how = exchange::exchange(&self.directory, &self.aside).map_err(fail("exchanging", &self.directory))?;
+        let how =
+            exchange::exchange(&self.directory, &self.aside).map_err(fail("exchanging", &self.directory))?;
         Ok(Outcome::note(match how {
-            exchange::Exchanged::AtOnce => format!("in one atomic step; the original is at {}", self.aside.display()),
+            exchange::Exchanged::AtOnce => {
+                format!("in one atomic step; the original is at {}", self.aside.display())
+            }
             exchange::Exchanged::ByRenames => {
-                format!("by renames, this filesystem has no exchange; the original is at {}", self.aside.display())
+                format!(
+                    "by renames, this filesystem has no exchange; the original is at {}",
+                    self.aside.display()
+                )
             }
         }))
     }

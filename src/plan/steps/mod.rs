@@ -24,7 +24,7 @@ pub use mountpoint::MountPoint;
 pub use node::{StartNode, StopNode};
 pub use original::{KeepOriginal, RemoveOriginal};
 pub use service::{Declare, DropIn, InstallSchedule};
-pub use storage::{Container, Erase, Fstab, MakeMirror, MakePartition, MountMirror};
+pub use storage::{Container, Erase, Fstab, MakeMirror, MountMirror};
 
 use super::{Context, Outcome, Probe, Step, StepError};
 use crate::{
@@ -39,7 +39,6 @@ use crate::{
 #[allow(missing_docs, reason = "each is documented where it is defined")]
 pub enum Action {
     StopNode(StopNode),
-    MakePartition(MakePartition),
     Erase(Erase),
     MakeMirror(MakeMirror),
     MountPoint(MountPoint),
@@ -65,7 +64,6 @@ impl Action {
     fn step(&self) -> &dyn Step {
         match self {
             Self::StopNode(s) => s,
-            Self::MakePartition(s) => s,
             Self::Erase(s) => s,
             Self::MakeMirror(s) => s,
             Self::MountPoint(s) => s,
@@ -120,7 +118,10 @@ impl Step for Action {
 }
 
 /// Turns a cause into a step's failure: `making /srv/lightning`.
-fn fail<E: Into<Box<dyn Error + Send + Sync>>>(doing: &str, path: impl AsRef<Path>) -> impl FnOnce(E) -> StepError {
+fn fail<E: Into<Box<dyn Error + Send + Sync>>>(
+    doing: &str,
+    path: impl AsRef<Path>,
+) -> impl FnOnce(E) -> StepError {
     let what = format!("{doing} {}", path.as_ref().display());
     move |e| StepError::failed(what, e)
 }

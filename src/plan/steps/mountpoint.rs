@@ -75,11 +75,16 @@ impl Step for MountPoint {
         match fs::metadata(&self.path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Probe::Pending),
             Err(e) => return Err(fail("reading", &self.path)(e)),
-            Ok(meta) if !meta.is_dir() => return Ok(Probe::Blocked(format!("{} is not a directory", self.path.display()))),
+            Ok(meta) if !meta.is_dir() => {
+                return Ok(Probe::Blocked(format!("{} is not a directory", self.path.display())));
+            }
             Ok(_) => {}
         }
         if fs::read_dir(&self.path).map_err(fail("reading", &self.path))?.next().is_some() {
-            return Ok(Probe::Blocked(format!("{} is not empty: a mount would hide what is in it", self.path.display())));
+            return Ok(Probe::Blocked(format!(
+                "{} is not empty: a mount would hide what is in it",
+                self.path.display()
+            )));
         }
         Ok(if self.immutable && !self.is_immutable(host)? { Probe::Pending } else { Probe::Done })
     }

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::is_moved;
 use crate::{
     host::Host,
-    node::{self, Control},
+    model::NodeControl,
+    node::{self, ControlError},
     plan::{Context, Outcome, Probe, Step, StepError},
 };
 
@@ -15,7 +16,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StopNode {
     /// How it is stopped.
-    pub control: Control,
+    pub control: NodeControl,
     /// The node's directory.
     pub directory: PathBuf,
     /// Where its files are after the move; a node that runs there needs no stopping.
@@ -28,7 +29,7 @@ pub struct StopNode {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartNode {
     /// How it is started.
-    pub control: Control,
+    pub control: NodeControl,
     /// Where its files must be.
     pub data: PathBuf,
 }
@@ -50,26 +51,31 @@ impl Step for StopNode {
         if is_moved(&self.directory) != self.backwards {
             return Ok(Probe::Done);
         }
-        let quiet = node::find_running(host, &self.directory, self.control.unit()).map_err(cannot_tell)?.is_quiet();
-        Ok(if quiet && node::is_held(host, &self.control).map_err(cannot_tell)? { Probe::Done } else { Probe::Pending })
+        let quiet =
+            node::find_running(host, &self.directory, self.control.unit()).map_err(cannot_tell)?.is_quiet();
+        Ok(if quiet && node::is_held(host, &self.control) { Probe::Done } else { Probe::Pending })
     }
 
     fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
         let watch = &mut *cx.watch;
-        node::stop(cx.host, &self.control, &self.directory, &mut |what| watch.waiting(what)).map_err(|e| {
-            let interrupted = e.is_interrupted();
-            let refused = e.is_still_running();
-            let mut error = StepError::failed("the node could not be stopped", e)
-                .hint("stop it yourself, and see that nothing starts it again; raidguard never kills a node");
-            error.interrupted = interrupted;
-            error.refused = refused;
-            error
-        })?;
+        node::stop(cx.host, &self.control, &self.directory, &mut |what| watch.waiting(what)).map_err(
+            |e| {
+                let interrupted = matches!(e, ControlError::Interrupted);
+                let refused = matches!(e, ControlError::StillRunning(_));
+                let mut error = StepError::failed("the node could not be stopped", e).hint(
+                    "stop it yourself, and see that nothing starts it again; raidguard never kills a node",
+                );
+                error.interrupted = interrupted;
+                error.refused = refused;
+                error
+            },
+        )?;
         Ok(Outcome::default())
     }
 
     fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
-        node::start(cx.host, &self.control).map_err(|e| StepError::failed("the node could not be started again", e))
+        node::start(cx.host, &self.control)
+            .map_err(|e| StepError::failed("the node could not be started again", e))
     }
 }
 
@@ -88,7 +94,8 @@ impl Step for StartNode {
     }
 
     fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
-        node::start(cx.host, &self.control).map_err(|e| StepError::failed("the node could not be started", e))?;
+        node::start(cx.host, &self.control)
+            .map_err(|e| StepError::failed("the node could not be started", e))?;
         let watch = &mut *cx.watch;
         node::verify_running_on(cx.host, &self.data, &mut |what| watch.waiting(what)).map_err(|e| {
             StepError::failed("the node was started, but does not run with its files there", e)

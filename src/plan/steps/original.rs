@@ -76,7 +76,8 @@ impl Step for KeepOriginal {
         for command in self.commands() {
             cx.act(&command);
         }
-        files::replace(&self.aside.join(NOTE), NOTE_TEXT.as_bytes(), 0o400).map_err(fail("writing a note in", &self.aside))?;
+        files::replace(&self.aside.join(NOTE), NOTE_TEXT.as_bytes(), 0o400)
+            .map_err(fail("writing a note in", &self.aside))?;
         chown(&self.aside, Some(0), Some(0)).map_err(fail("setting the owner of", &self.aside))?;
         set_mode(&self.aside, 0o700)?;
         Ok(Outcome::note("it is old state from now on: never start a node from it"))
@@ -87,7 +88,8 @@ impl Step for KeepOriginal {
             return Ok(());
         }
         files::remove(&self.aside.join(NOTE)).map_err(fail("removing the note in", &self.aside))?;
-        chown(&self.aside, Some(self.uid), Some(self.gid)).map_err(fail("setting the owner of", &self.aside))?;
+        chown(&self.aside, Some(self.uid), Some(self.gid))
+            .map_err(fail("setting the owner of", &self.aside))?;
         set_mode(&self.aside, self.mode)
     }
 }

@@ -6,13 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use super::run;
 use crate::{
-    backend::{self, Backend as _, MirrorSpec},
-    config::{self, Member, Mirror},
+    backend::{self, MirrorSpec},
+    config::{self, Mirror},
     exec::Cmd,
     host::{
         Host, files,
-        schedule::{self, With},
+        schedule::{self, Rendered},
     },
+    model::Scheduler,
     plan::{Context, Outcome, Probe, Step, StepError},
 };
 
@@ -29,7 +30,7 @@ pub struct DropIn {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct InstallSchedule {
     /// What runs them.
-    pub with: With,
+    pub with: Scheduler,
     /// The mirrors they are for, the new one included.
     pub mirrors: Vec<Mirror>,
     /// Those that were there before.
@@ -51,6 +52,16 @@ fn scheduling(e: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StepErr
     StepError::failed("the schedule could not be changed", e)
 }
 
+impl DropIn {
+    fn rendered(&self) -> Result<Rendered, StepError> {
+        schedule::dropin(&self.unit, &self.mountpoint).map_err(scheduling)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.rendered().map(|r| r.path).unwrap_or_default()
+    }
+}
+
 impl Declare {
     /// Members are known by the UUIDs that the filesystem gave them.
     fn name_members(&self, host: &Host, mirror: &mut Mirror) -> Result<(), StepError> {
@@ -58,11 +69,16 @@ impl Declare {
             .observe(host, &self.spec.uuid, &self.spec.mountpoint)
             .map_err(|e| StepError::failed("the mirror could not be looked at", e))?;
         if state.members.len() != mirror.member.len() {
-            return Err(StepError::wrong(format!("{} members are seen, {} were made", state.members.len(), mirror.member.len())));
+            return Err(StepError::wrong(format!(
+                "{} members are seen, {} were made",
+                state.members.len(),
+                mirror.member.len()
+            )));
         }
         for (declared, found) in mirror.member.iter_mut().zip(&state.members) {
             declared.id = found.devid.to_string();
-            declared.uuid = found.uuid.clone().ok_or_else(|| StepError::wrong("a member's UUID cannot be read"))?;
+            declared.uuid =
+                found.uuid.clone().ok_or_else(|| StepError::wrong("a member's UUID cannot be read"))?;
         }
         Ok(())
     }
@@ -73,23 +89,24 @@ impl Step for DropIn {
         format!("tie {} to the mount", self.unit)
     }
     fn commands(&self) -> Vec<String> {
-        let (path, _) = schedule::dropin(&self.unit, &self.mountpoint);
+        let path = self.path();
         vec![format!("write {}", path.display()), Cmd::change("systemctl").arg("daemon-reload").line()]
     }
     fn unsays(&self) -> String {
         format!("untie {} from the mount", self.unit)
     }
     fn undo_commands(&self) -> Vec<String> {
-        let (path, _) = schedule::dropin(&self.unit, &self.mountpoint);
+        let path = self.path();
         vec![Cmd::change("rm").arg(path).line(), Cmd::change("systemctl").arg("daemon-reload").line()]
     }
     fn probe(&self, host: &Host) -> Result<Probe, StepError> {
-        let (path, text) = schedule::dropin(&self.unit, &self.mountpoint);
-        let there = host.read_optional(&path).map_err(|e| StepError::failed("the drop-in cannot be read", e))?;
+        let Rendered { path, text } = self.rendered()?;
+        let there =
+            host.read_optional(&path).map_err(|e| StepError::failed("the drop-in cannot be read", e))?;
         Ok(if there.as_deref() == Some(&text) { Probe::Done } else { Probe::Pending })
     }
     fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
-        let (path, text) = schedule::dropin(&self.unit, &self.mountpoint);
+        let Rendered { path, text } = self.rendered()?;
         cx.act(&format!("write {}", path.display()));
         let path = cx.host.path(path);
         let written = files::create_dirs(files::parent(&path), 0o755)
@@ -99,7 +116,7 @@ impl Step for DropIn {
         Ok(Outcome::default())
     }
     fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
-        let path = cx.host.path(schedule::dropin(&self.unit, &self.mountpoint).0);
+        let path = cx.host.path(self.path());
         if files::remove(&path).map_err(|e| StepError::failed("the drop-in could not be removed", e))? {
             // The directory may hold other people's drop-ins.
             let _ = std::fs::remove_dir(files::parent(&path));
@@ -114,16 +131,17 @@ impl Step for InstallSchedule {
         format!("install the regular jobs ({}): check, balance, scrub", self.with)
     }
     fn commands(&self) -> Vec<String> {
-        schedule::commands(self.with, &self.mirrors, &self.binary)
+        schedule::commands(self.with, &self.mirrors, &self.binary).unwrap_or_default()
     }
     fn unsays(&self) -> String {
         "remove the regular jobs".to_owned()
     }
     fn undo_commands(&self) -> Vec<String> {
-        schedule::remove_commands(self.with, &self.mirrors, &self.before, &self.binary)
+        vec!["raidguard schedule remove".to_owned()]
     }
     fn probe(&self, host: &Host) -> Result<Probe, StepError> {
-        let there = schedule::is_installed(host, self.with, &self.mirrors, &self.binary).map_err(scheduling)?;
+        let there =
+            schedule::is_installed(host, self.with, &self.mirrors, &self.binary).map_err(scheduling)?;
         Ok(if there { Probe::Done } else { Probe::Pending })
     }
     fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
@@ -153,7 +171,8 @@ impl Step for Declare {
         vec![format!("write {}", config::PATH)]
     }
     fn probe(&self, host: &Host) -> Result<Probe, StepError> {
-        let config = config::load(host).map_err(|e| StepError::failed("the declaration cannot be read", e))?;
+        let config =
+            config::load(host).map_err(|e| StepError::failed("the declaration cannot be read", e))?;
         let declared = config.mirror.iter().any(|m| m.name == self.spec.name && m.uuid == self.spec.uuid);
         Ok(if declared { Probe::Done } else { Probe::Pending })
     }
@@ -163,7 +182,8 @@ impl Step for Declare {
             self.name_members(cx.host, &mut mirror)?;
         }
         self.commands().iter().for_each(|c| cx.act(c));
-        config::add_mirror(cx.host, &mirror).map_err(|e| StepError::failed("the declaration could not be written", e))?;
+        config::add_mirror(cx.host, &mirror)
+            .map_err(|e| StepError::failed("the declaration could not be written", e))?;
         Ok(Outcome::default())
     }
     fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {

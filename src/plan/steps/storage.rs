@@ -6,21 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{fail, listed, run};
 use crate::{
-    backend::{self, Backend as _, Made, MirrorSpec},
+    backend::{self, BackendError, Made, MirrorSpec},
     exec::Cmd,
-    host::{Host, fstab, inventory, mountinfo, partition::NewPartition},
+    host::{Host, fstab, inventory, mountinfo},
     model::{Identity, inventory::Content},
     plan::{Context, Outcome, Probe, Step, StepError},
 };
-
-/// Makes a GPT partition in free space.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct MakePartition {
-    /// The disk.
-    pub disk: Vec<Identity>,
-    /// The partition, with its UUID, chosen when the plan was made.
-    pub partition: NewPartition,
-}
 
 /// Erases old signatures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,7 +27,7 @@ pub struct Erase {
 pub struct MakeMirror {
     /// What is made.
     pub spec: MirrorSpec,
-    /// Its members' identities. Empty for partitions that the plan makes itself: those are known by their UUID.
+    /// Its members' identities.
     pub members: Vec<Identity>,
 }
 
@@ -67,38 +58,8 @@ pub struct Container {
     pub path: PathBuf,
 }
 
-fn backend_failed(e: backend::BackendError) -> StepError {
+fn backend_failed(e: BackendError) -> StepError {
     StepError::failed("the mirror could not be looked at", e)
-}
-
-impl Step for MakePartition {
-    fn says(&self) -> String {
-        self.partition.to_string()
-    }
-    fn commands(&self) -> Vec<String> {
-        self.partition.commands().iter().map(Cmd::line).collect()
-    }
-    fn probe(&self, host: &Host) -> Result<Probe, StepError> {
-        let made = self.partition.is_made(host).map_err(|e| StepError::failed("the partition table cannot be read", e))?;
-        Ok(if made { Probe::Done } else { Probe::Pending })
-    }
-    fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
-        for cmd in self.partition.commands() {
-            run(cx.host, &cmd)?;
-        }
-        Ok(Outcome::note(format!("made {}", self.partition.path.display())))
-    }
-    fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
-        if self.partition.is_made(cx.host).map_err(|e| StepError::failed("the partition table cannot be read", e))? {
-            for cmd in self.partition.undo_commands() {
-                run(cx.host, &cmd)?;
-            }
-        }
-        Ok(())
-    }
-    fn erases(&self) -> &[Identity] {
-        &self.disk
-    }
 }
 
 impl Step for Erase {
@@ -116,15 +77,21 @@ impl Step for Erase {
             Made::Complete | Made::Partial(_) => return Ok(Probe::Done),
             Made::No => {}
         }
-        let machine = inventory::gather(host).map_err(|e| StepError::failed("the devices cannot be read", e))?;
+        let machine =
+            inventory::gather(host).map_err(|e| StepError::failed("the devices cannot be read", e))?;
         for device in &self.devices {
             match machine.by_path(&device.path).map(|d| &d.content) {
                 Some(Content::Empty) => {}
                 Some(Content::Known(_)) => return Ok(Probe::Pending),
                 Some(Content::Unknown(why)) => {
-                    return Ok(Probe::Blocked(format!("what is on {} cannot be told: {why}", device.path.display())));
+                    return Ok(Probe::Blocked(format!(
+                        "what is on {} cannot be told: {why}",
+                        device.path.display()
+                    )));
                 }
-                None => return Ok(Probe::Blocked(format!("{} is not there any more", device.path.display()))),
+                None => {
+                    return Ok(Probe::Blocked(format!("{} is not there any more", device.path.display())));
+                }
             }
         }
         Ok(Probe::Done)
@@ -251,11 +218,24 @@ impl Step for Fstab {
     }
 }
 
+/// Tells the kernel of every member: where there is no udev nobody else does (btrfs-device(8)).
+fn assemble(spec: &MirrorSpec) -> Vec<Cmd> {
+    if spec.devices.is_empty() {
+        return Vec::new();
+    }
+    vec![Cmd::change("btrfs").args(["device", "scan"]).args(&spec.devices)]
+}
+
 impl MountMirror {
     fn mounted(&self, host: &Host) -> Result<Option<bool>, StepError> {
         let mounts = mountinfo::read(host).map_err(|e| StepError::failed("the mounts cannot be read", e))?;
-        Ok(mountinfo::topmost_at(&mounts, &self.spec.mountpoint)
-            .map(|mount| backend::of(self.spec.backend).is_mount_of(host, mount, &self.spec.uuid)))
+        if mountinfo::topmost_at(&mounts, &self.spec.mountpoint).is_none() {
+            return Ok(None);
+        }
+        let state = backend::of(self.spec.backend)
+            .observe(host, &self.spec.uuid, &self.spec.mountpoint)
+            .map_err(backend_failed)?;
+        Ok(Some(state.mounted))
     }
 
     fn mountpoint(&self) -> &Path {
@@ -269,8 +249,7 @@ impl Step for MountMirror {
     }
 
     fn commands(&self) -> Vec<String> {
-        let mut lines: Vec<String> =
-            backend::of(self.spec.backend).assemble_commands(&self.spec).iter().map(Cmd::line).collect();
+        let mut lines: Vec<String> = assemble(&self.spec).iter().map(Cmd::line).collect();
         lines.push(Cmd::change("mount").arg(self.mountpoint()).line());
         lines
     }
@@ -286,14 +265,16 @@ impl Step for MountMirror {
     fn probe(&self, host: &Host) -> Result<Probe, StepError> {
         Ok(match self.mounted(host)? {
             Some(true) => Probe::Done,
-            Some(false) => Probe::Blocked(format!("another filesystem is mounted at {}", self.mountpoint().display())),
+            Some(false) => {
+                Probe::Blocked(format!("another filesystem is mounted at {}", self.mountpoint().display()))
+            }
             None => Probe::Pending,
         })
     }
 
     fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
         let backend = backend::of(self.spec.backend);
-        for cmd in backend.assemble_commands(&self.spec) {
+        for cmd in assemble(&self.spec) {
             run(cx.host, &cmd)?;
         }
         run(cx.host, &Cmd::change("mount").arg(self.mountpoint()))?;
@@ -330,11 +311,14 @@ impl Step for Container {
     }
 
     fn probe(&self, host: &Host) -> Result<Probe, StepError> {
+        if !self.path.exists() {
+            return Ok(Probe::Pending);
+        }
         let made = backend::of(self.spec.backend).is_container(host, &self.path).map_err(backend_failed)?;
-        Ok(match made {
-            Some(true) => Probe::Done,
-            Some(false) => Probe::Blocked(format!("{} exists and is no subvolume", self.path.display())),
-            None => Probe::Pending,
+        Ok(if made {
+            Probe::Done
+        } else {
+            Probe::Blocked(format!("{} exists and is no subvolume", self.path.display()))
         })
     }
 
@@ -347,7 +331,7 @@ impl Step for Container {
 
     fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
         let backend = backend::of(self.spec.backend);
-        if backend.is_container(cx.host, &self.path).map_err(backend_failed)? != Some(true) {
+        if !self.path.exists() || !backend.is_container(cx.host, &self.path).map_err(backend_failed)? {
             return Ok(());
         }
         // The copy is taken out before; whatever else is in it is somebody's.
@@ -355,7 +339,7 @@ impl Step for Container {
         if entries.next().is_some() {
             return Err(StepError::refused(format!("{} is not empty", self.path.display())));
         }
-        for cmd in backend.uncontainer_commands(&self.path) {
+        for cmd in backend.container_delete_commands(&self.path) {
             run(cx.host, &cmd)?;
         }
         Ok(())

@@ -1,0 +1,233 @@
+//! Stopping, holding and starting a node. It is asked, waited for, and never killed.
+
+use std::{
+    fs,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{Running, find_running};
+use crate::{
+    exec::{Cmd, CmdError},
+    host::{
+        Host,
+        files::{self, FileError},
+    },
+    model::NodeControl,
+};
+
+/// How long a node may take to stop: lightningd closes its database and its plugins end after it.
+const STOPPING: Duration = Duration::from_secs(180);
+/// How long a node may take until it has its files open.
+const STARTING: Duration = Duration::from_secs(60);
+
+/// Why a node was not stopped or started.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// A command failed.
+    #[error("the node's own command did not succeed")]
+    Command(#[source] CmdError),
+    /// A file operation failed.
+    #[error("the node's unit could not be held or released")]
+    File(#[source] FileError),
+    /// It still runs.
+    #[error("it is still in use: {0}")]
+    StillRunning(Running),
+    /// It does not run.
+    #[error("nothing uses {0} a minute after the start")]
+    NotRunning(String),
+    /// The operator asked to stop waiting.
+    #[error("stopped waiting, as asked")]
+    Interrupted,
+    /// A command has no program.
+    #[error("the command to start or stop the node is empty")]
+    Empty,
+}
+
+impl From<FileError> for ControlError {
+    fn from(e: FileError) -> Self {
+        Self::File(e)
+    }
+}
+
+/// A drop-in of the runtime directory keeps a unit from being started, wherever its own file lies: a runtime mask would give way to a
+/// unit file in `/etc` (systemd.unit(5), load path).
+fn hold_path(unit: &str) -> std::path::PathBuf {
+    Path::new("/run/systemd/system").join(format!("{unit}.d/raidguard-hold.conf"))
+}
+
+const HOLD: &str = "# Written by raidguard while it moves this node; gone with the next start of the machine.\n\
+    [Unit]\nConditionPathExists=/run/raidguard/the-node-is-being-moved\n";
+
+/// The shell words of a command line: blanks part them, quotes and backslashes keep them.
+///
+/// # Errors
+/// A quote is not closed.
+pub fn commands_of(text: &str) -> Result<Vec<String>, String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match (c, quote) {
+            (c, Some(q)) if c == q => quote = None,
+            ('\\', None | Some('"')) => word.get_or_insert_default().extend(chars.next()),
+            ('"' | '\'', None) => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (c, None) if c.is_whitespace() => words.extend(word.take()),
+            (c, _) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    match quote {
+        None => Ok(words),
+        Some(q) => Err(format!("the quote {q} is not closed in: {text}")),
+    }
+}
+
+/// An operator's own command, run through env(1), which looks it up as a shell would.
+fn own(argv: &[String]) -> Result<Cmd, ControlError> {
+    if argv.is_empty() {
+        return Err(ControlError::Empty);
+    }
+    Ok(Cmd::change("env").arg("--").args(argv))
+}
+
+fn stopping(control: &NodeControl) -> Result<Vec<Cmd>, ControlError> {
+    match control {
+        NodeControl::Systemd { unit } => Ok(vec![
+            Cmd::change("systemctl").arg("daemon-reload"),
+            Cmd::change("systemctl").args(["stop", "--", unit]),
+        ]),
+        NodeControl::Commands { stop, .. } => Ok(vec![own(stop)?]),
+    }
+}
+
+fn starting(control: &NodeControl) -> Result<Vec<Cmd>, ControlError> {
+    match control {
+        NodeControl::Systemd { unit } => Ok(vec![
+            Cmd::change("systemctl").arg("daemon-reload"),
+            Cmd::change("systemctl").args(["start", "--", unit]),
+        ]),
+        NodeControl::Commands { start, .. } => Ok(vec![own(start)?]),
+    }
+}
+
+fn lines(first: Option<String>, cmds: Result<Vec<Cmd>, ControlError>) -> Vec<String> {
+    first.into_iter().chain(cmds.unwrap_or_default().iter().map(Cmd::line)).collect()
+}
+
+/// What [`stop`] runs.
+pub fn stop_commands(control: &NodeControl) -> Vec<String> {
+    lines(control.unit().map(|unit| format!("write {}", hold_path(unit).display())), stopping(control))
+}
+
+/// What [`start`] runs.
+pub fn start_commands(control: &NodeControl) -> Vec<String> {
+    lines(control.unit().map(|unit| format!("rm {}", hold_path(unit).display())), starting(control))
+}
+
+/// Is the node kept from being started?  Commands cannot hold it: that is up to whoever runs them.
+pub fn is_held(host: &Host, control: &NodeControl) -> bool {
+    control.unit().is_none_or(|unit| host.path(hold_path(unit)).exists())
+}
+
+/// Holds the node, asks it to stop, and waits until nothing uses `dir`. `waiting` is told what is waited for.
+///
+/// # Errors
+/// It could not be asked, it did not stop in time (who still runs is named), or the operator asked to stop waiting.
+pub fn stop(
+    host: &Host,
+    control: &NodeControl,
+    dir: &Path,
+    waiting: &mut dyn FnMut(&str),
+) -> Result<(), ControlError> {
+    if let Some(unit) = control.unit() {
+        // Before it is stopped: Restart= would bring it back between the two.
+        let path = host.path(hold_path(unit));
+        tracing::info!(target: "raidguard::exec", "run: write {}", hold_path(unit).display());
+        files::create_dirs(files::parent(&path), 0o755)?;
+        files::replace(&path, HOLD.as_bytes(), 0o644)?;
+    }
+    for cmd in stopping(control)? {
+        host.runner().run(&cmd.timeout(STOPPING)).map_err(ControlError::Command)?;
+    }
+    let began = Instant::now();
+    loop {
+        let running = find_running(host, dir, None)?;
+        if running.is_quiet() {
+            return Ok(());
+        }
+        if host.interrupt().is_raised() {
+            return Err(ControlError::Interrupted);
+        }
+        if began.elapsed() > STOPPING {
+            return Err(ControlError::StillRunning(running));
+        }
+        waiting(&format!("waiting for {running}"));
+        thread::sleep(Duration::from_millis(500));
+    }
+}
+
+/// Releases the node and starts it.
+///
+/// # Errors
+/// It could not be released or asked.
+pub fn start(host: &Host, control: &NodeControl) -> Result<(), ControlError> {
+    if let Some(unit) = control.unit() {
+        tracing::info!(target: "raidguard::exec", "run: rm {}", hold_path(unit).display());
+        let path = host.path(hold_path(unit));
+        files::remove(&path)?;
+        // Others may have drop-ins there.
+        let _ = fs::remove_dir(files::parent(&path));
+    }
+    for cmd in starting(control)? {
+        host.runner().run(&cmd).map_err(ControlError::Command)?;
+    }
+    Ok(())
+}
+
+/// Waits until a process uses `data`.
+///
+/// # Errors
+/// None does in time, or the operator asked to stop waiting.
+pub fn verify_running_on(
+    host: &Host,
+    data: &Path,
+    waiting: &mut dyn FnMut(&str),
+) -> Result<(), ControlError> {
+    let began = Instant::now();
+    loop {
+        if !find_running(host, data, None)?.is_quiet() {
+            return Ok(());
+        }
+        if host.interrupt().is_raised() {
+            return Err(ControlError::Interrupted);
+        }
+        if began.elapsed() > STARTING {
+            return Err(ControlError::NotRunning(data.display().to_string()));
+        }
+        waiting("waiting for the node to open its files");
+        thread::sleep(Duration::from_millis(500));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_split_as_a_shell_would() {
+        for (text, words) in [
+            ("lightning-cli stop", vec!["lightning-cli", "stop"]),
+            (r#"  a "b c" 'd "e' f\ g "" "#, vec!["a", "b c", "d \"e", "f g", ""]),
+            ("", vec![]),
+        ] {
+            assert_eq!(commands_of(text).unwrap(), words, "{text}");
+        }
+        assert!(commands_of("a 'b").is_err());
+    }
+}

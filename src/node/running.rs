@@ -1,0 +1,229 @@
+//! Does anything use a directory? Asked in every way there is, because each alone can be wrong: a pid file goes stale, a lock file may
+//! lie elsewhere, a plugin outlives its node.
+
+use std::{
+    fmt,
+    fs::{self, File},
+    io,
+    os::unix::{ffi::OsStrExt as _, net::UnixStream},
+    path::{Path, PathBuf},
+};
+
+use nix::{fcntl::FcntlArg, libc};
+
+use crate::{
+    exec::Cmd,
+    host::{
+        Host,
+        files::{Doing as _, FileError},
+    },
+    model::node::Holder,
+};
+
+/// Units that distributions use for Core Lightning.
+const UNITS: [&str; 2] = ["lightningd.service", "clightning.service"];
+
+/// Who uses a directory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Running {
+    /// Each process, once.
+    pub holders: Vec<Holder>,
+    /// An active unit that is known to run a node.
+    pub unit: Option<String>,
+    /// Why it cannot be told whether there are more.
+    pub unknown: Option<String>,
+}
+
+impl Running {
+    /// Is it sure that nothing uses it?
+    pub fn is_quiet(&self) -> bool {
+        self.holders.is_empty() && self.unknown.is_none()
+    }
+}
+
+impl fmt::Display for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts: Vec<String> = self.holders.iter().take(5).map(ToString::to_string).collect();
+        if self.holders.len() > 5 {
+            parts.push(format!("and {} more", self.holders.len() - 5));
+        }
+        parts.extend(self.unknown.clone());
+        f.write_str(&parts.join(", "))
+    }
+}
+
+/// Finds out who uses `dir`. The answer covers a node's base directory and what lies below it.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn find_running(host: &Host, dir: &Path, unit: Option<&str>) -> Result<Running, FileError> {
+    let dir = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
+    let mut running = Running::default();
+    processes(host, &dir, &mut running)?;
+    for place in std::iter::once(dir.clone()).chain(subdirectories(&dir)) {
+        locks_and_sockets(&place, &mut running);
+    }
+    if !running.is_quiet() || unit.is_some() {
+        running.unit = active_unit(host, unit, &running.holders);
+    }
+    Ok(running)
+}
+
+fn subdirectories(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect()
+}
+
+fn processes(host: &Host, dir: &Path, out: &mut Running) -> Result<(), FileError> {
+    let proc = host.path("/proc");
+    let own = i32::try_from(std::process::id()).unwrap_or_default();
+    for entry in fs::read_dir(&proc).doing("reading", &proc)? {
+        let entry = entry.doing("reading", &proc)?;
+        let Some(pid) =
+            entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()).filter(|pid| *pid != own)
+        else {
+            continue;
+        };
+        match held(&entry.path(), dir) {
+            Ok(Some(holds)) => {
+                let name =
+                    fs::read_to_string(entry.path().join("comm")).unwrap_or_default().trim().to_owned();
+                out.holders.push(Holder { pid, name, holds });
+            }
+            // A process that ended meanwhile holds nothing.
+            Ok(None) => {}
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {}
+            // Some virtual machines and containers hide what init has open, also from root. Init is no node unless it is named so; its
+            // lock and socket are looked at all the same.
+            Err(_) if pid == 1 && is_foreign_init(&entry.path()) => {}
+            Err(e) => out.unknown = Some(format!("what process {pid} has open cannot be read: {e}")),
+        }
+    }
+    Ok(())
+}
+
+fn is_foreign_init(process: &Path) -> bool {
+    fs::read_to_string(process.join("comm")).is_ok_and(|name| !name.starts_with("lightning"))
+}
+
+/// The first path below `dir` that a process has as its working directory, its root or an open file.
+fn held(process: &Path, dir: &Path) -> io::Result<Option<PathBuf>> {
+    let below = |link: PathBuf| -> io::Result<Option<PathBuf>> {
+        match fs::read_link(&link) {
+            Ok(target) => Ok(strip_deleted(&target).starts_with(dir).then_some(target)),
+            // A kernel thread has none; a file that was closed meanwhile is not held.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    };
+    for name in ["cwd", "root"] {
+        if let Some(path) = below(process.join(name))? {
+            return Ok(Some(path));
+        }
+    }
+    for entry in fs::read_dir(process.join("fd"))? {
+        if let Some(path) = below(entry?.path())? {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+fn strip_deleted(path: &Path) -> &Path {
+    let bytes = path.as_os_str().as_bytes();
+    Path::new(std::ffi::OsStr::from_bytes(bytes.strip_suffix(b" (deleted)").unwrap_or(bytes)))
+}
+
+/// lightningd holds a POSIX lock on its pid file and answers on its socket: seen also from another pid namespace.
+fn locks_and_sockets(dir: &Path, out: &mut Running) {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    for path in entries.map(|e| e.path()) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let known = |out: &Running, pid: i32| out.holders.iter().any(|h| h.pid == pid);
+        if name.starts_with("lightningd") && path.extension().is_some_and(|e| e == "pid") {
+            if let Some(pid) = lock_holder(&path).filter(|pid| !known(out, *pid)) {
+                out.holders.push(Holder {
+                    pid,
+                    name: "the holder of the lock".to_owned(),
+                    holds: path.clone(),
+                });
+            }
+        }
+        // A socket without a listener refuses.
+        if name == "lightning-rpc" && out.holders.is_empty() && UnixStream::connect(&path).is_ok() {
+            out.holders.push(Holder { pid: 0, name: "somebody who answers".to_owned(), holds: path });
+        }
+    }
+}
+
+fn lock_holder(path: &Path) -> Option<i32> {
+    let file = File::open(path).ok()?;
+    let mut lock = libc::flock { l_type: 1, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
+    nix::fcntl::fcntl(&file, FcntlArg::F_GETLK(&mut lock)).ok()?;
+    (lock.l_type != 2).then_some(lock.l_pid)
+}
+
+/// The unit that runs one of these processes: the one named, or one that is known to be a node's.
+fn active_unit(host: &Host, named: Option<&str>, holders: &[Holder]) -> Option<String> {
+    if !host.path("/run/systemd/system").is_dir() {
+        return None;
+    }
+    let main = |unit: &str| -> Option<i32> {
+        let cmd = Cmd::probe("systemctl").args(["show", "--property=MainPID", "--value", "--", unit]);
+        host.runner().run(&cmd).ok()?.text().trim().parse().ok()
+    };
+    let units = named.into_iter().chain(UNITS);
+    units
+        .into_iter()
+        .find(|unit| main(unit).is_some_and(|pid| pid > 0 && holders.iter().any(|h| h.pid == pid)))
+        .map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::Interrupt;
+    use std::os::unix::net::UnixListener;
+
+    fn running(dir: &Path) -> Running {
+        find_running(&Host::real(Interrupt::default()), dir, None).unwrap()
+    }
+
+    #[test]
+    fn a_captured_process_is_found_by_what_it_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let proc = dir.path().join("proc/42");
+        fs::create_dir_all(proc.join("fd")).unwrap();
+        fs::write(proc.join("comm"), "lightningd\n").unwrap();
+        let node = dir.path().join("node");
+        fs::create_dir(&node).unwrap();
+        let node = fs::canonicalize(node).unwrap();
+        let host = Host::captured(
+            dir.path(),
+            std::sync::Arc::new(crate::exec::ScriptedRunner::new()),
+            jiff::Timestamp::UNIX_EPOCH,
+        );
+        let link = |name: &str, to: PathBuf| {
+            let _ = fs::remove_file(proc.join(name));
+            std::os::unix::fs::symlink(to, proc.join(name)).unwrap();
+        };
+        link("cwd", "/".into());
+        assert!(find_running(&host, &node, None).unwrap().is_quiet());
+        link("cwd", node.join("bitcoin"));
+        assert_eq!(find_running(&host, &node, None).unwrap().holders[0].pid, 42);
+        link("cwd", node.with_file_name("node2"));
+        assert!(find_running(&host, &node, None).unwrap().is_quiet(), "a name that only begins alike");
+        link("fd/3", node.join("lightningd.sqlite3 (deleted)"));
+        assert!(find_running(&host, &node, None).unwrap().to_string().starts_with("lightningd (pid 42"));
+    }
+
+    #[test]
+    fn a_live_socket_counts_and_a_stale_one_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("lightning-rpc");
+        let listener = UnixListener::bind(&socket).unwrap();
+        assert!(!running(dir.path()).is_quiet());
+        drop(listener);
+        assert!(running(dir.path()).is_quiet());
+    }
+}
