@@ -236,7 +236,7 @@ fn uses(host: &Host, device: &Device, mounts: &[mountinfo::Mount], swaps: &[std:
             uses.push(Use::Mounted(mount.mountpoint.clone()));
         }
     }
-    if swaps.iter().any(|swap| *swap == device.path) {
+    if swaps.contains(&device.path) {
         uses.push(Use::Swap);
     }
     let class = format!("/sys/class/block/{}", device.kname);

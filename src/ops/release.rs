@@ -131,6 +131,7 @@ fn made_it(plan: &Plan<Action>, uuid: &str) -> bool {
     plan.steps.iter().any(|step| matches!(step, Action::MakeMirror(made) if made.spec.uuid == uuid))
 }
 
+#[allow(clippy::too_many_lines, reason = "the order of the steps is the point of it")]
 fn decide(facts: &Facts) -> Result<Plan<Action>, Vec<Blocker>> {
     let Facts { mirror, node, .. } = facts;
     let mut blockers = Vec::new();

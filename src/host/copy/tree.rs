@@ -1,7 +1,7 @@
 //! Walking, copying, owning and removing trees. No symlink is followed, no mount point is crossed.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     ffi::OsString,
     fs::{self, DirBuilder, File, Metadata, OpenOptions},
     io,
@@ -58,7 +58,7 @@ pub fn survey(source: &Path) -> Result<Survey, CopyError> {
         path: &Path,
         inside: &Path,
         dev: u64,
-        links: &mut HashMap<u64, ()>,
+        links: &mut HashSet<u64>,
         out: &mut Survey,
     ) -> Result<(), CopyError> {
         let meta = lstat(path)?;
@@ -74,14 +74,14 @@ pub fn survey(source: &Path) -> Result<Survey, CopyError> {
             out.skipped.push(Skipped { path: inside.to_owned(), kind });
         } else {
             out.files += 1;
-            if meta.nlink() == 1 || links.insert(meta.ino(), ()).is_none() {
+            if meta.nlink() == 1 || links.insert(meta.ino()) {
                 out.bytes += (meta.blocks() * 512).min(meta.len());
             }
         }
         Ok(())
     }
     let mut out = Survey::default();
-    visit(source, Path::new(""), lstat(source)?.dev(), &mut HashMap::new(), &mut out)?;
+    visit(source, Path::new(""), lstat(source)?.dev(), &mut HashSet::new(), &mut out)?;
     Ok(out)
 }
 

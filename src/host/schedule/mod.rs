@@ -190,7 +190,7 @@ fn present(host: &Host) -> Result<Vec<PathBuf>, FileError> {
         let ours = ["raidguard-check.", "raidguard-balance-", "raidguard-scrub-"]
             .iter()
             .any(|p| name.starts_with(p));
-        if ours && (name.ends_with(".timer") || name.ends_with(".service")) {
+        if ours && Path::new(&name).extension().is_some_and(|e| e == "timer" || e == "service") {
             found.push(Path::new(UNITS).join(name));
         }
     }

@@ -40,7 +40,7 @@ const OVERHEAD: u64 = 512 << 20;
 ///
 /// # Errors
 /// Every blocker, not only the first.
-#[allow(clippy::too_many_lines, reason = "the order of the steps is the point of it")]
+#[allow(clippy::too_many_lines, clippy::similar_names, reason = "the order of the steps is the point of it")]
 pub fn decide(request: &Request, facts: &Facts) -> Result<Decision, Vec<Blocker>> {
     let mut blockers = Vec::new();
     let mut warnings = Vec::new();

@@ -69,6 +69,7 @@ pub struct Facts {
     /// What will run the jobs, or why nothing can.
     pub with: Result<Option<Scheduler>, String>,
     /// The user asked for: number and group, or `None` where there is no such user.
+    #[allow(clippy::option_option, reason = "nobody asked for one, or there is none of that name")]
     pub user: Option<Option<(u32, u32)>>,
     /// This program.
     pub binary: PathBuf,

@@ -37,6 +37,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case")]
 #[allow(missing_docs, reason = "each is documented where it is defined")]
+#[allow(clippy::large_enum_variant, reason = "a plan has a score of them")]
 pub enum Action {
     StopNode(StopNode),
     Erase(Erase),

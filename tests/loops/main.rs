@@ -1,0 +1,191 @@
+//! Ring 2: the program on a real btrfs over loop devices, as root, in a private mount namespace with its own /etc, /var, /home, /srv
+//! and /run. Each test runs in a process of its own, so that its mounts end with it, also when it is killed.
+
+#![allow(clippy::disallowed_methods, reason = "tests start processes themselves")]
+
+mod sandbox;
+
+use sandbox::{Sandbox, isolated};
+
+const SETUP: [&str; 6] =
+    ["--lightning-dir", "/home/bitcoin/.lightning", "--no-node", "--scheduler", "cron", "--yes"];
+
+fn setup<'a>(s: &'a Sandbox, more: &[&'a str]) -> Vec<&'a str> {
+    [&["setup", "--hdd", s.one(), "--usb", s.two()], &SETUP[..], more].concat()
+}
+
+#[test]
+fn a_node_moves_onto_a_mirror_and_back() {
+    isolated("a_node_moves_onto_a_mirror_and_back", |s| {
+        let before = s.tree();
+        let done = s.run(&setup(s, &[]));
+        assert_eq!(done.code, 0, "{}", done.stderr);
+        assert_eq!(s.tree(), before);
+        let target = std::fs::read_link("/home/bitcoin/.lightning").unwrap();
+        assert!(target.starts_with("/srv/lightning/"), "{}", target.display());
+        let usage = s.tool("btrfs", &["filesystem", "df", "/srv/lightning"]);
+        for line in usage.lines().filter(|l| !l.starts_with("GlobalReserve")) {
+            assert!(line.contains(", RAID1:"), "{line}");
+        }
+        let fstab = std::fs::read_to_string("/etc/fstab").unwrap();
+        assert!(fstab.contains("UUID=") && fstab.contains("autodefrag"), "{fstab}");
+        assert_eq!(s.run(&["check"]).code, 0);
+        assert_eq!(s.run(&["status"]).code, 0);
+        assert_eq!(s.run(&["scrub"]).code, 0);
+        assert_eq!(s.run(&["balance"]).code, 0);
+        let again = s.run(&setup(s, &[]));
+        assert_eq!(again.code, 3, "{}", again.stderr);
+        std::fs::write("/home/bitcoin/.lightning/new", "written on the mirror").unwrap();
+        let newest = s.tree();
+        let back = s.run(&["release", "--yes"]);
+        assert_eq!(back.code, 0, "{}", back.stderr);
+        assert!(!std::path::Path::new("/home/bitcoin/.lightning").is_symlink());
+        assert_eq!(s.tree(), newest);
+        assert!(!std::path::Path::new("/etc/raidguard").exists());
+        assert!(!std::path::Path::new("/etc/cron.d/raidguard").exists());
+        assert!(!std::path::Path::new("/srv/lightning").exists());
+        assert!(!std::fs::read_to_string("/etc/fstab").unwrap().contains("btrfs"));
+    });
+}
+
+#[test]
+fn a_kill_at_every_change_is_resumed_and_rolled_back() {
+    isolated("a_kill_at_every_change_is_resumed_and_rolled_back", |s| {
+        let before = s.tree();
+        let fstab = std::fs::read("/etc/fstab").unwrap();
+        let mut instants = 0;
+        for calls in ["fsync,fdatasync", "rename,renameat,renameat2,symlink,unlink,mkdir"] {
+            for number in 1.. {
+                let mut killed = false;
+                for direction in ["--resume", "--rollback"] {
+                    killed = s.run_killed(calls, number, &setup(s, &[]));
+                    if !killed {
+                        break;
+                    }
+                    instants += 1;
+                    let at = format!("killed at call {number} of {calls}, then {direction}");
+                    let mut second = s.run(&["setup", direction]);
+                    // Killed before anything was recorded: nothing to take up, and nothing was changed.
+                    let nothing = second.code == 3 && second.stderr.contains("there is no setup");
+                    let complete = second.code == 3 && second.stderr.contains("has ended");
+                    if nothing && direction == "--resume" {
+                        second = s.run(&setup(s, &[]));
+                    }
+                    assert!(second.code == 0 || nothing || complete, "{at}: {}", second.stderr);
+                    assert_eq!(s.tree(), before, "{at}");
+                    let moved = std::path::Path::new("/home/bitcoin/.lightning").is_symlink();
+                    if direction == "--resume" || complete {
+                        assert!(moved, "{at}");
+                        assert_eq!(s.run(&["check"]).code, 0, "{at}");
+                    } else {
+                        assert!(!moved, "{at}");
+                        assert_eq!(std::fs::read("/etc/fstab").unwrap(), fstab, "{at}");
+                        assert!(!s.mounts().contains("/srv/lightning"), "{at}");
+                        assert!(!std::path::Path::new("/srv/lightning").exists(), "{at}");
+                    }
+                    s.reset();
+                }
+                if !killed {
+                    s.reset();
+                    break;
+                }
+            }
+        }
+        println!("killed at {instants} instants: every one was resumed or rolled back, every hash unchanged");
+        assert!(instants >= 60, "{instants}");
+    });
+}
+
+#[test]
+fn a_dry_run_changes_nothing_and_lists_what_the_real_run_does() {
+    isolated("a_dry_run_changes_nothing_and_lists_what_the_real_run_does", |s| {
+        let before = (s.tree(), s.tree_of("/etc"), s.tree_of("/var"), s.devices());
+        let dry = s.run(&setup(s, &["--dry-run"]));
+        assert_eq!(dry.code, 0, "{}", dry.stderr);
+        assert!(
+            (s.tree(), s.tree_of("/etc"), s.tree_of("/var"), s.devices()) == before,
+            "something was changed"
+        );
+        let planned: Vec<_> = dry
+            .stdout
+            .lines()
+            .filter_map(|l| l.trim_start().strip_prefix("$ "))
+            .map(sandbox::plain)
+            .collect();
+        let real = s.run(&[&["-v"], &setup(s, &[])[..]].concat());
+        assert_eq!(real.code, 0, "{}", real.stderr);
+        let logged: Vec<_> = real
+            .stderr
+            .lines()
+            .filter_map(|l| l.split_once("run: "))
+            .map(|(_, c)| sandbox::plain(c))
+            .collect();
+        assert!(planned.len() > 10, "{planned:?}");
+        assert_eq!(logged, planned);
+    });
+}
+
+#[test]
+fn wrong_devices_are_refused_and_left_as_they_are() {
+    isolated("wrong_devices_are_refused_and_left_as_they_are", |s| {
+        let small = s.device(1000 << 20);
+        let refused = |hdd: &str, usb: &str, word: &str| {
+            let before = s.devices();
+            let args = [&["setup", "--hdd", hdd, "--usb", usb], &SETUP[..]].concat();
+            let output = s.run(&args);
+            assert!(matches!(output.code, 2 | 3), "{hdd} {usb}: {} {}", output.code, output.stderr);
+            assert!(output.stderr.contains(word), "{hdd} {usb}: no `{word}` in {}", output.stderr);
+            assert!(s.devices() == before, "{hdd} {usb} was written to");
+        };
+        let mut cases = 0;
+        let mut case = |hdd: &str, usb: &str, word: &str| {
+            refused(hdd, usb, word);
+            cases += 1;
+        };
+        case(s.one(), s.one(), "same device");
+        std::os::unix::fs::symlink(s.one(), "/home/link").unwrap();
+        case(s.one(), "/home/link", "same device");
+        case(s.one(), &small, "too small");
+        case(s.one(), "/dev/null", "not a block device");
+        case(s.one(), "/etc/fstab", "not a block device");
+        case(s.one(), "/home", "not a block device");
+        case(s.one(), "/dev/no-such-device", "cannot be read");
+        for (tool, args, word) in [
+            ("mkfs.ext4", vec!["-q", "-F"], "ext4"),
+            ("mkfs.xfs", vec!["-q", "-f"], "xfs"),
+            ("mkfs.vfat", vec!["-I"], "vfat"),
+            ("mkfs.btrfs", vec!["-q", "-f"], "btrfs"),
+            ("mkswap", vec!["-q"], "swap"),
+        ] {
+            s.tool(tool, &[&args[..], &[s.two()]].concat());
+            case(s.one(), s.two(), word);
+            s.wipe();
+        }
+        for (label, word) in [("gpt", "gpt"), ("dos", "dos")] {
+            s.tool_with("sfdisk", &["-q", s.two()], &format!("label: {label}\n"));
+            case(s.one(), s.two(), word);
+            s.wipe();
+        }
+        for (offset, bytes, word) in
+            [(0, b"LUKS\xba\xbe\x00\x01".as_slice(), "crypto_LUKS"), (32769, b"CD001".as_slice(), "iso9660")]
+        {
+            s.write(offset, bytes);
+            case(s.one(), s.two(), word);
+            s.wipe();
+        }
+        s.tool("mkfs.ext4", &["-q", "-F", s.two()]);
+        std::fs::create_dir("/home/mnt").unwrap();
+        s.tool("mount", &[s.two(), "/home/mnt"]);
+        case(s.one(), s.two(), "mounted at /home/mnt");
+        s.tool("umount", &["/home/mnt"]);
+        s.wipe();
+        let held = s.loop_over(s.two());
+        case(s.one(), s.two(), "held by");
+        drop(held);
+        s.tool("blockdev", &["--setro", s.two()]);
+        case(s.one(), s.two(), "read-only");
+        s.tool("blockdev", &["--setrw", s.two()]);
+        println!("{cases} wrong devices were refused, each left as it was");
+        assert_eq!(cases, 19);
+    });
+}

@@ -1,0 +1,339 @@
+//! A machine of its own for one test: directories, two loop devices, a node.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write as _,
+    os::unix::{
+        fs::{FileExt as _, MetadataExt as _},
+        net::UnixListener,
+    },
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sched::{CloneFlags, unshare},
+};
+
+const INNER: &str = "RAIDGUARD_TEST_SANDBOX";
+const OWN: [&str; 5] = ["etc", "var", "home", "srv", "run"];
+
+/// Runs `body` in a process and a mount namespace of its own.
+pub(crate) fn isolated(name: &str, body: impl FnOnce(&Sandbox)) {
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "these tests need root: they make loop devices and mount filesystems"
+    );
+    if std::env::var_os(INNER).is_some() {
+        let sandbox = Sandbox::enter();
+        body(&sandbox);
+        return;
+    }
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--nocapture", "--test-threads=1"])
+        .env(INNER, "1")
+        .status()
+        .unwrap();
+    assert!(status.success(), "{name} failed in its sandbox, see above");
+}
+
+pub(crate) struct Sandbox {
+    scratch: PathBuf,
+    loops: Vec<Loop>,
+}
+
+pub(crate) struct Loop {
+    device: String,
+    image: PathBuf,
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["--detach", &self.device]).status();
+        if self.image.starts_with(std::env::temp_dir()) {
+            let _ = fs::remove_file(&self.image);
+        }
+    }
+}
+
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+fn attach(image: &Path) -> Loop {
+    let output = Command::new("losetup").args(["--find", "--show"]).arg(image).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Loop { device: String::from_utf8(output.stdout).unwrap().trim().to_owned(), image: image.to_owned() }
+}
+
+impl Sandbox {
+    fn enter() -> Self {
+        let scratch = tempfile::Builder::new()
+            .prefix("raidguard-test-")
+            .tempdir_in(std::env::temp_dir())
+            .unwrap()
+            .keep();
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        let none: Option<&str> = None;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        let mut sandbox = Self { scratch, loops: Vec::new() };
+        for name in ["one", "two"] {
+            let image = sandbox.scratch.join(name);
+            fs::File::create(&image).unwrap().set_len(2 << 30).unwrap();
+            sandbox.loops.push(attach(&image));
+        }
+        sandbox.fill();
+        sandbox
+    }
+
+    /// Fresh directories over the machine's own, and a node in them.
+    fn fill(&self) {
+        let etc: Vec<_> = ["passwd", "group", "nsswitch.conf"]
+            .map(|n| (n, fs::read(Path::new("/etc").join(n)).ok()))
+            .into();
+        for name in OWN {
+            mount(
+                Some("tmpfs"),
+                &Path::new("/").join(name),
+                Some("tmpfs"),
+                MsFlags::empty(),
+                Some("mode=0755"),
+            )
+            .unwrap();
+        }
+        for (name, text) in etc {
+            text.into_iter().for_each(|t| fs::write(Path::new("/etc").join(name), t).unwrap());
+        }
+        fs::write("/etc/fstab", b"# mine \xff\nproc\t/proc proc defaults 0 0\n").unwrap();
+        fs::create_dir_all("/etc/cron.d").unwrap();
+        fs::create_dir_all("/var/lib").unwrap();
+        let net = Path::new("/home/bitcoin/.lightning/bitcoin");
+        fs::create_dir_all(net).unwrap();
+        let db = rusqlite::Connection::open(net.join("lightningd.sqlite3")).unwrap();
+        db.execute_batch(
+            "CREATE TABLE vars(name TEXT, intval INTEGER); INSERT INTO vars VALUES('data_version', 42);
+             CREATE TABLE version(version INTEGER); INSERT INTO version VALUES(270); CREATE TABLE p(x BLOB);",
+        )
+        .unwrap();
+        for _ in 0..50 {
+            db.execute("INSERT INTO p VALUES(randomblob(9000))", []).unwrap();
+        }
+        drop(db);
+        fs::write(net.join("hsm_secret"), [7; 32]).unwrap();
+        fs::hard_link(net.join("hsm_secret"), net.join("same secret")).unwrap();
+        fs::write(net.join("new\nline"), "odd").unwrap();
+        fs::create_dir(net.join("empty")).unwrap();
+        std::os::unix::fs::symlink("../nowhere", net.join("dangling")).unwrap();
+        std::os::unix::fs::chown(net, Some(1000), Some(1000)).unwrap();
+        xattr::set(net.join("hsm_secret"), "user.note", b"kept").ok();
+        UnixListener::bind(net.join("lightning-rpc")).map(drop).unwrap();
+    }
+
+    /// Everything as it was before the first run, the devices included.
+    pub(crate) fn reset(&self) {
+        for line in self.mounts().lines().rev().filter(|l| l.contains(" /srv/")) {
+            let place = line.split(' ').nth(4).unwrap();
+            umount2(place, MntFlags::MNT_DETACH).unwrap();
+        }
+        let _ = Command::new("chattr").args(["-i", "/srv/lightning"]).stderr(Stdio::null()).status();
+        for name in OWN {
+            umount2(&Path::new("/").join(name), MntFlags::MNT_DETACH).unwrap();
+        }
+        self.wipe();
+        self.fill();
+    }
+
+    pub(crate) fn one(&self) -> &str {
+        &self.loops[0].device
+    }
+
+    pub(crate) fn two(&self) -> &str {
+        &self.loops[1].device
+    }
+
+    pub(crate) fn device(&self, size: u64) -> String {
+        let image = self.scratch.join(format!("image{size}"));
+        fs::File::create(&image).unwrap().set_len(size).unwrap();
+        let device = attach(&image);
+        let name = device.device.clone();
+        // It goes with the process: the loop is detached when the sandbox ends.
+        self.tool("losetup", &["--detach", &name]);
+        std::mem::forget(device);
+        self.tool("losetup", &["--find", "--show", image.to_str().unwrap()]).trim().to_owned()
+    }
+
+    pub(crate) fn loop_over(&self, device: &str) -> Loop {
+        attach(Path::new(device))
+    }
+
+    /// Empties both devices.
+    pub(crate) fn wipe(&self) {
+        for device in &self.loops {
+            let image = fs::OpenOptions::new().write(true).open(&device.image).unwrap();
+            let out = Command::new("wipefs").args(["-qaf", &device.device]).output().unwrap();
+            assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+            let _ = Command::new("blkdiscard").args(["-fz", &device.device]).output();
+            image.sync_all().unwrap();
+        }
+    }
+
+    pub(crate) fn write(&self, offset: u64, bytes: &[u8]) {
+        let device = fs::OpenOptions::new().write(true).open(self.two()).unwrap();
+        device.write_all_at(bytes, offset).unwrap();
+        device.sync_all().unwrap();
+    }
+
+    fn program(&self) -> &'static str {
+        env!("CARGO_BIN_EXE_raidguard")
+    }
+
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
+        let output = Command::new(self.program()).args(args).stdin(Stdio::null()).output().unwrap();
+        Ran {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Runs it until SIGKILL at the `number`-th of these system calls. False: it ended before.
+    pub(crate) fn run_killed(&self, calls: &str, number: usize, args: &[&str]) -> bool {
+        let status = Command::new("strace")
+            .args(["-qq", "-o", "/dev/null", "-e", &format!("trace={calls}")])
+            .args(["-e", &format!("inject={calls}:signal=SIGKILL:when={number}"), "--", self.program()])
+            .args(args)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .status()
+            .unwrap();
+        !status.success()
+    }
+
+    pub(crate) fn tool(&self, tool: &str, args: &[&str]) -> String {
+        self.tool_with(tool, args, "")
+    }
+
+    pub(crate) fn tool_with(&self, tool: &str, args: &[&str], stdin: &str) -> String {
+        let mut child = Command::new(tool)
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|e| panic!("{tool}: {e}"));
+        child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{tool} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    pub(crate) fn mounts(&self) -> String {
+        fs::read_to_string("/proc/self/mountinfo").unwrap()
+    }
+
+    /// The node's directory, by its path: every name with all that belongs to it.
+    pub(crate) fn tree(&self) -> BTreeMap<PathBuf, String> {
+        self.tree_of("/home/bitcoin/.lightning/")
+    }
+
+    pub(crate) fn tree_of(&self, dir: &str) -> BTreeMap<PathBuf, String> {
+        fn visit(path: &Path, root: &Path, out: &mut BTreeMap<PathBuf, String>) {
+            for entry in fs::read_dir(path).unwrap() {
+                let path = entry.unwrap().path();
+                let meta = fs::symlink_metadata(&path).unwrap();
+                let content = if meta.is_file() {
+                    blake3::hash(&fs::read(&path).unwrap()).to_hex().to_string()
+                } else if meta.is_symlink() {
+                    format!("{:?}", fs::read_link(&path).unwrap())
+                } else if meta.is_dir() {
+                    visit(&path, root, out);
+                    String::new()
+                } else {
+                    // Sockets are left behind on purpose.
+                    continue;
+                };
+                let note = xattr::get(&path, "user.note").ok().flatten();
+                let links = if meta.is_file() { meta.nlink() } else { 0 };
+                let facts = format!(
+                    "{content} {:o} {}:{} {}.{} {links} {note:?}",
+                    meta.mode(),
+                    meta.uid(),
+                    meta.gid(),
+                    meta.mtime(),
+                    meta.mtime_nsec()
+                );
+                out.insert(path.strip_prefix(root).unwrap().to_owned(), facts);
+            }
+        }
+        let mut out = BTreeMap::new();
+        visit(Path::new(dir), Path::new(dir), &mut out);
+        out
+    }
+
+    /// A hash of each device's allocated bytes.
+    pub(crate) fn devices(&self) -> Vec<String> {
+        let images = fs::read_dir(&self.scratch).unwrap().map(|e| e.unwrap().path());
+        let mut hashes: Vec<String> = images
+            .map(|image| {
+                let _ = Command::new("sync").arg(&image).status();
+                let mut hasher = blake3::Hasher::new();
+                let file = fs::File::open(&image).unwrap();
+                let mut at = 0i64;
+                while let Ok(data) = nix::unistd::lseek(&file, at, nix::unistd::Whence::SeekData) {
+                    let end = nix::unistd::lseek(&file, data, nix::unistd::Whence::SeekHole).unwrap();
+                    let mut bytes = vec![0; usize::try_from(end - data).unwrap()];
+                    file.read_exact_at(&mut bytes, u64::try_from(data).unwrap()).unwrap();
+                    if bytes.iter().any(|b| *b != 0) {
+                        hasher.update(&data.to_le_bytes());
+                        hasher.update(&bytes);
+                    }
+                    at = end;
+                }
+                format!("{} {}", image.display(), hasher.finalize().to_hex())
+            })
+            .collect();
+        hashes.sort();
+        hashes
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").args(["-R", "-l", "/srv/lightning"]).stderr(Stdio::null()).status();
+        self.loops.clear();
+        // Those that were attached for one case.
+        let listed =
+            Command::new("losetup").args(["--noheadings", "--output", "NAME,BACK-FILE"]).output().unwrap();
+        for line in String::from_utf8_lossy(&listed.stdout).lines() {
+            if let Some((name, file)) = line
+                .split_once(' ')
+                .filter(|(_, f)| f.trim().starts_with(self.scratch.to_str().unwrap_or("?")))
+            {
+                let _ = (Command::new("losetup").args(["--detach", name]).status(), file);
+            }
+        }
+        let _ = fs::remove_dir_all(&self.scratch);
+    }
+}
+
+/// A command without what differs from run to run.
+pub(crate) fn plain(command: &str) -> String {
+    let words = command.split(' ').map(|word| {
+        let word = word.trim();
+        match word.find("before-raidguard-") {
+            Some(at) => {
+                let (stem, rest) = word.split_at(at + "before-raidguard-".len());
+                format!("{stem}DATE{}", rest.get(15..).unwrap_or_default())
+            }
+            None if word.len() == 36 && word.matches('-').count() == 4 => "UUID".to_owned(),
+            None if word.starts_with("UUID=") => "UUID=".to_owned(),
+            None => word.to_owned(),
+        }
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
