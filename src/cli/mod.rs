@@ -81,7 +81,7 @@ pub enum Verb {
 /// Output for programs.
 #[derive(Debug, Args)]
 pub struct JsonArgs {
-    /// Print JSON (schema 1, docs/json.md) instead of a table
+    /// Print JSON (schema 1) instead of a table
     #[arg(long)]
     pub json: bool,
 }
@@ -106,7 +106,7 @@ pub struct CheckArgs {
 pub enum CheckFormat {
     /// A person
     Human,
-    /// A program (schema 1, docs/json.md)
+    /// A program (schema 1)
     Json,
 }
 

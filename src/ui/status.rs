@@ -14,7 +14,7 @@ use crate::{
 const STRONG: Style = Style::new().bold();
 const QUIET: Style = Style::new().dimmed();
 
-/// All that `status` knows of one mirror; its JSON form is the contract of docs/json.md.
+/// All that `status` knows of one mirror.
 #[derive(Debug, Serialize)]
 pub struct StatusReport {
     /// What should be.

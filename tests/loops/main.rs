@@ -27,7 +27,7 @@ fn a_node_moves_onto_a_mirror_and_back() {
         for line in usage.lines().filter(|l| !l.starts_with("GlobalReserve")) {
             assert!(line.contains(", RAID1:"), "{line}");
         }
-        let fstab = std::fs::read_to_string("/etc/fstab").unwrap();
+        let fstab = String::from_utf8_lossy(&std::fs::read("/etc/fstab").unwrap()).into_owned();
         assert!(fstab.contains("UUID=") && fstab.contains("autodefrag"), "{fstab}");
         assert_eq!(s.run(&["check"]).code, 0);
         assert_eq!(s.run(&["status"]).code, 0);
@@ -44,7 +44,7 @@ fn a_node_moves_onto_a_mirror_and_back() {
         assert!(!std::path::Path::new("/etc/raidguard").exists());
         assert!(!std::path::Path::new("/etc/cron.d/raidguard").exists());
         assert!(!std::path::Path::new("/srv/lightning").exists());
-        assert!(!std::fs::read_to_string("/etc/fstab").unwrap().contains("btrfs"));
+        assert!(!String::from_utf8_lossy(&std::fs::read("/etc/fstab").unwrap()).contains("btrfs"));
     });
 }
 
@@ -71,7 +71,8 @@ fn a_kill_at_every_change_is_resumed_and_rolled_back() {
                     if nothing && direction == "--resume" {
                         second = s.run(&setup(s, &[]));
                     }
-                    assert!(second.code == 0 || nothing || complete, "{at}: {}", second.stderr);
+                    let untouched = nothing && direction == "--rollback";
+                    assert!(second.code == 0 || untouched || complete, "{at}: {}", second.stderr);
                     assert_eq!(s.tree(), before, "{at}");
                     let moved = std::path::Path::new("/home/bitcoin/.lightning").is_symlink();
                     if direction == "--resume" || complete {
@@ -175,7 +176,7 @@ fn wrong_devices_are_refused_and_left_as_they_are() {
         }
         s.tool("mkfs.ext4", &["-q", "-F", s.two()]);
         std::fs::create_dir("/home/mnt").unwrap();
-        s.tool("mount", &[s.two(), "/home/mnt"]);
+        s.tool("mount", &["-o", "ro,noload", s.two(), "/home/mnt"]);
         case(s.one(), s.two(), "mounted at /home/mnt");
         s.tool("umount", &["/home/mnt"]);
         s.wipe();

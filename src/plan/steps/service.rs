@@ -145,6 +145,8 @@ impl Step for InstallSchedule {
         Ok(if there { Probe::Done } else { Probe::Pending })
     }
     fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
+        // Its own commands are logged where they are run.
+        self.commands().iter().filter(|c| c.starts_with("write ")).for_each(|c| cx.act(c));
         schedule::install(cx.host, self.with, &self.mirrors, &self.binary).map_err(scheduling)?;
         Ok(Outcome::default())
     }
