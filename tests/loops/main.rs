@@ -51,13 +51,13 @@ fn a_node_moves_onto_a_mirror_and_back() {
 #[test]
 fn a_kill_at_every_change_is_resumed_and_rolled_back() {
     isolated("a_kill_at_every_change_is_resumed_and_rolled_back", |s| {
-        let before = s.tree();
-        let fstab = std::fs::read("/etc/fstab").unwrap();
         let mut instants = 0;
         for calls in ["fsync,fdatasync", "rename,renameat,renameat2,symlink,unlink,mkdir"] {
             for number in 1.. {
                 let mut killed = false;
                 for direction in ["--resume", "--rollback"] {
+                    let before = s.tree();
+                    let fstab = std::fs::read("/etc/fstab").unwrap();
                     killed = s.run_killed(calls, number, &setup(s, &[]));
                     if !killed {
                         break;
@@ -136,7 +136,7 @@ fn wrong_devices_are_refused_and_left_as_they_are() {
             let output = s.run(&args);
             assert!(matches!(output.code, 2 | 3), "{hdd} {usb}: {} {}", output.code, output.stderr);
             assert!(output.stderr.contains(word), "{hdd} {usb}: no `{word}` in {}", output.stderr);
-            assert!(s.devices() == before, "{hdd} {usb} was written to");
+            assert!(s.devices() == before, "{hdd} {usb} ({word}) was written to");
         };
         let mut cases = 0;
         let mut case = |hdd: &str, usb: &str, word: &str| {
