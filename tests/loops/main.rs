@@ -1,7 +1,14 @@
 //! Ring 2: the program on a real btrfs over loop devices, as root, in a private mount namespace with its own /etc, /var, /home, /srv
 //! and /run. Each test runs in a process of its own, so that its mounts end with it, also when it is killed.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, clippy::pedantic, reason = "a test may fail loudly")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::pedantic,
+    reason = "a test may fail loudly"
+)]
 #![allow(clippy::disallowed_methods, reason = "tests start processes themselves")]
 
 mod sandbox;
@@ -168,8 +175,7 @@ fn wrong_devices_are_refused_and_left_as_they_are() {
             case(s.one(), s.two(), word);
             s.wipe();
         }
-        for (offset, bytes, word) in
-        {
+        for (offset, bytes, word) in [(0, b"LUKS\xba\xbe\x00\x01".as_slice(), "crypto_LUKS")] {
             s.write(offset, bytes);
             case(s.one(), s.two(), word);
             s.wipe();
