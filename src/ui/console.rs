@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn a_plain_line_has_amount_rate_and_time_left() {
         let work = Work { done: Bytes::gib(1), total: Bytes::gib(3) };
-        assert_eq!(progress_line(work, Duration::from_secs(10)), "1 GiB of 3 GiB, 102.4 MiB/s, 20 s left");
+        assert_eq!(progress_line(work, Duration::from_secs(10)), "1 GiB of 3 GiB, 102.3 MiB/s, 20 s left");
         let none = Work { done: Bytes(0), total: Bytes::gib(3) };
         assert_eq!(progress_line(none, Duration::ZERO), "0 B of 3 GiB, 0 B/s, time left unknown");
     }
