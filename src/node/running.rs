@@ -2,10 +2,11 @@
 //! lie elsewhere, a plugin outlives its node.
 
 use std::{
+    collections::HashSet,
     fmt,
     fs::{self, File},
     io,
-    os::unix::{ffi::OsStrExt as _, net::UnixStream},
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _, net::UnixStream},
     path::{Path, PathBuf},
 };
 
@@ -59,7 +60,7 @@ impl fmt::Display for Running {
 pub fn find_running(host: &Host, dir: &Path, unit: Option<&str>) -> Result<Running, FileError> {
     let dir = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
     let mut running = Running::default();
-    processes(host, &dir, &mut running)?;
+    processes(host, &Place::of(host, &dir), &mut running)?;
     for place in std::iter::once(dir.clone()).chain(subdirectories(&dir)) {
         locks_and_sockets(&place, &mut running);
     }
@@ -69,12 +70,61 @@ pub fn find_running(host: &Host, dir: &Path, unit: Option<&str>) -> Result<Runni
     Ok(running)
 }
 
+/// A directory as processes may hold it: by its path, or, where they see another tree of mounts (a container, a sandboxed unit),
+/// by the files themselves.
+struct Place {
+    dir: PathBuf,
+    dev: Option<u64>,
+    files: HashSet<(u64, u64)>,
+    namespace: Option<PathBuf>,
+}
+
+impl Place {
+    fn of(host: &Host, dir: &Path) -> Self {
+        let mut files = HashSet::new();
+        collect(dir, &mut files);
+        Self {
+            dir: dir.to_owned(),
+            dev: fs::metadata(dir).ok().map(|m| m.dev()),
+            files,
+            namespace: fs::read_link(host.path("/proc/self/ns/mnt")).ok(),
+        }
+    }
+
+    /// Is what this link of `/proc/PID` leads to a file of the directory? `same`: the process sees the mounts that we see.
+    fn holds(&self, link: &Path, target: &Path, same: bool) -> bool {
+        let named = strip_deleted(target).starts_with(&self.dir);
+        if named && same {
+            return true;
+        }
+        fs::metadata(link).is_ok_and(|m| {
+            self.files.contains(&(m.dev(), m.ino()))
+                // One that was deleted while it was open is in no directory any more.
+                || (named && m.nlink() == 0 && Some(m.dev()) == self.dev)
+        })
+    }
+}
+
+/// Every file and directory of a tree, by device and inode number. What cannot be read is left to the other questions.
+fn collect(dir: &Path, out: &mut HashSet<(u64, u64)>) {
+    out.extend(fs::symlink_metadata(dir).ok().map(|m| (m.dev(), m.ino())));
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        match entry.metadata() {
+            Ok(meta) if meta.is_dir() => collect(&entry.path(), out),
+            Ok(meta) => {
+                out.insert((meta.dev(), meta.ino()));
+            }
+            Err(_) => {}
+        }
+    }
+}
+
 fn subdirectories(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect()
 }
 
-fn processes(host: &Host, dir: &Path, out: &mut Running) -> Result<(), FileError> {
+fn processes(host: &Host, place: &Place, out: &mut Running) -> Result<(), FileError> {
     let proc = host.path("/proc");
     let own = i32::try_from(std::process::id()).unwrap_or_default();
     for entry in fs::read_dir(&proc).doing("reading", &proc)? {
@@ -84,7 +134,7 @@ fn processes(host: &Host, dir: &Path, out: &mut Running) -> Result<(), FileError
         else {
             continue;
         };
-        match held(&entry.path(), dir) {
+        match held(&entry.path(), place) {
             Ok(Some(holds)) => {
                 let name =
                     fs::read_to_string(entry.path().join("comm")).unwrap_or_default().trim().to_owned();
@@ -106,11 +156,13 @@ fn is_foreign_init(process: &Path) -> bool {
     fs::read_to_string(process.join("comm")).is_ok_and(|name| !name.starts_with("lightning"))
 }
 
-/// The first path below `dir` that a process has as its working directory, its root or an open file.
-fn held(process: &Path, dir: &Path) -> io::Result<Option<PathBuf>> {
+/// The first file of the place that a process has as its working directory, its root or open.
+fn held(process: &Path, place: &Place) -> io::Result<Option<PathBuf>> {
+    let namespace = fs::read_link(process.join("ns/mnt")).ok();
+    let same = namespace.is_none() || namespace == place.namespace;
     let below = |link: PathBuf| -> io::Result<Option<PathBuf>> {
         match fs::read_link(&link) {
-            Ok(target) => Ok(strip_deleted(&target).starts_with(dir).then_some(target)),
+            Ok(target) => Ok(place.holds(&link, &target, same).then_some(target)),
             // A kernel thread has none; a file that was closed meanwhile is not held.
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
@@ -215,6 +267,39 @@ mod tests {
         assert!(find_running(&host, &node, None).unwrap().is_quiet(), "a name that only begins alike");
         link("fd/3", node.join("lightningd.sqlite3 (deleted)"));
         assert!(find_running(&host, &node, None).unwrap().to_string().starts_with("lightningd (pid 42"));
+    }
+
+    #[test]
+    fn a_process_that_sees_other_mounts_is_judged_by_the_files_themselves() {
+        let dir = tempfile::tempdir().unwrap();
+        let (proc, node) = (dir.path().join("proc"), dir.path().join("node"));
+        fs::create_dir_all(proc.join("42/fd")).unwrap();
+        fs::create_dir_all(proc.join("42/ns")).unwrap();
+        fs::create_dir_all(proc.join("self/ns")).unwrap();
+        fs::create_dir(&node).unwrap();
+        fs::write(node.join("lightningd.sqlite3"), "").unwrap();
+        let node = fs::canonicalize(node).unwrap();
+        let host = Host::captured(
+            dir.path(),
+            std::sync::Arc::new(crate::exec::ScriptedRunner::new()),
+            jiff::Timestamp::UNIX_EPOCH,
+        );
+        let link = |name: &str, to: &Path| {
+            let _ = fs::remove_file(proc.join(name));
+            std::os::unix::fs::symlink(to, proc.join(name)).unwrap();
+        };
+        link("42/ns/mnt", Path::new("mnt:[1]"));
+        link("self/ns/mnt", Path::new("mnt:[2]"));
+        link("42/cwd", &node.join("no file of this tree"));
+        assert!(find_running(&host, &node, None).unwrap().is_quiet(), "an equal name elsewhere");
+        link("self/ns/mnt", Path::new("mnt:[1]"));
+        assert!(!find_running(&host, &node, None).unwrap().is_quiet());
+        link("self/ns/mnt", Path::new("mnt:[2]"));
+        // What a container calls /root/.lightning/... is the same file.
+        let bound = dir.path().join("bound");
+        fs::hard_link(node.join("lightningd.sqlite3"), &bound).unwrap();
+        link("42/cwd", &bound);
+        assert!(!find_running(&host, &node, None).unwrap().is_quiet());
     }
 
     #[test]
