@@ -16,12 +16,13 @@ use super::{Host, files::FileError, mountinfo};
 use crate::{
     exec::{Cmd, CmdError},
     model::{
-        Bytes, DevNo,
+        Bytes, DevNo, Identity,
         inventory::{Content, Device, Inventory, Signature, Use},
     },
 };
 
-const COLUMNS: &str = "KNAME,PATH,MAJ:MIN,TYPE,SIZE,RO,ROTA,TRAN,MODEL,SERIAL,WWN,PARTUUID";
+/// NAME is there for lsblk alone: without it the answer is flat, and what lies on what is lost.
+const COLUMNS: &str = "NAME,KNAME,PATH,MAJ:MIN,TYPE,SIZE,RO,ROTA,TRAN,MODEL,SERIAL,WWN,PARTUUID";
 
 /// Why the devices could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -104,10 +105,10 @@ fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::E
 /// # Errors
 /// It is not of a known form.
 pub fn parse_lsblk(text: &str) -> Result<Inventory, InventoryError> {
-    fn take(row: Row, parent: Option<&str>, out: &mut Vec<Device>) -> Result<(), InventoryError> {
+    fn take(row: Row, parent: Option<&Device>, out: &mut Vec<Device>) -> Result<(), InventoryError> {
         // A device on two others is shown below each of them.
         if let Some(known) = out.iter_mut().find(|d| d.kname == row.kname) {
-            known.parents.extend(parent.map(str::to_owned));
+            known.parents.extend(parent.map(|p| p.kname.clone()));
             return Ok(());
         }
         let bad = || InventoryError::Number(row.number.clone());
@@ -115,8 +116,12 @@ pub fn parse_lsblk(text: &str) -> Result<Inventory, InventoryError> {
         let dev =
             DevNo { major: major.parse().map_err(|_| bad())?, minor: minor.parse().map_err(|_| bad())? };
         let said = |text: Option<String>| text.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty());
-        let kname = row.kname.clone();
-        out.push(Device {
+        // lsblk shows these for whole disks only, and a partition is known by its disk.
+        let disk = parent.filter(|_| row.kind == "part");
+        let own = |text, of: fn(&Device) -> &Option<String>| {
+            said(text).or_else(|| disk.and_then(|d| of(d).clone()))
+        };
+        let device = Device {
             path: row.path.unwrap_or_else(|| format!("/dev/{}", row.kname)).into(),
             kname: row.kname,
             kind: row.kind,
@@ -125,17 +130,18 @@ pub fn parse_lsblk(text: &str) -> Result<Inventory, InventoryError> {
             // A device whose write switch is unknown is treated as closed.
             read_only: row.ro.unwrap_or(true),
             rotational: row.rota,
-            transport: said(row.tran),
-            model: said(row.model),
-            serial: said(row.serial),
-            wwn: said(row.wwn),
+            transport: own(row.tran, |d| &d.transport),
+            model: own(row.model, |d| &d.model),
+            serial: own(row.serial, |d| &d.serial),
+            wwn: own(row.wwn, |d| &d.wwn),
             partuuid: said(row.partuuid),
-            parents: parent.map(str::to_owned).into_iter().collect(),
+            parents: parent.map(|p| p.kname.clone()).into_iter().collect(),
             uses: Vec::new(),
             content: Content::Unknown("not looked at".to_owned()),
             usb: None,
-        });
-        row.children.into_iter().try_for_each(|child| take(child, Some(&kname), out))
+        };
+        out.push(device.clone());
+        row.children.into_iter().try_for_each(|child| take(child, Some(&device), out))
     }
     let rows: Lsblk = serde_json::from_str(text).map_err(InventoryError::Form)?;
     let mut devices = Vec::new();
@@ -165,22 +171,43 @@ fn parse_wipefs(text: &str) -> Result<Vec<Signature>, serde_json::Error> {
         .into_iter()
         .map(|s| Signature { kind: s.kind, label: s.label, uuid: s.uuid })
         .collect();
-    // A ZFS label or a GPT stands in several places.
+    // A ZFS label or a GPT stands in several places, and a GPT brings a protective MBR.
     signatures.dedup();
+    if signatures.iter().any(|s| s.kind == "gpt") {
+        signatures.retain(|s| s.kind != "PMBR");
+    }
     Ok(signatures)
 }
 
-/// Reads `blkid -p -o export`: `NAME=value` lines. The first of TYPE and PTTYPE is the content.
-fn parse_blkid(text: &str) -> Option<Signature> {
-    let value =
-        |name: &str| text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned);
-    let kind = value("TYPE").or_else(|| value("PTTYPE"))?;
-    Some(Signature { kind, label: value("LABEL"), uuid: value("UUID") })
+/// What `blkid -p -o export` printed.
+#[derive(Debug, PartialEq, Eq)]
+struct Blkid {
+    /// The content: the first of TYPE and PTTYPE.
+    signature: Option<Signature>,
+    /// It spoke of a content, but not of its kind.
+    untyped: bool,
+    /// The partition's own UUID, from the table that it is in.
+    partuuid: Option<String>,
 }
 
-/// What a device holds, by two independent probes.
-fn content(host: &Host, path: &Path) -> Content {
-    let unknown = |e: &dyn std::fmt::Display| Content::Unknown(e.to_string());
+/// Reads `blkid -p -o export`: `NAME=value` lines. `PART_ENTRY_*` tell of the table that a partition is in, not of what it holds.
+fn parse_blkid(text: &str) -> Blkid {
+    let value =
+        |name: &str| text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned);
+    let kind = value("TYPE").or_else(|| value("PTTYPE"));
+    let of_the_device = |line: &&str| {
+        !line.trim().is_empty() && !line.starts_with("DEVNAME=") && !line.starts_with("PART_ENTRY_")
+    };
+    Blkid {
+        untyped: kind.is_none() && text.lines().any(|line| of_the_device(&line)),
+        signature: kind.map(|kind| Signature { kind, label: value("LABEL"), uuid: value("UUID") }),
+        partuuid: value("PART_ENTRY_UUID"),
+    }
+}
+
+/// What a device holds, by two independent probes, and a partition's own UUID.
+fn content(host: &Host, path: &Path) -> (Content, Option<String>) {
+    let unknown = |e: &dyn std::fmt::Display| (Content::Unknown(e.to_string()), None);
     let wipefs = Cmd::probe("wipefs").args(["--no-act", "--noheadings", "--json"]).arg(path);
     let signatures = match host.runner().run(&wipefs) {
         Ok(output) => match parse_wipefs(&output.text()) {
@@ -189,20 +216,49 @@ fn content(host: &Host, path: &Path) -> Content {
         },
         Err(e) => return unknown(&e),
     };
-    // 0 something was found, 2 nothing, 8 contents that stand in each other's way (blkid(8)).
-    let blkid = Cmd::probe("blkid").args(["-p", "-o", "export"]).arg(path).accept(&[0, 2, 8]);
-    match host.runner().run(&blkid) {
-        Err(e) => unknown(&e),
-        Ok(_) if !signatures.is_empty() => Content::Known(signatures),
-        Ok(output) if output.code == 8 => unknown(&"contents that stand in each other's way"),
-        Ok(output) => match parse_blkid(&output.text()) {
-            Some(signature) => Content::Known(vec![signature]),
-            None if output.code == 0 && !output.text().trim().is_empty() => {
-                unknown(&"blkid found something without a type")
-            }
-            None => Content::Empty,
-        },
+    let (found, code) = match blkid(host, path, &[]) {
+        Ok(found) => found,
+        Err(e) => return unknown(&e),
+    };
+    let content = match found.signature {
+        _ if !signatures.is_empty() => Content::Known(signatures),
+        _ if code == CONFLICT => Content::Unknown("contents that stand in each other's way".to_owned()),
+        Some(signature) => Content::Known(vec![signature]),
+        None if found.untyped => Content::Unknown("blkid found something without a type".to_owned()),
+        None => Content::Empty,
+    };
+    (content, found.partuuid)
+}
+
+/// blkid's exit code for contents that stand in each other's way; 0 is something found, 2 nothing (blkid(8)).
+const CONFLICT: i32 = 8;
+
+fn blkid(host: &Host, path: &Path, area: &[String]) -> Result<(Blkid, i32), CmdError> {
+    let cmd = Cmd::probe("blkid").args(["-p", "-o", "export"]).args(area).arg(path).accept(&[0, 2, CONFLICT]);
+    let output = host.runner().run(&cmd)?;
+    Ok((parse_blkid(&output.text()), output.code))
+}
+
+/// All block devices, without what uses them and what they hold.
+fn list_devices(host: &Host) -> Result<Inventory, InventoryError> {
+    let lsblk = Cmd::probe("lsblk").args(["--json", "--bytes", "--output", COLUMNS]);
+    let text = host.runner().run(&lsblk).map_err(InventoryError::Tool)?;
+    let mut inventory = parse_lsblk(&text.text())?;
+    inventory.devices.retain(|d| d.size.0 > 0 && d.kind != "rom");
+    Ok(inventory)
+}
+
+/// The device that is at this path now; `None` where there is none.
+///
+/// # Errors
+/// The machine cannot be asked.
+pub fn identify(host: &Host, path: &Path) -> Result<Option<Identity>, InventoryError> {
+    let inventory = list_devices(host)?;
+    let Some(mut device) = inventory.by_path(path).map(Device::identity) else { return Ok(None) };
+    if device.partuuid.is_none() {
+        device.partuuid = blkid(host, path, &[]).map_err(InventoryError::Tool)?.0.partuuid;
     }
+    Ok(Some(device))
 }
 
 /// All block devices, each with what uses it and what it holds.
@@ -210,16 +266,15 @@ fn content(host: &Host, path: &Path) -> Content {
 /// # Errors
 /// The machine cannot be asked. A single device that cannot be probed is no error: its content is then unknown, which refuses it.
 pub fn gather(host: &Host) -> Result<Inventory, InventoryError> {
-    let lsblk = Cmd::probe("lsblk").args(["--json", "--bytes", "--output", COLUMNS]);
-    let text = host.runner().run(&lsblk).map_err(InventoryError::Tool)?;
-    let mut inventory = parse_lsblk(&text.text())?;
-    inventory.devices.retain(|d| d.size.0 > 0 && d.kind != "rom");
+    let mut inventory = list_devices(host)?;
     let mounts = mountinfo::read(host).map_err(InventoryError::Mounts)?;
     let swaps = mountinfo::swaps(host).map_err(InventoryError::Swaps)?;
     for device in &mut inventory.devices {
         device.uses = uses(host, device, &mounts, &swaps);
         device.usb = usb(host, &device.kname);
-        device.content = content(host, &device.path);
+        let (content, partuuid) = content(host, &device.path);
+        device.content = content;
+        device.partuuid = device.partuuid.take().or(partuuid);
     }
     Ok(inventory)
 }

@@ -5,7 +5,6 @@ pub mod inventory;
 pub mod level;
 pub mod mirror;
 pub mod node;
-pub mod refusal;
 pub mod schedule;
 pub mod size;
 

@@ -6,7 +6,7 @@ use crate::{
     config::{self, Mirror},
     health::{self, Verdict},
     host::Host,
-    model::{DevNo, Identity, mirror::Observation},
+    model::mirror::Observation,
 };
 
 /// Every declared mirror.
@@ -59,23 +59,4 @@ pub(super) fn judge(host: &Host, mirror: Mirror) -> Judged {
     };
     let verdict = health::judge(&mirror, &observed);
     Judged { mirror, observed, verdict }
-}
-
-/// The declared members, as far as the declaration knows their disks.
-///
-/// # Errors
-/// The declaration cannot be read.
-pub(super) fn identities(host: &Host) -> Result<Vec<Identity>, Trouble> {
-    let members = declared(host)?.into_iter().flat_map(|m| m.member);
-    Ok(members
-        .map(|m| Identity {
-            path: std::path::PathBuf::new(),
-            dev: DevNo { major: 0, minor: 0 },
-            size: m.size,
-            model: m.model,
-            serial: m.serial,
-            wwn: None,
-            partuuid: None,
-        })
-        .collect())
 }

@@ -1,9 +1,8 @@
-//! The parsers against what util-linux 2.38 and 2.41 printed, and the rules against it.
+//! The parsers against what util-linux 2.38 and 2.41 printed.
 
 use std::path::PathBuf;
 
 use super::*;
-use crate::model::refusal::{Why, judge_device, judge_set};
 
 const VERSIONS: [&str; 2] = ["2.38.1", "2.41.5"];
 
@@ -82,97 +81,28 @@ fn contents_are_named_as_both_versions_record_them() {
             let found = parse_wipefs(&fixture(&format!("wipefs/{version}/{case}.json"))).unwrap();
             assert!(found.iter().any(|s| s.kind == kind), "{version} {case}: {found:?}");
             let probed = parse_blkid(&fixture(&format!("blkid/{version}/{case}.txt")));
-            assert!(probed.is_some_and(|s| s.kind == kind), "{version} {case}");
+            assert!(probed.signature.is_some_and(|s| s.kind == kind), "{version} {case}");
         }
         assert!(parse_wipefs(&fixture(&format!("wipefs/{version}/empty.json"))).unwrap().is_empty());
-        assert_eq!(parse_blkid(&fixture(&format!("blkid/{version}/empty.txt"))), None);
+        let nothing = parse_blkid(&fixture(&format!("blkid/{version}/empty.txt")));
+        assert_eq!(nothing, Blkid { signature: None, untyped: false, partuuid: None });
+        let partition = parse_blkid(&fixture(&format!("blkid/{version}/gpt-partition-empty.txt")));
+        assert!(partition.signature.is_none() && !partition.untyped, "an empty partition is empty");
+        assert_eq!(partition.partuuid.map(|uuid| uuid.len()), Some(36));
         // blkid 2.41 says nothing at all here; wipefs shows both.
         assert!(parse_wipefs(&fixture(&format!("wipefs/{version}/ambivalent.json"))).unwrap().len() > 1);
     }
     assert!(parse_wipefs("garbage").is_err());
-}
-
-fn device(kname: &str, minor: u32) -> Device {
-    Device {
-        path: format!("/dev/{kname}").into(),
-        kname: kname.to_owned(),
-        kind: "disk".to_owned(),
-        dev: DevNo { major: 8, minor },
-        size: Bytes::gib(32),
-        read_only: false,
-        rotational: Some(false),
-        transport: None,
-        model: Some("Example".to_owned()),
-        serial: Some(format!("S{minor}")),
-        wwn: None,
-        partuuid: None,
-        parents: Vec::new(),
-        uses: Vec::new(),
-        content: Content::Empty,
-        usb: None,
-    }
-}
-
-fn whys(change: impl Fn(&mut Device), wipe: bool) -> Vec<Why> {
-    let mut one = device("sdb", 16);
-    change(&mut one);
-    let inventory = Inventory { devices: vec![one.clone()] };
-    judge_device(&inventory, &one, &[device("sdz", 99).identity()], wipe).into_iter().map(|r| r.why).collect()
+    assert!(parse_blkid("DEVNAME=/dev/sda\nSOMETHING=new\n").untyped);
 }
 
 #[test]
-fn each_rule_refuses_and_an_empty_disk_passes() {
-    assert!(whys(|_| {}, false).is_empty());
-    let gpt = || Content::Known(vec![Signature { kind: "gpt".into(), label: None, uuid: None }]);
-    assert!(matches!(&whys(|d| d.uses = vec![Use::Mounted("/".into())], true)[..], [Why::System(_)]));
-    assert!(matches!(
-        &whys(|d| d.uses = vec![Use::Mounted("/mnt".into())], true)[..],
-        [Why::InUse { part: None, .. }]
-    ));
-    assert!(matches!(&whys(|d| d.uses = vec![Use::Swap], true)[..], [Why::InUse { .. }]));
-    assert!(matches!(&whys(|d| d.uses = vec![Use::Held("dm-0".into())], true)[..], [Why::InUse { .. }]));
-    assert!(matches!(&whys(|d| d.uses = vec![Use::Busy], true)[..], [Why::InUse { .. }]));
-    assert_eq!(whys(|d| d.read_only = true, true), [Why::ReadOnly]);
-    assert!(matches!(&whys(|d| d.size = Bytes::mib(1023), true)[..], [Why::TooSmall(_)]));
-    assert!(matches!(&whys(|d| d.kind = "crypt".into(), true)[..], [Why::Kind(_)]));
-    assert!(matches!(&whys(|d| d.serial = Some("S99".into()), true)[..], [Why::Declared]));
-    assert!(matches!(&whys(|d| d.content = gpt(), false)[..], [Why::Content(_)]));
-    assert!(whys(|d| d.content = gpt(), true).is_empty());
-    assert!(matches!(
-        &whys(|d| d.content = Content::Unknown("?".into()), true)[..],
-        [Why::UnknownContent(_)]
-    ));
-}
-
-#[test]
-fn a_disk_is_refused_for_its_partitions_and_a_pair_for_being_one() {
-    let (disk, mut part, mut twin) = (device("sdb", 16), device("sdb1", 17), device("sdb2", 18));
-    part.parents = vec!["sdb".into()];
-    part.uses = vec![Use::Mounted("/mnt".into())];
-    twin.parents = vec!["sdb".into()];
-    let inventory = Inventory { devices: vec![disk.clone(), part.clone(), twin.clone()] };
-    let refused = judge_device(&inventory, &disk, &[], true);
-    assert!(
-        matches!(&refused[..], [r] if matches!(&r.why, Why::InUse { part: Some(p), .. } if p.ends_with("sdb1")))
-    );
-    assert!(judge_device(&inventory, &twin, &[], true).is_empty());
-    let set = |pair: &[&Device], allow| {
-        judge_set(&inventory, pair, allow).0.into_iter().map(|r| r.why).collect::<Vec<_>>()
-    };
-    assert!(matches!(&set(&[&part, &twin], false)[..], [Why::SameDisk(_)]));
-    assert!(set(&[&part, &twin], true).is_empty());
-    assert!(matches!(&set(&[&part, &part], true)[..], [Why::Same(_)]));
-    let (mut one, mut two) = (device("sdc", 32), device("sdd", 48));
-    one.usb = Some(("2-1".into(), 480));
-    two.usb = Some(("2-1".into(), 480));
-    assert!(matches!(&set(&[&one, &two], false)[..], [Why::SameBridge(_)]));
-    two.usb = None;
-    two.size = Bytes::gib(64);
-    two.serial = None;
-    two.rotational = Some(true);
-    let (refusals, warnings) = judge_set(&inventory, &[&one, &two], false);
-    assert!(refusals.is_empty());
-    for word in ["no serial number", "slow USB", "sizes differ", "turns"] {
-        assert!(warnings.iter().any(|w| w.contains(word)), "{word}: {warnings:?}");
-    }
+fn lsblk_is_asked_for_a_tree_and_partitions_are_known_by_their_disk() {
+    // Without NAME among the columns lsblk prints a flat list, and a mounted partition would not speak for its disk.
+    assert!(COLUMNS.split(',').any(|column| column == "NAME"));
+    let inventory = parse_lsblk(&fixture("lsblk/synthetic-nvme-with-partitions.json")).unwrap();
+    let part = inventory.devices.iter().find(|d| d.kind == "part").unwrap();
+    let disk = inventory.disks_of(part)[0];
+    assert!(disk.kname != part.kname && disk.serial.is_some());
+    assert_eq!((&part.serial, &part.model), (&disk.serial, &disk.model));
 }

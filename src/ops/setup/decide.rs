@@ -10,8 +10,8 @@ use crate::{
     backend::MirrorSpec,
     config::{self, Member, Mirror},
     host::{fstab, mountinfo},
-    model::{Bytes, Device, Identity, NodeControl, Scheduler, refusal},
-    ops::Blocker,
+    model::{Bytes, Device, Identity, NodeControl, Scheduler},
+    ops::{Blocker, refusal},
     plan::{
         JOURNAL_DIR, Plan,
         steps::{
@@ -326,7 +326,7 @@ fn members(
             continue;
         };
         devices.push(device);
-        let refusals = refusal::judge_device(&facts.inventory, device, &facts.declared, request.wipe);
+        let refusals = refusal::judge_device(&facts.inventory, device, &facts.config.mirror, request.wipe);
         blockers.extend(refusals.iter().map(|r| Blocker::new(r.to_string(), r.clears_with())));
         chosen.push(Chosen {
             path: device.path.clone(),

@@ -4,9 +4,12 @@ use std::{fmt, path::PathBuf};
 
 use serde::Serialize;
 
-use super::{
-    Bytes, Identity,
-    inventory::{Content, Device, Inventory, Use},
+use crate::{
+    config::{Member, Mirror},
+    model::{
+        Bytes,
+        inventory::{Content, Device, Inventory, Use},
+    },
 };
 
 /// Nothing below this is worth mirroring: btrfs wants 109 MiB for itself on each member and warns below 1 GiB.
@@ -108,12 +111,7 @@ impl Refusal {
 }
 
 /// Judges one device. Several reasons may stand against it.
-pub fn judge_device(
-    inventory: &Inventory,
-    device: &Device,
-    declared: &[Identity],
-    wipe: bool,
-) -> Vec<Refusal> {
+pub fn judge_device(inventory: &Inventory, device: &Device, declared: &[Mirror], wipe: bool) -> Vec<Refusal> {
     let mut found = Vec::new();
     let mut against = |why| found.push(Refusal { device: device.path.clone(), why });
     for part in inventory.below(device) {
@@ -140,10 +138,7 @@ pub fn judge_device(
     if device.size < SMALLEST {
         against(Why::TooSmall(device.size));
     }
-    let same = |d: &Identity| {
-        d.serial.is_some() && d.serial == device.serial && d.size == device.size && d.model == device.model
-    };
-    if declared.iter().any(same) {
+    if declared.iter().any(|mirror| is_member(mirror, device)) {
         against(Why::Declared);
     }
     match &device.content {
@@ -153,6 +148,18 @@ pub fn judge_device(
         Content::Unknown(why) => against(Why::UnknownContent(why.clone())),
     }
     found
+}
+
+/// By what lies on it, or, where nothing of that is left, by the disk.
+fn is_member(mirror: &Mirror, device: &Device) -> bool {
+    let signatures = match &device.content {
+        Content::Known(signatures) => &signatures[..],
+        Content::Empty | Content::Unknown(_) => &[],
+    };
+    let same = |m: &Member| {
+        m.serial.is_some() && m.serial == device.serial && m.size == device.size && m.model == device.model
+    };
+    signatures.iter().any(|s| s.uuid.as_deref() == Some(&mirror.uuid)) || mirror.member.iter().any(same)
 }
 
 /// Judges the devices of one mirror together: what must not be, and what should be known.
@@ -208,3 +215,6 @@ pub fn judge_set(
     }
     (refusals, warnings)
 }
+
+#[cfg(test)]
+mod tests;
