@@ -239,6 +239,20 @@ fn blkid(host: &Host, path: &Path, area: &[String]) -> Result<(Blkid, i32), CmdE
     Ok((parse_blkid(&output.text()), output.code))
 }
 
+/// What is left in one area of a device, in bytes: free space may hold what was deleted from the table only.
+pub(super) fn content_at(host: &Host, path: &Path, offset: u64, size: u64) -> Content {
+    let area = ["-O".to_owned(), offset.to_string(), "-S".to_owned(), size.to_string()];
+    match blkid(host, path, &area) {
+        Err(e) => Content::Unknown(e.to_string()),
+        Ok((_, CONFLICT)) => Content::Unknown("contents that stand in each other's way".to_owned()),
+        Ok((Blkid { signature: Some(signature), .. }, _)) => Content::Known(vec![signature]),
+        Ok((found, _)) if found.untyped => {
+            Content::Unknown("blkid found something without a type".to_owned())
+        }
+        Ok(_) => Content::Empty,
+    }
+}
+
 /// All block devices, without what uses them and what they hold.
 fn list_devices(host: &Host) -> Result<Inventory, InventoryError> {
     let lsblk = Cmd::probe("lsblk").args(["--json", "--bytes", "--output", COLUMNS]);

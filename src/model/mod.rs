@@ -9,7 +9,7 @@ pub mod schedule;
 pub mod size;
 
 pub use device::{DevNo, Identity};
-pub use inventory::{Device, Inventory};
+pub use inventory::{Content, Device, Inventory};
 pub use level::Level;
 pub use node::{BackendKind, NodeControl, NodeKind, Scheduler};
 pub use schedule::{Schedule, ScheduleError};

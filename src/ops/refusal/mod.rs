@@ -51,6 +51,10 @@ pub enum Why {
     Content(String),
     /// What it holds cannot be told.
     UnknownContent(String),
+    /// A partition was asked for, and it is no whole disk.
+    NoDisk(String),
+    /// A partition was asked for, and it is neither empty nor has a GPT.
+    NoGpt(String),
     /// It is the same device as another one named.
     Same(PathBuf),
     /// It lies on the same physical disk as another one named.
@@ -74,6 +78,12 @@ impl fmt::Display for Refusal {
             Why::Declared => f.write_str("is a member of a declared mirror"),
             Why::Content(what) => write!(f, "is not empty: {what}"),
             Why::UnknownContent(why) => write!(f, "may hold something, it cannot be told: {why}"),
+            Why::NoDisk(kind) => {
+                write!(f, "is of the kind `{kind}`, and --size makes partitions on whole disks")
+            }
+            Why::NoGpt(what) => {
+                write!(f, "holds {what}, and --size adds partitions to an empty disk or a GPT only")
+            }
             Why::Same(other) => write!(f, "is the same device as {}", other.display()),
             Why::SameDisk(other) => {
                 write!(f, "lies on the same disk as {}, which is no redundancy", other.display())
@@ -89,9 +99,12 @@ impl Refusal {
     /// What the operator can do.
     pub fn clears_with(&self) -> String {
         match &self.why {
-            Why::System(_) | Why::Kind(_) | Why::Same(_) | Why::TooSmall(_) => {
-                "name another device".to_owned()
-            }
+            Why::System(_)
+            | Why::Kind(_)
+            | Why::NoDisk(_)
+            | Why::NoGpt(_)
+            | Why::Same(_)
+            | Why::TooSmall(_) => "name another device".to_owned(),
             Why::InUse { by: Use::Mounted(at), .. } => {
                 format!("umount {}, if nothing needs it", at.display())
             }
@@ -145,6 +158,36 @@ pub fn judge_device(inventory: &Inventory, device: &Device, declared: &[Mirror],
         Content::Empty => {}
         Content::Known(_) if wipe => {}
         Content::Known(_) => against(Why::Content(device.content.to_string())),
+        Content::Unknown(why) => against(Why::UnknownContent(why.clone())),
+    }
+    found
+}
+
+/// Judges a whole disk that is to get a new partition of `size`: it must be empty, or have a GPT, whose partitions may be in use.
+pub fn judge_disk(inventory: &Inventory, disk: &Device, size: Bytes) -> Vec<Refusal> {
+    let mut found = Vec::new();
+    let mut against = |why| found.push(Refusal { device: disk.path.clone(), why });
+    if !matches!(disk.kind.as_str(), "disk" | "loop") {
+        against(Why::NoDisk(disk.kind.clone()));
+    }
+    if disk.read_only {
+        against(Why::ReadOnly);
+    }
+    if size < SMALLEST {
+        against(Why::TooSmall(size));
+    }
+    let partitioned = inventory.children(disk).any(|child| child.kind == "part");
+    for by in &disk.uses {
+        match by {
+            // The kernel holds a disk whose partitions are in use.
+            Use::Busy if partitioned => {}
+            _ => against(Why::InUse { part: None, by: by.clone() }),
+        }
+    }
+    match &disk.content {
+        Content::Empty => {}
+        Content::Known(signatures) if signatures.iter().all(|s| s.kind == "gpt") => {}
+        Content::Known(_) => against(Why::NoGpt(disk.content.to_string())),
         Content::Unknown(why) => against(Why::UnknownContent(why.clone())),
     }
     found
