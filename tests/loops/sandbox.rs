@@ -18,7 +18,7 @@ use nix::{
 };
 
 const INNER: &str = "RAIDGUARD_TEST_SANDBOX";
-const OWN: [&str; 5] = ["etc", "var", "home", "srv", "run"];
+pub(crate) const OWN: [&str; 5] = ["etc", "var", "home", "srv", "run"];
 
 /// Runs `body` in a process and a mount namespace of its own.
 pub(crate) fn isolated(name: &str, body: impl FnOnce(&Sandbox)) {
@@ -194,7 +194,15 @@ impl Sandbox {
         device.sync_all().unwrap();
     }
 
-    fn program(&self) -> &'static str {
+    pub(crate) fn scratch(&self) -> &Path {
+        &self.scratch
+    }
+
+    pub(crate) fn images(&self) -> Vec<PathBuf> {
+        self.loops.iter().map(|l| l.image.clone()).collect()
+    }
+
+    pub(crate) fn program(&self) -> &'static str {
         env!("CARGO_BIN_EXE_raidguard")
     }
 
@@ -240,7 +248,8 @@ impl Sandbox {
     }
 
     pub(crate) fn mounts(&self) -> String {
-        fs::read_to_string("/proc/self/mountinfo").unwrap()
+        // The thread's: the process's first thread still sees the mounts of the machine.
+        fs::read_to_string("/proc/thread-self/mountinfo").unwrap()
     }
 
     /// The node's directory, by its path: every name with all that belongs to it.

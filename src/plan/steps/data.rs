@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{fail, is_moved, line};
 use crate::{
+    exec::log_change,
     host::{
         Host,
         copy::{self, CopyError, Manifest, Progress},
@@ -24,6 +25,8 @@ use crate::{
 pub struct PlainDirectory {
     /// Where.
     pub path: PathBuf,
+    /// The symlink whose place it takes in the end.
+    pub directory: PathBuf,
 }
 
 /// Copies a tree with everything that belongs to it, hashing on the way, and records what was copied.
@@ -118,10 +121,11 @@ impl Step for PlainDirectory {
         vec![line("mkdir", ["-m".as_ref(), "0700".as_ref(), self.path.as_os_str()])]
     }
     fn probe(&self, _: &Host) -> Result<Probe, StepError> {
-        Ok(if there(&self.path)? { Probe::Done } else { Probe::Pending })
+        let taken = !is_moved(&self.directory) && self.directory.is_dir();
+        Ok(if taken || there(&self.path)? { Probe::Done } else { Probe::Pending })
     }
-    fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
-        self.commands().iter().for_each(|c| cx.act(c));
+    fn apply(&self, _: &mut Context<'_>) -> Result<Outcome, StepError> {
+        self.commands().iter().for_each(|c| log_change(c));
         files::create_dirs(&self.path, 0o700).map_err(fail("making", &self.path))?;
         Ok(Outcome::default())
     }
@@ -160,7 +164,7 @@ impl Step for CopyTree {
     }
 
     fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
-        self.commands().iter().for_each(|c| cx.act(c));
+        self.commands().iter().for_each(|c| log_change(c));
         files::remove(&self.manifest).map_err(fail("removing", &self.manifest))?;
         let interrupt = cx.host.interrupt().clone();
         let manifest =
@@ -199,8 +203,8 @@ impl Step for Own {
             copy::is_owned_by(&self.target, self.uid, self.gid).map_err(fail("reading", &self.target))?;
         Ok(if owned { Probe::Done } else { Probe::Pending })
     }
-    fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
-        self.commands().iter().for_each(|c| cx.act(c));
+    fn apply(&self, _: &mut Context<'_>) -> Result<Outcome, StepError> {
+        self.commands().iter().for_each(|c| log_change(c));
         copy::own_tree(&self.target, self.uid, self.gid)
             .map_err(fail("setting the owner of", &self.target))?;
         Ok(Outcome::default())
