@@ -218,8 +218,10 @@ impl Step for Verify {
     fn says(&self) -> String {
         match self.databases.len() {
             0 => "read the copy back from the devices and compare it".to_owned(),
+            1 => "read the copy back from the devices, compare it, and have SQLite check the database in it"
+                .to_owned(),
             n => format!(
-                "read the copy back from the devices, compare it, and have SQLite check {n} database(s) in it"
+                "read the copy back from the devices, compare it, and have SQLite check the {n} databases in it"
             ),
         }
     }
