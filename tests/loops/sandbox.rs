@@ -306,6 +306,37 @@ impl Sandbox {
     }
 }
 
+impl Sandbox {
+    /// A device of its own with a partition scan, for as long as the value lives.
+    pub(crate) fn disk(&self, name: &str, size: u64) -> Loop {
+        let image = self.scratch.join(name);
+        fs::File::create(&image).unwrap().set_len(size).unwrap();
+        self.attach_again(&image)
+    }
+
+    /// One more device on an image that may have one already.
+    pub(crate) fn attach_again(&self, image: &Path) -> Loop {
+        let device = self.tool("losetup", &["--find", "--show", "--partscan", image.to_str().unwrap()]);
+        Loop { device: device.trim().to_owned(), image: image.to_owned() }
+    }
+
+    /// The image of the second device.
+    pub(crate) fn image(&self) -> &Path {
+        &self.loops[1].image
+    }
+}
+
+impl Loop {
+    pub(crate) fn name(&self) -> &str {
+        &self.device
+    }
+
+    /// The device of a partition.
+    pub(crate) fn part(&self, number: u32) -> String {
+        format!("{}p{number}", self.device)
+    }
+}
+
 impl Drop for Sandbox {
     fn drop(&mut self) {
         let _ = Command::new("umount").args(["-R", "-l", "/srv/lightning"]).stderr(Stdio::null()).status();
