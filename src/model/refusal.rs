@@ -14,6 +14,15 @@ const SMALLEST: Bytes = Bytes::gib(1);
 /// Where the system itself lives.
 const SYSTEM: [&str; 5] = ["/", "/boot", "/boot/efi", "/usr", "/var"];
 
+/// A member of a declared mirror, as far as the declaration knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimed {
+    /// What makes its disk this disk.
+    pub identity: Identity,
+    /// The UUID of the filesystem, array or pool, by which it is known where its disk shows no serial number.
+    pub mirror: String,
+}
+
 /// One reason against a device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Refusal {
@@ -36,6 +45,13 @@ pub enum Why {
         /// How.
         by: Use,
     },
+    /// What it lies on is in use by something else.
+    BaseInUse {
+        /// The device that it lies on.
+        base: PathBuf,
+        /// How.
+        by: Use,
+    },
     /// The kernel refuses writes to it.
     ReadOnly,
     /// It is too small.
@@ -50,6 +66,8 @@ pub enum Why {
     UnknownContent(String),
     /// It is the same device as another one named.
     Same(PathBuf),
+    /// It lies on another one named.
+    Within(PathBuf),
     /// It lies on the same physical disk as another one named.
     SameDisk(PathBuf),
     /// It hangs on the same USB device as another one named.
@@ -63,6 +81,7 @@ impl fmt::Display for Refusal {
             Why::System(at) => write!(f, "holds the running system ({})", at.display()),
             Why::InUse { part: None, by } => write!(f, "is {by}"),
             Why::InUse { part: Some(part), by } => write!(f, "has a part in use: {} is {by}", part.display()),
+            Why::BaseInUse { base, by } => write!(f, "lies on {}, which is {by}", base.display()),
             Why::ReadOnly => f.write_str("is read-only"),
             Why::TooSmall(size) => write!(f, "is too small: {size}, and {SMALLEST} is the least"),
             Why::Kind(kind) => {
@@ -72,6 +91,7 @@ impl fmt::Display for Refusal {
             Why::Content(what) => write!(f, "is not empty: {what}"),
             Why::UnknownContent(why) => write!(f, "may hold something, it cannot be told: {why}"),
             Why::Same(other) => write!(f, "is the same device as {}", other.display()),
+            Why::Within(other) => write!(f, "lies on {}, which is named as well", other.display()),
             Why::SameDisk(other) => {
                 write!(f, "lies on the same disk as {}, which is no redundancy", other.display())
             }
@@ -86,14 +106,18 @@ impl Refusal {
     /// What the operator can do.
     pub fn clears_with(&self) -> String {
         match &self.why {
-            Why::System(_) | Why::Kind(_) | Why::Same(_) | Why::TooSmall(_) => {
+            Why::System(_) | Why::Kind(_) | Why::Same(_) | Why::Within(_) | Why::TooSmall(_) => {
                 "name another device".to_owned()
             }
-            Why::InUse { by: Use::Mounted(at), .. } => {
+            Why::InUse { by: Use::Mounted(at), .. } | Why::BaseInUse { by: Use::Mounted(at), .. } => {
                 format!("umount {}, if nothing needs it", at.display())
             }
-            Why::InUse { by: Use::Swap, .. } => "swapoff it, if it is not needed".to_owned(),
-            Why::InUse { .. } => "see with lsblk what uses it, and end that".to_owned(),
+            Why::InUse { by: Use::Swap, .. } | Why::BaseInUse { by: Use::Swap, .. } => {
+                "swapoff it, if it is not needed".to_owned()
+            }
+            Why::InUse { .. } | Why::BaseInUse { .. } => {
+                "see with lsblk what uses it, and end that".to_owned()
+            }
             Why::ReadOnly => "blockdev --setrw it, or move the switch on its side".to_owned(),
             Why::Declared => "take the node off that mirror first: raidguard release".to_owned(),
             Why::Content(_) => "give --wipe if nothing on it is needed".to_owned(),
@@ -111,7 +135,7 @@ impl Refusal {
 pub fn judge_device(
     inventory: &Inventory,
     device: &Device,
-    declared: &[Identity],
+    declared: &[Claimed],
     wipe: bool,
 ) -> Vec<Refusal> {
     let mut found = Vec::new();
@@ -122,12 +146,25 @@ pub fn judge_device(
                 Use::Mounted(at) if SYSTEM.iter().any(|s| at == std::path::Path::new(s)) => {
                     against(Why::System(at.clone()))
                 }
-                // That a disk's own partitions lie on it is what the inventory shows already.
-                Use::Held(_) if part.kname != device.kname => {}
                 _ => {
                     let other = (part.kname != device.kname).then(|| part.path.clone());
                     against(Why::InUse { part: other, by: by.clone() });
                 }
+            }
+        }
+    }
+    let bases = inventory.above(device);
+    let own = |kname: &str| bases.iter().any(|d| d.kname == kname);
+    for base in bases.iter().skip(1) {
+        for by in &base.uses {
+            // A disk is busy for its partitions too: that says nothing of this one.
+            let elsewhere = match by {
+                Use::Held(holder) => !own(holder),
+                Use::Busy => false,
+                Use::Mounted(_) | Use::Swap | Use::SameFile(_) => true,
+            };
+            if elsewhere {
+                against(Why::BaseInUse { base: base.path.clone(), by: by.clone() });
             }
         }
     }
@@ -143,7 +180,13 @@ pub fn judge_device(
     let same = |d: &Identity| {
         d.serial.is_some() && d.serial == device.serial && d.size == device.size && d.model == device.model
     };
-    if declared.iter().any(same) {
+    let holds = |uuid: &str| match &device.content {
+        Content::Known(found) => {
+            found.iter().any(|s| s.uuid.as_deref().is_some_and(|u| u.eq_ignore_ascii_case(uuid)))
+        }
+        Content::Empty | Content::Unknown(_) => false,
+    };
+    if declared.iter().any(|d| same(&d.identity) || holds(&d.mirror)) {
         against(Why::Declared);
     }
     match &device.content {
@@ -168,6 +211,15 @@ pub fn judge_set(
             let mut against = |why| refusals.push(Refusal { device: device.path.clone(), why });
             if device.dev == other.dev {
                 against(Why::Same(other.path.clone()));
+                continue;
+            }
+            let lies_on = |a: &Device, b: &Device| inventory.above(a).iter().any(|d| d.kname == b.kname);
+            if lies_on(device, other) {
+                against(Why::Within(other.path.clone()));
+                continue;
+            }
+            if lies_on(other, device) {
+                refusals.push(Refusal { device: other.path.clone(), why: Why::Within(device.path.clone()) });
                 continue;
             }
             let disks = inventory.disks_of(other);

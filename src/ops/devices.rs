@@ -28,7 +28,7 @@ pub struct Judged {
 pub fn devices(host: &Host, json: bool, console: &Console) -> Result<Exit, Trouble> {
     let inventory =
         inventory::gather(host).map_err(|e| Trouble::failed("the block devices cannot be read", e))?;
-    let declared = super::mirrors::identities(host)?;
+    let declared = super::mirrors::claimed(host)?;
     let judged: Vec<Judged> = inventory
         .devices
         .iter()

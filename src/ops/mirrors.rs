@@ -9,6 +9,7 @@ use crate::{
     model::{
         DevNo, Identity,
         mirror::{Declared, DeclaredMember, Observation},
+        refusal::Claimed,
     },
 };
 
@@ -87,17 +88,21 @@ pub(super) fn judge(host: &Host, mirror: Mirror) -> Judged {
 ///
 /// # Errors
 /// The declaration cannot be read.
-pub(super) fn identities(host: &Host) -> Result<Vec<Identity>, Trouble> {
-    let members = declared(host)?.into_iter().flat_map(|m| m.member);
+pub(super) fn claimed(host: &Host) -> Result<Vec<Claimed>, Trouble> {
+    let mirrors = declared(host)?;
+    let members = mirrors.iter().flat_map(|mirror| mirror.member.iter().map(move |m| (mirror, m)));
     Ok(members
-        .map(|m| Identity {
-            path: std::path::PathBuf::new(),
-            dev: DevNo { major: 0, minor: 0 },
-            size: m.size,
-            model: m.model,
-            serial: m.serial,
-            wwn: None,
-            partuuid: None,
+        .map(|(mirror, m)| Claimed {
+            identity: Identity {
+                path: std::path::PathBuf::new(),
+                dev: DevNo { major: 0, minor: 0 },
+                size: m.size,
+                model: m.model.clone(),
+                serial: m.serial.clone(),
+                wwn: None,
+                partuuid: None,
+            },
+            mirror: mirror.uuid.clone(),
         })
         .collect())
 }

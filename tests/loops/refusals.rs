@@ -98,8 +98,10 @@ fn sizes(cases: &mut Cases<'_>) {
     let big = tempfile::tempdir().unwrap();
     let file = fs::File::create(big.path().join("big")).unwrap();
     nix::fcntl::fallocate(&file, nix::fcntl::FallocateFlags::empty(), 0, 600 << 20).unwrap();
+    drop(file);
     let dir = big.path().to_str().unwrap();
-    let args = ["--hdd", s.one(), "--usb", least.name(), "--lightning-dir", dir, "--no-node", "--yes"];
+    let args = ["--hdd", s.one(), "--usb", least.name(), "--lightning-dir", dir];
+    let args = [&args, &["--no-node", "--scheduler", "cron", "--yes"][..]].concat();
     cases.case(&args, &["the smallest device holds 1", "are needed for the node's files"]);
 }
 
@@ -297,7 +299,8 @@ fn system(cases: &mut Cases<'_>) {
             fs::File::open(device).unwrap().read_exact_at(&mut bytes, 0).unwrap();
             blake3::hash(&bytes)
         };
-        let ran = s.run(&[&["setup", "--hdd", root, "--usb", s.two(), "--wipe", "--dry-run"], &SETUP[..]].concat());
+        let ran =
+            s.run(&[&["setup", "--hdd", root, "--usb", s.two(), "--wipe", "--dry-run"], &SETUP[..]].concat());
         assert_eq!(ran.code, 3, "{}", ran.stderr);
         assert!(ran.stderr.contains("holds the running system (/)"), "{}", ran.stderr);
         println!("the machine's own {root} was refused, it begins with {}", begin(root));
@@ -313,7 +316,8 @@ fn declared(cases: &mut Cases<'_>) {
     fs::create_dir(&other).unwrap();
     let third = s.disk("third", 2 * GIB);
     let request = |a: &'static str| {
-        let mut args = vec!["--name", a, "--lightning-dir", "/home/other", "--no-node", "--scheduler", "none"];
+        let mut args =
+            vec!["--name", a, "--lightning-dir", "/home/other", "--no-node", "--scheduler", "none"];
         args.extend(["--yes", "--wipe"]);
         args
     };
@@ -340,7 +344,8 @@ fn devices_of_unlike_size_are_taken_with_a_warning() {
         assert!(dry.stderr.contains("the sizes differ"), "{}", dry.stderr);
         assert!(dry.stderr.contains("the smallest counts"), "{}", dry.stderr);
         assert!((s.tree(), s.tree_of("/etc"), s.devices()) == before);
-        let alike = s.run(&[&["setup", "--hdd", s.one(), "--usb", s.two(), "--dry-run"], &SETUP[..]].concat());
+        let alike =
+            s.run(&[&["setup", "--hdd", s.one(), "--usb", s.two(), "--dry-run"], &SETUP[..]].concat());
         assert_eq!(alike.code, 0, "{}", alike.stderr);
         assert!(!alike.stderr.contains("the sizes differ"), "{}", alike.stderr);
         assert!(sandbox::plain(&alike.stdout).contains("mkfs.btrfs"), "{}", alike.stdout);

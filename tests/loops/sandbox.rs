@@ -155,17 +155,6 @@ impl Sandbox {
         &self.loops[1].device
     }
 
-    pub(crate) fn device(&self, size: u64) -> String {
-        let image = self.scratch.join(format!("image{size}"));
-        fs::File::create(&image).unwrap().set_len(size).unwrap();
-        let device = attach(&image);
-        let name = device.device.clone();
-        // It goes with the process: the loop is detached when the sandbox ends.
-        self.tool("losetup", &["--detach", &name]);
-        std::mem::forget(device);
-        self.tool("losetup", &["--find", "--show", image.to_str().unwrap()]).trim().to_owned()
-    }
-
     pub(crate) fn loop_over(&self, device: &str) -> Loop {
         attach(Path::new(device))
     }

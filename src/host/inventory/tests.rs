@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::model::refusal::{Why, judge_device, judge_set};
+use crate::model::refusal::{Claimed, Why, judge_device, judge_set};
 
 const VERSIONS: [&str; 2] = ["2.38.1", "2.41.5"];
 
@@ -117,7 +117,8 @@ fn whys(change: impl Fn(&mut Device), wipe: bool) -> Vec<Why> {
     let mut one = device("sdb", 16);
     change(&mut one);
     let inventory = Inventory { devices: vec![one.clone()] };
-    judge_device(&inventory, &one, &[device("sdz", 99).identity()], wipe).into_iter().map(|r| r.why).collect()
+    let claimed = Claimed { identity: device("sdz", 99).identity(), mirror: "c0ffee00-uuid".into() };
+    judge_device(&inventory, &one, &[claimed], wipe).into_iter().map(|r| r.why).collect()
 }
 
 #[test]
@@ -138,6 +139,8 @@ fn each_rule_refuses_and_an_empty_disk_passes() {
     assert!(matches!(&whys(|d| d.serial = Some("S99".into()), true)[..], [Why::Declared]));
     assert!(matches!(&whys(|d| d.content = gpt(), false)[..], [Why::Content(_)]));
     assert!(whys(|d| d.content = gpt(), true).is_empty());
+    let member = || Signature { kind: "btrfs".into(), label: None, uuid: Some("C0FFEE00-uuid".into()) };
+    assert_eq!(whys(|d| d.content = Content::Known(vec![member()]), true), [Why::Declared]);
     assert!(matches!(
         &whys(|d| d.content = Content::Unknown("?".into()), true)[..],
         [Why::UnknownContent(_)]
@@ -175,4 +178,43 @@ fn a_disk_is_refused_for_its_partitions_and_a_pair_for_being_one() {
     for word in ["no serial number", "slow USB", "sizes differ", "turns"] {
         assert!(warnings.iter().any(|w| w.contains(word)), "{word}: {warnings:?}");
     }
+}
+
+#[test]
+fn what_a_device_lies_on_counts_too() {
+    let (mut disk, mut part) = (device("sdb", 16), device("sdb1", 17));
+    part.parents = vec!["sdb".into()];
+    let mut above = device("loop0", 0);
+    above.parents = vec!["sdb".into()];
+    let judged = |disk: &Device, device: &Device| -> Vec<Why> {
+        let inventory = Inventory { devices: vec![disk.clone(), part.clone(), above.clone()] };
+        judge_device(&inventory, device, &[], true).into_iter().map(|r| r.why).collect()
+    };
+    assert!(judged(&disk, &part).is_empty());
+    // Another partition's use makes the whole disk busy.
+    disk.uses = vec![Use::Busy];
+    assert!(judged(&disk, &part).is_empty());
+    disk.uses = vec![Use::Held("loop0".into())];
+    assert!(matches!(&judged(&disk, &part)[..], [Why::BaseInUse { by: Use::Held(_), .. }]));
+    assert!(judged(&disk, &above).is_empty());
+    disk.uses.push(Use::Mounted("/mnt".into()));
+    assert!(matches!(&judged(&disk, &above)[..], [Why::BaseInUse { by: Use::Mounted(_), .. }]));
+    let inventory = Inventory { devices: vec![disk.clone(), part.clone(), above.clone()] };
+    for pair in [[&disk, &part], [&part, &disk]] {
+        let (refusals, _) = judge_set(&inventory, &pair, true);
+        assert!(
+            matches!(&refusals[..], [r] if r.device == part.path && r.why == Why::Within(disk.path.clone()))
+        );
+    }
+}
+
+#[test]
+fn a_loop_device_lies_on_the_device_that_it_shows_and_never_in_a_circle() {
+    let mut inventory =
+        Inventory { devices: vec![device("sdb", 16), device("loop0", 0), device("loop1", 1)] };
+    let backings =
+        [("loop0", "/dev/sdb"), ("loop1", "/dev/loop0"), ("loop0", "/dev/loop1"), ("loop2", "/img")];
+    lay_loops(&mut inventory, &backings.map(|(kname, path)| (kname.to_owned(), path.into())));
+    let parents: Vec<_> = inventory.devices.iter().map(|d| d.parents.concat()).collect();
+    assert_eq!(parents, ["", "sdb", "loop0"]);
 }

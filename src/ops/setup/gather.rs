@@ -17,7 +17,7 @@ use crate::{
         copy::{self, Survey},
         files, fstab, inventory, mountinfo, schedule,
     },
-    model::{DevNo, Identity, Inventory, Scheduler},
+    model::{DevNo, Inventory, Scheduler, refusal::Claimed},
     node::{self, Layout, Running},
     ops::Trouble,
     plan::{JOURNAL_DIR, Journal, journals, steps::Action},
@@ -35,7 +35,7 @@ pub struct Facts {
     /// Each device named, found or the reason why not.
     pub devices: Vec<Result<DevNo, String>>,
     /// The declared members.
-    pub declared: Vec<Identity>,
+    pub declared: Vec<Claimed>,
     /// Tools that are needed and absent.
     pub missing_tools: Vec<&'static str>,
     /// Why the kernel cannot do it, if it cannot.
@@ -142,7 +142,7 @@ pub fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
         now: host.now(),
         root,
         devices,
-        declared: crate::ops::mirrors::identities(host)?,
+        declared: crate::ops::mirrors::claimed(host)?,
         missing_tools,
         unsupported: backend.supported(host, request.level).err().map(|e| e.to_string()),
         owner: (meta.mode() & 0o7777, meta.uid(), meta.gid()),
