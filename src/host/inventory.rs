@@ -178,6 +178,11 @@ fn parse_blkid(text: &str) -> Option<Signature> {
     Some(Signature { kind, label: value("LABEL"), uuid: value("UUID") })
 }
 
+/// Does `blkid -p -o export` say nothing of the content? Of an empty partition it tells the partition table's entry.
+fn says_nothing(text: &str) -> bool {
+    text.lines().all(|l| l.is_empty() || l.starts_with("DEVNAME=") || l.starts_with("PART_ENTRY_"))
+}
+
 /// What a device holds, by two independent probes.
 fn content(host: &Host, path: &Path) -> Content {
     let unknown = |e: &dyn std::fmt::Display| Content::Unknown(e.to_string());
@@ -197,10 +202,8 @@ fn content(host: &Host, path: &Path) -> Content {
         Ok(output) if output.code == 8 => unknown(&"contents that stand in each other's way"),
         Ok(output) => match parse_blkid(&output.text()) {
             Some(signature) => Content::Known(vec![signature]),
-            None if output.code == 0 && !output.text().trim().is_empty() => {
-                unknown(&"blkid found something without a type")
-            }
-            None => Content::Empty,
+            None if says_nothing(&output.text()) => Content::Empty,
+            None => unknown(&"blkid found something without a type"),
         },
     }
 }

@@ -86,6 +86,9 @@ fn contents_are_named_as_both_versions_record_them() {
         }
         assert!(parse_wipefs(&fixture(&format!("wipefs/{version}/empty.json"))).unwrap().is_empty());
         assert_eq!(parse_blkid(&fixture(&format!("blkid/{version}/empty.txt"))), None);
+        let entry = fixture(&format!("blkid/{version}/gpt-partition-empty.txt"));
+        assert!(entry.contains("PART_ENTRY_UUID=") && says_nothing(&entry) && parse_blkid(&entry).is_none());
+        assert!(says_nothing("") && !says_nothing("DEVNAME=/dev/sdb1\nLABEL=kept\n"));
         // blkid 2.41 says nothing at all here; wipefs shows both.
         assert!(parse_wipefs(&fixture(&format!("wipefs/{version}/ambivalent.json"))).unwrap().len() > 1);
     }
