@@ -21,7 +21,8 @@ use crate::{
     },
 };
 
-const COLUMNS: &str = "KNAME,PATH,MAJ:MIN,TYPE,SIZE,RO,ROTA,TRAN,MODEL,SERIAL,WWN,PARTUUID";
+/// Without NAME lsblk prints a flat list, in which no device lies on another: the tree comes with that column. PKNAME says it too.
+const COLUMNS: &str = "NAME,KNAME,PKNAME,PATH,MAJ:MIN,TYPE,SIZE,RO,ROTA,TRAN,MODEL,SERIAL,WWN,PARTUUID";
 
 /// Why the devices could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +48,7 @@ pub enum InventoryError {
 #[derive(Debug, Deserialize)]
 struct Row {
     kname: String,
+    pkname: Option<String>,
     path: Option<String>,
     #[serde(rename = "maj:min")]
     number: String,
@@ -105,9 +107,12 @@ fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::E
 /// It is not of a known form.
 pub fn parse_lsblk(text: &str) -> Result<Inventory, InventoryError> {
     fn take(row: Row, parent: Option<&str>, out: &mut Vec<Device>) -> Result<(), InventoryError> {
+        let mut parents: Vec<_> = parent.map(str::to_owned).into_iter().chain(row.pkname).collect();
+        parents.dedup();
         // A device on two others is shown below each of them.
         if let Some(known) = out.iter_mut().find(|d| d.kname == row.kname) {
-            known.parents.extend(parent.map(str::to_owned));
+            parents.retain(|p| !known.parents.contains(p));
+            known.parents.extend(parents);
             return Ok(());
         }
         let bad = || InventoryError::Number(row.number.clone());
@@ -130,7 +135,7 @@ pub fn parse_lsblk(text: &str) -> Result<Inventory, InventoryError> {
             serial: said(row.serial),
             wwn: said(row.wwn),
             partuuid: said(row.partuuid),
-            parents: parent.map(str::to_owned).into_iter().collect(),
+            parents,
             uses: Vec::new(),
             content: Content::Unknown("not looked at".to_owned()),
             usb: None,

@@ -95,6 +95,21 @@ fn contents_are_named_as_both_versions_record_them() {
     assert!(parse_wipefs("garbage").is_err());
 }
 
+#[test]
+fn lsblk_is_asked_for_the_tree_and_a_flat_list_is_understood_too() {
+    assert!(COLUMNS.split(',').any(|c| c == "NAME"));
+    let row = |kname: &str, parent: &str| {
+        format!(
+            r#"{{"kname":"{kname}","pkname":{parent},"maj:min":"8:1","type":"part","size":1,"ro":false}}"#
+        )
+    };
+    let rows =
+        [row("sdb", "null"), row("sdb1", r#""sdb""#), row("md0", r#""sdb1""#), row("md0", r#""sdc1""#)];
+    let flat = parse_lsblk(&format!(r#"{{"blockdevices":[{}]}}"#, rows.join(","))).unwrap();
+    let parents: Vec<_> = flat.devices.iter().map(|d| d.parents.join(" ")).collect();
+    assert_eq!(parents, ["", "sdb", "sdb1 sdc1"]);
+}
+
 fn device(kname: &str, minor: u32) -> Device {
     Device {
         path: format!("/dev/{kname}").into(),
