@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     exec::{Cmd, CmdError, Flow},
-    host::{Host, files::FileError},
+    host::{Host, files::FileError, mountinfo::MountinfoError},
     model::{BackendKind, Level, mirror::MirrorState},
 };
 
@@ -63,6 +63,9 @@ pub enum BackendError {
     /// A file could not be read.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The mounts could not be read.
+    #[error(transparent)]
+    Mounts(#[from] MountinfoError),
     /// Something was not in the form that it should have.
     #[error(transparent)]
     Parse(#[from] ParseError),

@@ -123,6 +123,7 @@ fn request(args: SetupArgs) -> Result<Request, Trouble> {
             SchedulerArg::None => SchedulerChoice::None,
         },
         keep_original: args.original == OriginalArg::Keep,
+        size: args.size,
         wipe: args.wipe,
         allow_same_disk: args.allow_same_disk,
     })

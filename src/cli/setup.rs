@@ -4,11 +4,14 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::model::Bytes;
+
 const EXAMPLES: &str = "\
 Examples:
   raidguard devices                                         which devices are there, which are usable
   raidguard setup --hdd /dev/sdb --usb /dev/sdc --dry-run   the plan and its exact commands
   raidguard setup --hdd /dev/sdb --usb /dev/sdc             asks before anything is erased
+  raidguard setup --hdd /dev/sda --usb /dev/sdb --size 64G  new partitions in the free space of both disks
   raidguard setup --resume                                  go on after an interruption
   raidguard setup --rollback                                put everything back instead";
 
@@ -59,6 +62,9 @@ pub struct SetupArgs {
     /// What runs the regular jobs
     #[arg(long, value_enum, default_value_t = SchedulerArg::Auto)]
     pub scheduler: SchedulerArg,
+    /// Make a new GPT partition of this size on each disk named, in its free space, and use that: 64G, 512GiB
+    #[arg(long, value_name = "SIZE")]
+    pub size: Option<Bytes>,
     /// What becomes of the original directory after the node runs on the mirror
     #[arg(long, value_enum, default_value_t = OriginalArg::Keep)]
     pub original: OriginalArg,

@@ -1,6 +1,6 @@
 //! `/etc/raidguard/raidguard.toml`: what should be. Written by setup, edited by people; a key that nothing reads is an error.
 
-use std::{fs, io, path::PathBuf};
+use std::{fmt, fs, io, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +62,19 @@ pub struct Member {
     pub serial: Option<String>,
     /// Its size in bytes.
     pub size: Bytes,
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "member {} (", self.id)?;
+        if let Some(model) = &self.model {
+            write!(f, "{model}, ")?;
+        }
+        if let Some(serial) = &self.serial {
+            write!(f, "serial {serial}, ")?;
+        }
+        write!(f, "{})", self.size)
+    }
 }
 
 /// A node's directory on a mirror.

@@ -1,10 +1,11 @@
 //! The rules, one function each.
 
 use super::{Finding, Level, Verdict, findings};
-use crate::model::mirror::{Declared, DeclaredMember, MemberState, MirrorState, Observation, ProfileUse};
+use crate::config::{Member, Mirror};
+use crate::model::mirror::{MemberState, MirrorState, Observation, ProfileUse};
 
 /// Compares what should be with what was seen. Ok only if everything was read.
-pub fn judge(declared: &Declared, observed: &Observation) -> Verdict {
+pub fn judge(declared: &Mirror, observed: &Observation) -> Verdict {
     let mut findings = Vec::new();
     for failure in &observed.failures {
         findings.push(Finding {
@@ -31,7 +32,7 @@ pub fn judge(declared: &Declared, observed: &Observation) -> Verdict {
 }
 
 /// A finding with its remedy from the table, made concrete.
-fn finding(declared: &Declared, code: &'static str, severity: Level, says: String) -> Finding {
+fn finding(declared: &Mirror, code: &'static str, severity: Level, says: String) -> Finding {
     let mut rest = findings::find(code).map_or("", |c| c.remedy);
     let mountpoint = declared.mountpoint.display().to_string();
     let words = [
@@ -53,7 +54,7 @@ fn finding(declared: &Declared, code: &'static str, severity: Level, says: Strin
     Finding { code: code.to_owned(), severity, says, evidence: Vec::new(), remedy }
 }
 
-fn place(declared: &Declared, state: &MirrorState, out: &mut Vec<Finding>) {
+fn place(declared: &Mirror, state: &MirrorState, out: &mut Vec<Finding>) {
     let at = declared.mountpoint.display();
     if state.uuid != declared.uuid || state.mountpoint.as_ref().is_some_and(|m| *m != declared.mountpoint) {
         let says = format!("what was looked at is not mirror {}", declared.name);
@@ -81,21 +82,21 @@ fn name_of(member: &MemberState) -> String {
     }
 }
 
-fn is_declared_as(member: &MemberState, declared: &DeclaredMember) -> bool {
+fn is_declared_as(member: &MemberState, declared: &Member) -> bool {
     let same_uuid = member.uuid.as_ref().is_none_or(|uuid| uuid.eq_ignore_ascii_case(&declared.uuid));
     member.devid.to_string() == declared.id && same_uuid
 }
 
-fn members(declared: &Declared, state: &MirrorState, out: &mut Vec<Finding>) {
+fn members(declared: &Mirror, state: &MirrorState, out: &mut Vec<Finding>) {
     if state.members.is_empty() {
         let says = format!("no device of mirror {} is on this machine", declared.name);
-        let evidence = declared.members.iter().map(|m| format!("declared: {m}")).collect();
+        let evidence = declared.member.iter().map(|m| format!("declared: {m}")).collect();
         out.push(Finding { evidence, ..finding(declared, "MIR-ABSENT", Level::Critical, says) });
         unread(declared, state, out);
         return;
     }
     let mut missing = Vec::new();
-    for wanted in &declared.members {
+    for wanted in &declared.member {
         let mut found = state.members.iter().filter(|m| is_declared_as(m, wanted));
         match found.next() {
             None if state.profiles.is_empty() => {
@@ -116,7 +117,7 @@ fn members(declared: &Declared, state: &MirrorState, out: &mut Vec<Finding>) {
         }
     }
     let strangers = state.members.iter().filter(|m| !m.replace_target);
-    for member in strangers.filter(|m| !declared.members.iter().any(|d| is_declared_as(m, d))) {
+    for member in strangers.filter(|m| !declared.member.iter().any(|d| is_declared_as(m, d))) {
         let says = format!("{} was not declared", name_of(member));
         let uuid = member.uuid.as_deref().unwrap_or("unknown");
         let evidence = vec![format!("its UUID is {uuid}")];
@@ -128,7 +129,7 @@ fn members(declared: &Declared, state: &MirrorState, out: &mut Vec<Finding>) {
     if !missing.is_empty() {
         let survives = declared.level.survives();
         let be = if missing.len() == 1 { "is" } else { "are" };
-        let gone = format!("{} of {} members {be} missing", missing.len(), declared.members.len());
+        let gone = format!("{} of {} members {be} missing", missing.len(), declared.member.len());
         let (severity, says) = match survives.checked_sub(missing.len()) {
             None => (Level::Critical, format!("{gone}, more than {} survives", declared.level)),
             Some(0) => (Level::Critical, format!("{gone}; no more may fail")),
@@ -140,7 +141,7 @@ fn members(declared: &Declared, state: &MirrorState, out: &mut Vec<Finding>) {
 }
 
 /// Devices that could not be read matter where a member may be among them.
-fn unread(declared: &Declared, state: &MirrorState, out: &mut Vec<Finding>) {
+fn unread(declared: &Mirror, state: &MirrorState, out: &mut Vec<Finding>) {
     if !state.unread.is_empty() {
         let says = "devices could not be read, and a member may be among them".to_owned();
         let evidence = state.unread.clone();
@@ -148,7 +149,7 @@ fn unread(declared: &Declared, state: &MirrorState, out: &mut Vec<Finding>) {
     }
 }
 
-fn profiles(declared: &Declared, state: &MirrorState, out: &mut Vec<Finding>) {
+fn profiles(declared: &Mirror, state: &MirrorState, out: &mut Vec<Finding>) {
     let chunks = state.profiles.iter().filter(|p| p.total.0 > 0);
     let drifted: Vec<_> = chunks.clone().filter(|p| p.profile != declared.level.as_str()).collect();
     if drifted.is_empty() {
@@ -174,7 +175,7 @@ fn profiles(declared: &Declared, state: &MirrorState, out: &mut Vec<Finding>) {
 }
 
 /// A member whose last commit is older than another's. One commit apart is no fault: it may be on its way, or was cut by a power failure.
-fn stale(declared: &Declared, state: &MirrorState, out: &mut Vec<Finding>) {
+fn stale(declared: &Mirror, state: &MirrorState, out: &mut Vec<Finding>) {
     let present = || state.members.iter().filter(|m| !m.missing).filter_map(|m| Some((m, m.generation?)));
     let Some(newest) = present().map(|(_, generation)| generation).max() else { return };
     for (member, generation) in present().filter(|(_, generation)| newest - generation > 1) {
@@ -184,7 +185,7 @@ fn stale(declared: &Declared, state: &MirrorState, out: &mut Vec<Finding>) {
     }
 }
 
-fn counters(declared: &Declared, state: &MirrorState, out: &mut Vec<Finding>) {
+fn counters(declared: &Mirror, state: &MirrorState, out: &mut Vec<Finding>) {
     for member in &state.members {
         match member.errors {
             Some(errors) if !errors.is_clean() => {
@@ -203,7 +204,7 @@ fn counters(declared: &Declared, state: &MirrorState, out: &mut Vec<Finding>) {
     }
 }
 
-fn modes(declared: &Declared, state: &MirrorState, out: &mut Vec<Finding>) {
+fn modes(declared: &Mirror, state: &MirrorState, out: &mut Vec<Finding>) {
     let options = || vec![format!("mount options: {}", state.mount_options.join(","))];
     if state.read_only {
         let says = if state.forced_read_only {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::{
+    config::Mirror,
     health::samples::healthy,
     model::{
         Bytes,
@@ -7,7 +8,7 @@ use crate::{
     },
 };
 
-type Change = fn(&mut Declared, &mut MirrorState);
+type Change = fn(&mut Mirror, &mut MirrorState);
 
 fn profile(kind: ChunkKind, name: &str, used: u64) -> ProfileUse {
     ProfileUse { kind, profile: name.into(), total: Bytes::mib(32), used: Bytes(used) }
@@ -58,7 +59,7 @@ fn every_fault_has_its_code_and_weight() {
             &["MIR-MISSING", "MIR-FOREIGN"],
             Level::Critical,
         ),
-        ("one member more", |d, _| drop(d.members.pop()), &["MIR-FOREIGN"], Level::Warning),
+        ("one member more", |d, _| drop(d.member.pop()), &["MIR-FOREIGN"], Level::Warning),
         ("a clone", |_, s| s.members.push(s.members[1].clone()), &["MIR-FOREIGN"], Level::Critical),
         (
             "data on one member",

@@ -78,24 +78,25 @@ impl Verdict {
 
 #[cfg(test)]
 pub(crate) mod samples {
-    use crate::model::{
-        Bytes, Level,
-        mirror::{
-            ChunkKind, Declared, DeclaredMember, ErrorCounts, MemberState, MirrorState, Observation,
-            ProfileUse,
+    use crate::{
+        config::{Member, Mirror},
+        model::{
+            BackendKind, Bytes, Level,
+            mirror::{ChunkKind, ErrorCounts, MemberState, MirrorState, Observation, ProfileUse},
         },
     };
 
     /// A healthy raid1 of two.
-    pub(crate) fn healthy() -> (Declared, Observation) {
+    pub(crate) fn healthy() -> (Mirror, Observation) {
         let uuid = |n: u64| format!("5515c27f-43dc-47b1-a1df-6c7b3533ca{n:02}");
-        let declared = Declared {
+        let declared = Mirror {
             name: "lightning".into(),
+            backend: BackendKind::Btrfs,
             level: Level::Raid1,
             uuid: "25e3e740-8cd1-4cc7-9b25-b175081f4acf".into(),
             mountpoint: "/srv/lightning".into(),
-            members: [1, 2]
-                .map(|n| DeclaredMember {
+            member: [1, 2]
+                .map(|n| Member {
                     id: n.to_string(),
                     uuid: uuid(n),
                     model: Some("Example Disk".into()),
@@ -103,6 +104,8 @@ pub(crate) mod samples {
                     size: Bytes::gib(32),
                 })
                 .to_vec(),
+            node: None,
+            schedule: None,
         };
         let member = |n: u64| MemberState {
             devid: n,

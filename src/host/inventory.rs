@@ -16,13 +16,13 @@ use super::{Host, files::FileError, mountinfo};
 use crate::{
     exec::{Cmd, CmdError},
     model::{
-        Bytes, DevNo,
+        Bytes, DevNo, Identity,
         inventory::{Content, Device, Inventory, Signature, Use},
     },
 };
 
-/// Without NAME lsblk prints a flat list, in which no device lies on another: the tree comes with that column. PKNAME says it too.
-const COLUMNS: &str = "NAME,KNAME,PKNAME,PATH,MAJ:MIN,TYPE,SIZE,RO,ROTA,TRAN,MODEL,SERIAL,WWN,PARTUUID";
+/// NAME is there for lsblk alone: without it the answer is flat, and what lies on what is lost.
+const COLUMNS: &str = "NAME,KNAME,PATH,MAJ:MIN,TYPE,SIZE,RO,ROTA,TRAN,MODEL,SERIAL,WWN,PARTUUID";
 
 /// Why the devices could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +48,6 @@ pub enum InventoryError {
 #[derive(Debug, Deserialize)]
 struct Row {
     kname: String,
-    pkname: Option<String>,
     path: Option<String>,
     #[serde(rename = "maj:min")]
     number: String,
@@ -106,13 +105,10 @@ fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::E
 /// # Errors
 /// It is not of a known form.
 pub fn parse_lsblk(text: &str) -> Result<Inventory, InventoryError> {
-    fn take(row: Row, parent: Option<&str>, out: &mut Vec<Device>) -> Result<(), InventoryError> {
-        let mut parents: Vec<_> = parent.map(str::to_owned).into_iter().chain(row.pkname).collect();
-        parents.dedup();
+    fn take(row: Row, parent: Option<&Device>, out: &mut Vec<Device>) -> Result<(), InventoryError> {
         // A device on two others is shown below each of them.
         if let Some(known) = out.iter_mut().find(|d| d.kname == row.kname) {
-            parents.retain(|p| !known.parents.contains(p));
-            known.parents.extend(parents);
+            known.parents.extend(parent.map(|p| p.kname.clone()));
             return Ok(());
         }
         let bad = || InventoryError::Number(row.number.clone());
@@ -120,8 +116,12 @@ pub fn parse_lsblk(text: &str) -> Result<Inventory, InventoryError> {
         let dev =
             DevNo { major: major.parse().map_err(|_| bad())?, minor: minor.parse().map_err(|_| bad())? };
         let said = |text: Option<String>| text.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty());
-        let kname = row.kname.clone();
-        out.push(Device {
+        // lsblk shows these for whole disks only, and a partition is known by its disk.
+        let disk = parent.filter(|_| row.kind == "part");
+        let own = |text, of: fn(&Device) -> &Option<String>| {
+            said(text).or_else(|| disk.and_then(|d| of(d).clone()))
+        };
+        let device = Device {
             path: row.path.unwrap_or_else(|| format!("/dev/{}", row.kname)).into(),
             kname: row.kname,
             kind: row.kind,
@@ -130,17 +130,18 @@ pub fn parse_lsblk(text: &str) -> Result<Inventory, InventoryError> {
             // A device whose write switch is unknown is treated as closed.
             read_only: row.ro.unwrap_or(true),
             rotational: row.rota,
-            transport: said(row.tran),
-            model: said(row.model),
-            serial: said(row.serial),
-            wwn: said(row.wwn),
+            transport: own(row.tran, |d| &d.transport),
+            model: own(row.model, |d| &d.model),
+            serial: own(row.serial, |d| &d.serial),
+            wwn: own(row.wwn, |d| &d.wwn),
             partuuid: said(row.partuuid),
-            parents,
+            parents: parent.map(|p| p.kname.clone()).into_iter().collect(),
             uses: Vec::new(),
             content: Content::Unknown("not looked at".to_owned()),
             usb: None,
-        });
-        row.children.into_iter().try_for_each(|child| take(child, Some(&kname), out))
+        };
+        out.push(device.clone());
+        row.children.into_iter().try_for_each(|child| take(child, Some(&device), out))
     }
     let rows: Lsblk = serde_json::from_str(text).map_err(InventoryError::Form)?;
     let mut devices = Vec::new();
@@ -170,27 +171,43 @@ fn parse_wipefs(text: &str) -> Result<Vec<Signature>, serde_json::Error> {
         .into_iter()
         .map(|s| Signature { kind: s.kind, label: s.label, uuid: s.uuid })
         .collect();
-    // A ZFS label or a GPT stands in several places.
+    // A ZFS label or a GPT stands in several places, and a GPT brings a protective MBR.
     signatures.dedup();
+    if signatures.iter().any(|s| s.kind == "gpt") {
+        signatures.retain(|s| s.kind != "PMBR");
+    }
     Ok(signatures)
 }
 
-/// Reads `blkid -p -o export`: `NAME=value` lines. The first of TYPE and PTTYPE is the content.
-fn parse_blkid(text: &str) -> Option<Signature> {
+/// What `blkid -p -o export` printed.
+#[derive(Debug, PartialEq, Eq)]
+struct Blkid {
+    /// The content: the first of TYPE and PTTYPE.
+    signature: Option<Signature>,
+    /// It spoke of a content, but not of its kind.
+    untyped: bool,
+    /// The partition's own UUID, from the table that it is in.
+    partuuid: Option<String>,
+}
+
+/// Reads `blkid -p -o export`: `NAME=value` lines. `PART_ENTRY_*` tell of the table that a partition is in, not of what it holds.
+fn parse_blkid(text: &str) -> Blkid {
     let value =
         |name: &str| text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned);
-    let kind = value("TYPE").or_else(|| value("PTTYPE"))?;
-    Some(Signature { kind, label: value("LABEL"), uuid: value("UUID") })
+    let kind = value("TYPE").or_else(|| value("PTTYPE"));
+    let of_the_device = |line: &&str| {
+        !line.trim().is_empty() && !line.starts_with("DEVNAME=") && !line.starts_with("PART_ENTRY_")
+    };
+    Blkid {
+        untyped: kind.is_none() && text.lines().any(|line| of_the_device(&line)),
+        signature: kind.map(|kind| Signature { kind, label: value("LABEL"), uuid: value("UUID") }),
+        partuuid: value("PART_ENTRY_UUID"),
+    }
 }
 
-/// Does `blkid -p -o export` say nothing of the content? Of an empty partition it tells the partition table's entry.
-fn says_nothing(text: &str) -> bool {
-    text.lines().all(|l| l.is_empty() || l.starts_with("DEVNAME=") || l.starts_with("PART_ENTRY_"))
-}
-
-/// What a device holds, by two independent probes.
-fn content(host: &Host, path: &Path) -> Content {
-    let unknown = |e: &dyn std::fmt::Display| Content::Unknown(e.to_string());
+/// What a device holds, by two independent probes, and a partition's own UUID.
+fn content(host: &Host, path: &Path) -> (Content, Option<String>) {
+    let unknown = |e: &dyn std::fmt::Display| (Content::Unknown(e.to_string()), None);
     let wipefs = Cmd::probe("wipefs").args(["--no-act", "--noheadings", "--json"]).arg(path);
     let signatures = match host.runner().run(&wipefs) {
         Ok(output) => match parse_wipefs(&output.text()) {
@@ -199,18 +216,63 @@ fn content(host: &Host, path: &Path) -> Content {
         },
         Err(e) => return unknown(&e),
     };
-    // 0 something was found, 2 nothing, 8 contents that stand in each other's way (blkid(8)).
-    let blkid = Cmd::probe("blkid").args(["-p", "-o", "export"]).arg(path).accept(&[0, 2, 8]);
-    match host.runner().run(&blkid) {
-        Err(e) => unknown(&e),
-        Ok(_) if !signatures.is_empty() => Content::Known(signatures),
-        Ok(output) if output.code == 8 => unknown(&"contents that stand in each other's way"),
-        Ok(output) => match parse_blkid(&output.text()) {
-            Some(signature) => Content::Known(vec![signature]),
-            None if says_nothing(&output.text()) => Content::Empty,
-            None => unknown(&"blkid found something without a type"),
-        },
+    let (found, code) = match blkid(host, path, &[]) {
+        Ok(found) => found,
+        Err(e) => return unknown(&e),
+    };
+    let content = match found.signature {
+        _ if !signatures.is_empty() => Content::Known(signatures),
+        _ if code == CONFLICT => Content::Unknown("contents that stand in each other's way".to_owned()),
+        Some(signature) => Content::Known(vec![signature]),
+        None if found.untyped => Content::Unknown("blkid found something without a type".to_owned()),
+        None => Content::Empty,
+    };
+    (content, found.partuuid)
+}
+
+/// blkid's exit code for contents that stand in each other's way; 0 is something found, 2 nothing (blkid(8)).
+const CONFLICT: i32 = 8;
+
+fn blkid(host: &Host, path: &Path, area: &[String]) -> Result<(Blkid, i32), CmdError> {
+    let cmd = Cmd::probe("blkid").args(["-p", "-o", "export"]).args(area).arg(path).accept(&[0, 2, CONFLICT]);
+    let output = host.runner().run(&cmd)?;
+    Ok((parse_blkid(&output.text()), output.code))
+}
+
+/// What is left in one area of a device, in bytes: free space may hold what was deleted from the table only.
+pub(super) fn content_at(host: &Host, path: &Path, offset: u64, size: u64) -> Content {
+    let area = ["-O".to_owned(), offset.to_string(), "-S".to_owned(), size.to_string()];
+    match blkid(host, path, &area) {
+        Err(e) => Content::Unknown(e.to_string()),
+        Ok((_, CONFLICT)) => Content::Unknown("contents that stand in each other's way".to_owned()),
+        Ok((Blkid { signature: Some(signature), .. }, _)) => Content::Known(vec![signature]),
+        Ok((found, _)) if found.untyped => {
+            Content::Unknown("blkid found something without a type".to_owned())
+        }
+        Ok(_) => Content::Empty,
     }
+}
+
+/// All block devices, without what uses them and what they hold.
+fn list_devices(host: &Host) -> Result<Inventory, InventoryError> {
+    let lsblk = Cmd::probe("lsblk").args(["--json", "--bytes", "--output", COLUMNS]);
+    let text = host.runner().run(&lsblk).map_err(InventoryError::Tool)?;
+    let mut inventory = parse_lsblk(&text.text())?;
+    inventory.devices.retain(|d| d.size.0 > 0 && d.kind != "rom");
+    Ok(inventory)
+}
+
+/// The device that is at this path now; `None` where there is none.
+///
+/// # Errors
+/// The machine cannot be asked.
+pub fn identify(host: &Host, path: &Path) -> Result<Option<Identity>, InventoryError> {
+    let inventory = list_devices(host)?;
+    let Some(mut device) = inventory.by_path(path).map(Device::identity) else { return Ok(None) };
+    if device.partuuid.is_none() {
+        device.partuuid = blkid(host, path, &[]).map_err(InventoryError::Tool)?.0.partuuid;
+    }
+    Ok(Some(device))
 }
 
 /// All block devices, each with what uses it and what it holds.
@@ -218,10 +280,7 @@ fn content(host: &Host, path: &Path) -> Content {
 /// # Errors
 /// The machine cannot be asked. A single device that cannot be probed is no error: its content is then unknown, which refuses it.
 pub fn gather(host: &Host) -> Result<Inventory, InventoryError> {
-    let lsblk = Cmd::probe("lsblk").args(["--json", "--bytes", "--output", COLUMNS]);
-    let text = host.runner().run(&lsblk).map_err(InventoryError::Tool)?;
-    let mut inventory = parse_lsblk(&text.text())?;
-    inventory.devices.retain(|d| d.size.0 > 0 && d.kind != "rom");
+    let mut inventory = list_devices(host)?;
     let mounts = mountinfo::read(host).map_err(InventoryError::Mounts)?;
     let swaps = mountinfo::swaps(host).map_err(InventoryError::Swaps)?;
     let backings = backings(host);
@@ -229,7 +288,9 @@ pub fn gather(host: &Host) -> Result<Inventory, InventoryError> {
     for device in &mut inventory.devices {
         device.uses = uses(host, device, &mounts, &swaps, &backings);
         device.usb = usb(host, &device.kname);
-        device.content = content(host, &device.path);
+        let (content, partuuid) = content(host, &device.path);
+        device.content = content;
+        device.partuuid = device.partuuid.take().or(partuuid);
     }
     Ok(inventory)
 }
@@ -248,7 +309,7 @@ fn backings(host: &Host) -> Vec<(String, PathBuf)> {
 fn lay_loops(inventory: &mut Inventory, backings: &[(String, PathBuf)]) {
     for (kname, backing) in backings {
         let Some(base) = inventory.by_path(backing) else { continue };
-        // The path may be another machine part's, seen from here: never a circle.
+        // The path may be that of another mount namespace: never a circle.
         let circle = inventory.above(base).iter().any(|d| d.kname == *kname);
         let base = base.kname.clone();
         if let Some(device) = inventory.devices.iter_mut().find(|d| d.kname == *kname && !circle) {

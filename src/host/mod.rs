@@ -7,6 +7,7 @@ pub mod fstab;
 pub mod inventory;
 pub mod lock;
 pub mod mountinfo;
+pub mod partition;
 pub mod schedule;
 
 use std::{

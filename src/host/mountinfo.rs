@@ -55,16 +55,15 @@ pub(super) fn unescape(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((&first, tail)) = rest.split_first() {
-        let octal = (first == b'\\').then(|| tail.get(..3)).flatten();
-        let byte =
-            octal.and_then(|d| std::str::from_utf8(d).ok()).and_then(|d| u8::from_str_radix(d, 8).ok());
-        if let Some(byte) = byte {
-            out.push(byte);
-            rest = tail.get(3..).unwrap_or_default();
-        } else {
-            out.push(first);
-            rest = tail;
-        }
+        let escaped = match tail {
+            [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..] if first == b'\\' => {
+                Some((((a - b'0') << 6) | ((b - b'0') << 3) | (c - b'0'), after))
+            }
+            _ => None,
+        };
+        let (byte, after) = escaped.unwrap_or((first, tail));
+        out.push(byte);
+        rest = after;
     }
     out
 }
@@ -169,6 +168,49 @@ mod tests {
     }
 
     #[test]
+    fn awkward_names_are_read_as_they_are() {
+        let recorded = include_bytes!("../../tests/fixtures/btrfs/mountinfo/awkward-names.txt");
+        let mounts = parse(recorded).unwrap();
+        let btrfs: Vec<_> = mounts.iter().filter(|m| m.fstype == "btrfs").collect();
+        let places: Vec<_> = btrfs.iter().map(|m| m.mountpoint.as_os_str().as_bytes()).collect();
+        for name in [
+            &b"/mnt/rg"[..],
+            b"/mnt/with space",
+            b"/mnt/new\nline",
+            b"/mnt/back\\slash",
+            b"/mnt/literal\\040",
+        ] {
+            assert!(places.contains(&name), "{}", String::from_utf8_lossy(name));
+        }
+        assert!(places.iter().any(|place| place.contains(&0xff)));
+        assert!(btrfs.iter().all(|m| m.source.starts_with("/dev") && m.super_options.contains(&"rw".into())));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn escapes_are_undone(path in proptest::collection::vec(1_u8.., 1..40)) {
+            let escape = |b: &u8| match b {
+                b' ' | b'\t' | b'\n' | b'\\' | b'#' => format!("\\{b:03o}").into_bytes(),
+                other => vec![*other],
+            };
+            let escaped: Vec<u8> = path.iter().flat_map(escape).collect();
+            proptest::prop_assert_eq!(unescape(&escaped), path);
+        }
+
+        #[test]
+        fn never_panics(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+            let _ = parse(&bytes);
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_an_escape_is_itself() {
+        for text in [&b"\\+12"[..], b"\\777", b"\\04", b"\\"] {
+            assert_eq!(unescape(text), text);
+        }
+    }
+
+    #[test]
     fn a_line_is_read_to_its_fields() {
         let line =
             br"36 35 98:0 /mnt1 /mnt\040two rw,noatime master:1 shared:2 - ext3 /dev/root rw,errors=continue";
@@ -181,7 +223,12 @@ mod tests {
 
     #[test]
     fn a_line_of_another_form_is_an_error_with_its_number() {
-        for bad in ["x", "1 2 3 / / rw - ext4 a b", "1 2 8:1 / /mnt rw ext4 /dev/sda1 rw"] {
+        for bad in [
+            "x",
+            "1 2 3 / / rw - ext4 a b",
+            "1 2 8:1 / /mnt rw ext4 /dev/sda1 rw",
+            "73 63 0:40 / /mnt/rg rw - btrfs",
+        ] {
             let text = format!("36 35 98:0 / / rw - ext4 /dev/root rw\n{bad}\n");
             assert!(matches!(parse(text.as_bytes()), Err(MountinfoError::Line { line: 2, .. })), "{bad}");
         }

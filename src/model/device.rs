@@ -27,8 +27,8 @@ impl fmt::Display for DevNo {
 pub struct Identity {
     /// The path by which it was named.
     pub path: PathBuf,
-    /// Its device number.
-    pub dev: DevNo,
+    /// Its device number; unknown of a partition that is still to be made.
+    pub dev: Option<DevNo>,
     /// Its size in bytes.
     pub size: Bytes,
     /// The disk's model, where it has one.
@@ -48,7 +48,9 @@ impl Identity {
         let differs = |what: &str, was: String, is: String| {
             (was != is).then(|| format!("its {what} is {is}, not {was}"))
         };
-        differs("number", self.dev.to_string(), other.dev.to_string())
+        let number = |dev: Option<DevNo>| dev.map_or_else(|| "none".to_owned(), |d| d.to_string());
+        let of_number = self.dev.and_then(|_| differs("number", number(self.dev), number(other.dev)));
+        of_number
             .or_else(|| differs("size", self.size.0.to_string(), other.size.0.to_string()))
             .or_else(|| differs("model", of(&self.model), of(&other.model)))
             .or_else(|| differs("serial number", of(&self.serial), of(&other.serial)))

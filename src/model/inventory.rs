@@ -132,7 +132,7 @@ impl Device {
     pub fn identity(&self) -> Identity {
         Identity {
             path: self.path.clone(),
-            dev: self.dev,
+            dev: Some(self.dev),
             size: self.size,
             model: self.model.clone(),
             serial: self.serial.clone(),

@@ -1,53 +1,10 @@
-//! A mirror as it was declared, and as the machine shows it.
+//! A mirror as the machine shows it.
 
 use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bytes, Level};
-
-/// What a mirror should be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Declared {
-    /// Its name.
-    pub name: String,
-    /// How redundant it should be.
-    pub level: Level,
-    /// The filesystem's UUID, in lower case.
-    pub uuid: String,
-    /// Where it should be mounted.
-    pub mountpoint: PathBuf,
-    /// The members it should have.
-    pub members: Vec<DeclaredMember>,
-}
-
-/// What one member should be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeclaredMember {
-    /// The number by which the filesystem knows it (btrfs: devid).
-    pub id: String,
-    /// The filesystem's own UUID for this member, in lower case.
-    pub uuid: String,
-    /// The disk's model.
-    pub model: Option<String>,
-    /// The disk's serial number.
-    pub serial: Option<String>,
-    /// The device's size.
-    pub size: Bytes,
-}
-
-impl fmt::Display for DeclaredMember {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "member {} (", self.id)?;
-        if let Some(model) = &self.model {
-            write!(f, "{model}, ")?;
-        }
-        if let Some(serial) = &self.serial {
-            write!(f, "serial {serial}, ")?;
-        }
-        write!(f, "{})", self.size)
-    }
-}
+use super::Bytes;
 
 /// What was seen of one mirror, as JSON too: a state captured on a real machine becomes a test.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

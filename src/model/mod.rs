@@ -5,12 +5,11 @@ pub mod inventory;
 pub mod level;
 pub mod mirror;
 pub mod node;
-pub mod refusal;
 pub mod schedule;
 pub mod size;
 
 pub use device::{DevNo, Identity};
-pub use inventory::{Device, Inventory};
+pub use inventory::{Content, Device, Inventory};
 pub use level::Level;
 pub use node::{BackendKind, NodeControl, NodeKind, Scheduler};
 pub use schedule::{Schedule, ScheduleError};

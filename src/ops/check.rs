@@ -22,7 +22,7 @@ pub fn check(host: &Host, json: bool, console: &Console) -> Result<u8, Trouble> 
     let judged: Vec<_> = declared.into_iter().map(|mirror| mirrors::judge(host, mirror)).collect();
     let checked: Vec<_> = judged
         .iter()
-        .map(|j| Checked { declared: &j.declared, observed: &j.observed, verdict: &j.verdict })
+        .map(|j| Checked { declared: &j.mirror, observed: &j.observed, verdict: &j.verdict })
         .collect();
     if json {
         let body = serde_json::to_string_pretty(&ui::check::json(&checked));

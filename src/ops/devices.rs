@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
-use super::{Exit, Trouble};
+use super::{Exit, Trouble, refusal};
 use crate::{
     host::{Host, inventory},
-    model::{Device, Inventory, refusal},
+    model::{Device, Inventory},
     ui::{self, Console},
 };
 
@@ -28,7 +28,7 @@ pub struct Judged {
 pub fn devices(host: &Host, json: bool, console: &Console) -> Result<Exit, Trouble> {
     let inventory =
         inventory::gather(host).map_err(|e| Trouble::failed("the block devices cannot be read", e))?;
-    let declared = super::mirrors::claimed(host)?;
+    let declared = super::mirrors::declared(host)?;
     let judged: Vec<Judged> = inventory
         .devices
         .iter()

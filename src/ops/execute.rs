@@ -38,12 +38,12 @@ pub(super) fn confirm(console: &Console, yes: bool, question: &str) -> Result<()
 /// Compares a planned device with the one that is there now.
 fn recheck(host: &Host) -> impl Fn(&Identity) -> Result<Option<String>, StepError> + '_ {
     |planned| {
-        let machine = inventory::gather(host)
+        let there = inventory::identify(host, &planned.path)
             .map_err(|e| StepError::failed("the devices cannot be read again right before erasing", e))?;
-        let Some(device) = machine.by_path(&planned.path) else {
-            return Ok(Some("it is not there any more".to_owned()));
-        };
-        Ok(planned.difference(&device.identity()))
+        Ok(match there {
+            None => Some("it is not there any more".to_owned()),
+            Some(there) => planned.difference(&there),
+        })
     }
 }
 

@@ -6,11 +6,7 @@ use crate::{
     config::{self, Mirror},
     health::{self, Verdict},
     host::Host,
-    model::{
-        DevNo, Identity,
-        mirror::{Declared, DeclaredMember, Observation},
-        refusal::Claimed,
-    },
+    model::mirror::Observation,
 };
 
 /// Every declared mirror.
@@ -52,8 +48,6 @@ pub(super) struct Judged {
     pub(super) observed: Observation,
     /// What that means.
     pub(super) verdict: Verdict,
-    /// The declaration as the judge saw it.
-    pub(super) declared: Declared,
 }
 
 /// Looks at a mirror and judges it. What cannot be read becomes a finding.
@@ -63,46 +57,6 @@ pub(super) fn judge(host: &Host, mirror: Mirror) -> Judged {
         Ok(state) => Observation::of(Ok(state)),
         Err(e) => Observation::of(Err(&e)),
     };
-    let declared = Declared {
-        name: mirror.name.clone(),
-        level: mirror.level,
-        uuid: mirror.uuid.clone(),
-        mountpoint: mirror.mountpoint.clone(),
-        members: mirror
-            .member
-            .iter()
-            .map(|m| DeclaredMember {
-                id: m.id.clone(),
-                uuid: m.uuid.clone(),
-                model: m.model.clone(),
-                serial: m.serial.clone(),
-                size: m.size,
-            })
-            .collect(),
-    };
-    let verdict = health::judge(&declared, &observed);
-    Judged { mirror, observed, verdict, declared }
-}
-
-/// The declared members, as far as the declaration knows their disks.
-///
-/// # Errors
-/// The declaration cannot be read.
-pub(super) fn claimed(host: &Host) -> Result<Vec<Claimed>, Trouble> {
-    let mirrors = declared(host)?;
-    let members = mirrors.iter().flat_map(|mirror| mirror.member.iter().map(move |m| (mirror, m)));
-    Ok(members
-        .map(|(mirror, m)| Claimed {
-            identity: Identity {
-                path: std::path::PathBuf::new(),
-                dev: DevNo { major: 0, minor: 0 },
-                size: m.size,
-                model: m.model.clone(),
-                serial: m.serial.clone(),
-                wwn: None,
-                partuuid: None,
-            },
-            mirror: mirror.uuid.clone(),
-        })
-        .collect())
+    let verdict = health::judge(&mirror, &observed);
+    Judged { mirror, observed, verdict }
 }

@@ -5,6 +5,7 @@ pub mod devices;
 pub mod execute;
 mod maintain;
 mod mirrors;
+pub mod refusal;
 pub mod release;
 pub mod schedule;
 pub mod setup;

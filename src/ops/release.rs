@@ -1,8 +1,8 @@
 //! `release`: the way back. Newest data to a plain directory, verified, exchanged; what setup added to the machine removed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::{Blocker, Exit, Trouble, execute, mirrors, setup::Manner};
+use super::{Blocker, Exit, Trouble, execute, mirrors, setup::Manner, trouble::unchanged};
 use crate::{
     backend::MirrorSpec,
     config::{self, Mirror},
@@ -14,7 +14,7 @@ use crate::{
     model::Bytes,
     node,
     plan::{
-        JOURNAL_DIR, Journal, Plan, journals,
+        self, JOURNAL_DIR, Journal, Plan, journals,
         steps::{
             Action, CopyTree, Declare, DropIn, ExchangeBack, Fstab, InstallSchedule, MountMirror,
             PlainDirectory, StartNode, StopNode, TakeBack, Verify,
@@ -75,30 +75,26 @@ pub fn release(
 }
 
 fn gather(host: &Host, mirror: Mirror) -> Result<Facts, Trouble> {
-    fn trouble<E: Into<Box<dyn std::error::Error + Send + Sync>>>(what: &str) -> impl FnOnce(E) -> Trouble {
-        let what = format!("{what}, so nothing was changed");
-        move |e| Trouble::failed(what, e)
-    }
     let node = mirror.node.clone().ok_or_else(|| {
         Trouble::refused(
             format!("no node lives on the mirror `{}`", mirror.name),
             "nothing is left to be done",
         )
     })?;
-    let mounts = mountinfo::read(host).map_err(trouble("the mounts cannot be read"))?;
+    let mounts = mountinfo::read(host).map_err(unchanged("the mounts cannot be read"))?;
     if mountinfo::topmost_at(&mounts, &mirror.mountpoint).is_none() {
         return Err(Trouble::refused(
             format!("the mirror is not mounted at {}", mirror.mountpoint.display()),
             format!("mount {}", mirror.mountpoint.display()),
         ));
     }
-    let survey = copy::survey(&node.data).map_err(trouble("the node's files cannot be read whole"))?;
+    let survey = copy::survey(&node.data).map_err(unchanged("the node's files cannot be read whole"))?;
     let unit = node.control.as_ref().and_then(|c| c.unit());
     let running = node::find_running(host, &node.data, unit)
-        .map_err(trouble("it cannot be told whether a node is running"))?;
+        .map_err(unchanged("it cannot be told whether a node is running"))?;
     let parent = files::parent(&node.directory);
-    let space = nix::sys::statvfs::statvfs(parent).map_err(trouble("the free space cannot be read"))?;
-    let layout = node::read_layout(&node.data).map_err(trouble("the node's directory cannot be read"))?;
+    let space = nix::sys::statvfs::statvfs(parent).map_err(unchanged("the free space cannot be read"))?;
+    let layout = node::read_layout(&node.data).map_err(unchanged("the node's directory cannot be read"))?;
     Ok(Facts {
         others: mirrors::declared(host)?.into_iter().filter(|m| m.name != mirror.name).collect(),
         survey,
@@ -109,7 +105,7 @@ fn gather(host: &Host, mirror: Mirror) -> Result<Facts, Trouble> {
         unfinished: super::setup::unfinished(host)?,
         added: added(host, &mirror)?,
         systemd: schedule::is_systemd(host),
-        binary: std::env::current_exe().map_err(trouble("raidguard's own path cannot be read"))?,
+        binary: std::env::current_exe().map_err(unchanged("raidguard's own path cannot be read"))?,
         now: host.now(),
         node,
         mirror,
@@ -172,15 +168,13 @@ fn decide(facts: &Facts) -> Result<Plan<Action>, Vec<Blocker>> {
         return Err(blockers);
     }
 
-    let stamp = facts.now.strftime("%Y%m%dT%H%M%SZ");
-    let record =
-        |ending: &str| Path::new(JOURNAL_DIR).join(format!("{stamp}-release-{}.{ending}", mirror.name));
+    let id = plan::id_of("release", &mirror.name, facts.now);
     let mut beside = node.directory.file_name().unwrap_or_default().to_owned();
     beside.push(".raidguard-release");
     let target = node.directory.with_file_name(&beside);
     beside.push("-scratch");
     let scratch = node.directory.with_file_name(&beside);
-    let manifest = record("manifest");
+    let manifest = plan::record_of(&id, "manifest");
     let spec = MirrorSpec {
         backend: mirror.backend,
         name: mirror.name.clone(),
@@ -214,7 +208,7 @@ fn decide(facts: &Facts) -> Result<Plan<Action>, Vec<Blocker>> {
         owner: None,
         databases: facts.databases.clone(),
         scratch,
-        proof: record("proof"),
+        proof: plan::record_of(&id, "proof"),
         directory: node.directory.clone(),
         backwards: true,
     }));

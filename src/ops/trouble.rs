@@ -95,6 +95,12 @@ impl Trouble {
     }
 }
 
+/// A failure before anything was changed.
+pub(super) fn unchanged<E: Into<Box<dyn Error + Send + Sync>>>(what: &str) -> impl FnOnce(E) -> Trouble {
+    let what = format!("{what}, so nothing was changed");
+    move |e| Trouble::failed(what, e)
+}
+
 impl From<LockError> for Trouble {
     fn from(e: LockError) -> Self {
         match e {

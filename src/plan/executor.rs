@@ -134,12 +134,14 @@ impl<'a, S: Step + Serialize + DeserializeOwned> Executor<'a, S> {
         self.journal.path()
     }
 
-    fn not_ended(&self) -> Result<(), ExecuteError> {
-        match self.state.ended {
-            None => Ok(()),
-            Some(Record::RolledBack) => Err(ExecuteError::HasEnded { ended: Ended::RolledBack }),
-            Some(_) => Err(ExecuteError::HasEnded { ended: Ended::Complete }),
-        }
+    /// Has it ended? In the way that is asked for, nothing is left to do; in the other, nothing can be done any more.
+    fn has_ended(&self, asked: Ended) -> Result<bool, ExecuteError> {
+        let ended = match self.state.ended {
+            None => return Ok(false),
+            Some(Record::RolledBack) => Ended::RolledBack,
+            Some(_) => Ended::Complete,
+        };
+        if ended == asked { Ok(true) } else { Err(ExecuteError::HasEnded { ended }) }
     }
 
     /// Does every step that the machine does not show as done.
@@ -148,7 +150,9 @@ impl<'a, S: Step + Serialize + DeserializeOwned> Executor<'a, S> {
     /// A step failed, a device changed, the operator asked to stop, or the journal could not be kept. The journal then stands, and
     /// the plan can be taken up again in either direction.
     pub fn forward(&mut self, watch: &mut dyn Watch) -> Result<Ended, ExecuteError> {
-        self.not_ended()?;
+        if self.has_ended(Ended::Complete)? {
+            return Ok(Ended::Complete);
+        }
         if self.state.rolling_back {
             return Err(ExecuteError::RollingBack);
         }
@@ -205,7 +209,9 @@ impl<'a, S: Step + Serialize + DeserializeOwned> Executor<'a, S> {
     /// # Errors
     /// A final step was begun (going back would bring old state), or a step could not be put back.
     pub fn back(&mut self, watch: &mut dyn Watch) -> Result<Ended, ExecuteError> {
-        self.not_ended()?;
+        if self.has_ended(Ended::RolledBack)? {
+            return Ok(Ended::RolledBack);
+        }
         let begun = || self.plan.steps.iter().zip(&self.state.begun).filter(|(_, begun)| **begun);
         if let Some((step, _)) = begun().find(|(step, _)| step.is_final()) {
             return Err(ExecuteError::TooLate { says: step.says() });

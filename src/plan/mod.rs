@@ -13,5 +13,15 @@ pub use executor::{Ended, ExecuteError, Executor, Recheck};
 pub use journal::{Journal, JournalError, JournalState, Record, journals};
 pub use step::{Context, Outcome, Plan, Probe, Step, StepError, Watch, Work};
 
+/// The name of an operation: date, verb and mirror.
+pub fn id_of(verb: &str, mirror: &str, created: jiff::Timestamp) -> String {
+    format!("{}-{verb}-{mirror}", created.strftime("%Y%m%dT%H%M%SZ"))
+}
+
+/// Where an operation keeps a record beside its journal.
+pub fn record_of(id: &str, ending: &str) -> std::path::PathBuf {
+    std::path::Path::new(JOURNAL_DIR).join(format!("{id}.{ending}"))
+}
+
 /// Where journals are kept, one file an operation.
 pub const JOURNAL_DIR: &str = "/var/lib/raidguard/journal";

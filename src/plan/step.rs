@@ -174,7 +174,7 @@ pub trait Step: std::fmt::Debug {
     /// It could not be put back, or putting back would lose something newer.
     fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError>;
 
-    /// The devices whose content this step erases: their identity is compared right before.
+    /// The devices whose content or partition table this step writes over: their identity is compared right before.
     fn erases(&self) -> &[Identity] {
         &[]
     }
@@ -205,7 +205,7 @@ pub struct Plan<S> {
 impl<S> Plan<S> {
     /// A plan of `verb` on `mirror`, made at `created`.
     pub fn new(verb: &str, mirror: &str, created: Timestamp, steps: Vec<S>) -> Self {
-        let id = format!("{}-{verb}-{mirror}", created.strftime("%Y%m%dT%H%M%SZ"));
+        let id = super::id_of(verb, mirror, created);
         Self { schema: 1, id, verb: verb.to_owned(), mirror: mirror.to_owned(), created, steps }
     }
 }

@@ -5,15 +5,16 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::{
+    config::Mirror,
     health::{Finding, Level, Verdict},
-    model::mirror::{Declared, MirrorState, Observation},
+    model::mirror::{MirrorState, Observation},
 };
 
 /// One mirror's part of the answer.
 #[derive(Debug, Clone, Copy)]
 pub struct Checked<'a> {
     /// What should be.
-    pub declared: &'a Declared,
+    pub declared: &'a Mirror,
     /// What was seen.
     pub observed: &'a Observation,
     /// What is to be said of it.
@@ -78,7 +79,7 @@ fn one(checked: &Checked<'_>) -> String {
         declared.name,
         verdict.level.as_str(),
         declared.level,
-        declared.members.len(),
+        declared.member.len(),
         printable(&declared.mountpoint.to_string_lossy())
     );
     if verdict.findings.is_empty() {
@@ -115,7 +116,7 @@ mod tests {
     use super::*;
     use crate::health::{self, judge};
 
-    fn render(declared: &Declared, observed: &Observation) -> String {
+    fn render(declared: &Mirror, observed: &Observation) -> String {
         let verdict = judge(declared, observed);
         human(&[Checked { declared, observed, verdict: &verdict }])
     }

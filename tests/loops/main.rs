@@ -12,6 +12,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests start processes themselves")]
 
 mod craft;
+mod partitions;
 mod refusals;
 mod sandbox;
 

@@ -51,6 +51,8 @@ pub(crate) struct Loop {
 
 impl Drop for Loop {
     fn drop(&mut self) {
+        // The partitions of a loop device outlive it.
+        let _ = Command::new("partx").args(["--delete", &self.device]).output();
         let _ = Command::new("losetup").args(["--detach", &self.device]).status();
         if self.image.starts_with(std::env::temp_dir()) {
             let _ = fs::remove_file(&self.image);
@@ -133,12 +135,17 @@ impl Sandbox {
         UnixListener::bind(net.join("lightning-rpc")).map(drop).unwrap();
     }
 
-    /// Everything as it was before the first run, the devices included.
-    pub(crate) fn reset(&self) {
+    /// No mirror is mounted any more.
+    pub(crate) fn reset_mounts(&self) {
         for line in self.mounts().lines().rev().filter(|l| l.contains(" /srv/")) {
             let place = line.split(' ').nth(4).unwrap();
             umount2(place, MntFlags::MNT_DETACH).unwrap();
         }
+    }
+
+    /// Everything as it was before the first run, the devices included.
+    pub(crate) fn reset(&self) {
+        self.reset_mounts();
         let _ = Command::new("chattr").args(["-i", "/srv/lightning"]).stderr(Stdio::null()).status();
         for name in OWN {
             umount2(&Path::new("/").join(name), MntFlags::MNT_DETACH).unwrap();

@@ -1,7 +1,6 @@
 //! btrfs: checksums, so that it knows which copy is the right one.
 
 mod balance;
-mod mounts;
 mod observe;
 mod scrub;
 mod space;

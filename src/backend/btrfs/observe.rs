@@ -9,14 +9,16 @@ use std::{
 use nix::sys::stat::{major, minor};
 
 use super::{
-    BackendError,
-    mounts::{self, Mount},
-    space,
+    BackendError, space,
     superblock::Superblock,
     sysfs::{self, DevInfo, SysFs},
 };
 use crate::{
-    host::{Host, files::Doing as _},
+    host::{
+        Host,
+        files::Doing as _,
+        mountinfo::{self, Mount},
+    },
     model::{
         Bytes,
         mirror::{ChunkKind, MemberState, MirrorState},
@@ -32,8 +34,7 @@ struct Seen {
 
 /// Observes the filesystem with this UUID, which should be mounted at `mountpoint`.
 pub(super) fn observe(host: &Host, uuid: &str, mountpoint: &Path) -> Result<MirrorState, BackendError> {
-    let list = "/proc/self/mountinfo";
-    let mounts = mounts::parse(&fs::read(host.path(list)).doing("reading", list)?)?;
+    let mounts = mountinfo::read(host)?;
     let mut state = MirrorState {
         uuid: uuid.to_owned(),
         mountpoint: Some(mountpoint.to_owned()),
@@ -81,10 +82,10 @@ fn see_mounts(
 ) -> Result<(), BackendError> {
     let ours = |mount: &Mount| mount.fstype == "btrfs" && devices.contains(&kernel_name(host, &mount.source));
     // Mounts stack: the last one at a place is the one that paths lead to.
-    let here = mounts.iter().rposition(|m| m.target == mountpoint);
+    let here = mounts.iter().rposition(|m| m.mountpoint == mountpoint);
     for (index, mount) in mounts.iter().enumerate() {
-        if ours(mount) && Some(index) != here && mount.target != mountpoint {
-            state.also_mounted.push(mount.target.clone());
+        if ours(mount) && Some(index) != here && mount.mountpoint != mountpoint {
+            state.also_mounted.push(mount.mountpoint.clone());
         }
     }
     let Some(mount) = here.and_then(|index| mounts.get(index)) else { return Ok(()) };

@@ -1,9 +1,8 @@
-//! The parsers against what util-linux 2.38 and 2.41 printed, and the rules against it.
+//! The parsers against what util-linux 2.38 and 2.41 printed.
 
 use std::path::PathBuf;
 
 use super::*;
-use crate::model::refusal::{Claimed, Why, judge_device, judge_set};
 
 const VERSIONS: [&str; 2] = ["2.38.1", "2.41.5"];
 
@@ -82,154 +81,38 @@ fn contents_are_named_as_both_versions_record_them() {
             let found = parse_wipefs(&fixture(&format!("wipefs/{version}/{case}.json"))).unwrap();
             assert!(found.iter().any(|s| s.kind == kind), "{version} {case}: {found:?}");
             let probed = parse_blkid(&fixture(&format!("blkid/{version}/{case}.txt")));
-            assert!(probed.is_some_and(|s| s.kind == kind), "{version} {case}");
+            assert!(probed.signature.is_some_and(|s| s.kind == kind), "{version} {case}");
         }
         assert!(parse_wipefs(&fixture(&format!("wipefs/{version}/empty.json"))).unwrap().is_empty());
-        assert_eq!(parse_blkid(&fixture(&format!("blkid/{version}/empty.txt"))), None);
-        let entry = fixture(&format!("blkid/{version}/gpt-partition-empty.txt"));
-        assert!(entry.contains("PART_ENTRY_UUID=") && says_nothing(&entry) && parse_blkid(&entry).is_none());
-        assert!(says_nothing("") && !says_nothing("DEVNAME=/dev/sdb1\nLABEL=kept\n"));
+        let nothing = parse_blkid(&fixture(&format!("blkid/{version}/empty.txt")));
+        assert_eq!(nothing, Blkid { signature: None, untyped: false, partuuid: None });
+        let partition = parse_blkid(&fixture(&format!("blkid/{version}/gpt-partition-empty.txt")));
+        assert!(partition.signature.is_none() && !partition.untyped, "an empty partition is empty");
+        assert_eq!(partition.partuuid.map(|uuid| uuid.len()), Some(36));
         // blkid 2.41 says nothing at all here; wipefs shows both.
         assert!(parse_wipefs(&fixture(&format!("wipefs/{version}/ambivalent.json"))).unwrap().len() > 1);
     }
     assert!(parse_wipefs("garbage").is_err());
+    assert!(parse_blkid("DEVNAME=/dev/sda\nSOMETHING=new\n").untyped);
 }
 
 #[test]
-fn lsblk_is_asked_for_the_tree_and_a_flat_list_is_understood_too() {
-    assert!(COLUMNS.split(',').any(|c| c == "NAME"));
-    let row = |kname: &str, parent: &str| {
-        format!(
-            r#"{{"kname":"{kname}","pkname":{parent},"maj:min":"8:1","type":"part","size":1,"ro":false}}"#
-        )
-    };
-    let rows =
-        [row("sdb", "null"), row("sdb1", r#""sdb""#), row("md0", r#""sdb1""#), row("md0", r#""sdc1""#)];
-    let flat = parse_lsblk(&format!(r#"{{"blockdevices":[{}]}}"#, rows.join(","))).unwrap();
-    let parents: Vec<_> = flat.devices.iter().map(|d| d.parents.join(" ")).collect();
-    assert_eq!(parents, ["", "sdb", "sdb1 sdc1"]);
-}
-
-fn device(kname: &str, minor: u32) -> Device {
-    Device {
-        path: format!("/dev/{kname}").into(),
-        kname: kname.to_owned(),
-        kind: "disk".to_owned(),
-        dev: DevNo { major: 8, minor },
-        size: Bytes::gib(32),
-        read_only: false,
-        rotational: Some(false),
-        transport: None,
-        model: Some("Example".to_owned()),
-        serial: Some(format!("S{minor}")),
-        wwn: None,
-        partuuid: None,
-        parents: Vec::new(),
-        uses: Vec::new(),
-        content: Content::Empty,
-        usb: None,
-    }
-}
-
-fn whys(change: impl Fn(&mut Device), wipe: bool) -> Vec<Why> {
-    let mut one = device("sdb", 16);
-    change(&mut one);
-    let inventory = Inventory { devices: vec![one.clone()] };
-    let claimed = Claimed { identity: device("sdz", 99).identity(), mirror: "c0ffee00-uuid".into() };
-    judge_device(&inventory, &one, &[claimed], wipe).into_iter().map(|r| r.why).collect()
-}
-
-#[test]
-fn each_rule_refuses_and_an_empty_disk_passes() {
-    assert!(whys(|_| {}, false).is_empty());
-    let gpt = || Content::Known(vec![Signature { kind: "gpt".into(), label: None, uuid: None }]);
-    assert!(matches!(&whys(|d| d.uses = vec![Use::Mounted("/".into())], true)[..], [Why::System(_)]));
-    assert!(matches!(
-        &whys(|d| d.uses = vec![Use::Mounted("/mnt".into())], true)[..],
-        [Why::InUse { part: None, .. }]
-    ));
-    assert!(matches!(&whys(|d| d.uses = vec![Use::Swap], true)[..], [Why::InUse { .. }]));
-    assert!(matches!(&whys(|d| d.uses = vec![Use::Held("dm-0".into())], true)[..], [Why::InUse { .. }]));
-    assert!(matches!(&whys(|d| d.uses = vec![Use::Busy], true)[..], [Why::InUse { .. }]));
-    assert_eq!(whys(|d| d.read_only = true, true), [Why::ReadOnly]);
-    assert!(matches!(&whys(|d| d.size = Bytes::mib(1023), true)[..], [Why::TooSmall(_)]));
-    assert!(matches!(&whys(|d| d.kind = "crypt".into(), true)[..], [Why::Kind(_)]));
-    assert!(matches!(&whys(|d| d.serial = Some("S99".into()), true)[..], [Why::Declared]));
-    assert!(matches!(&whys(|d| d.content = gpt(), false)[..], [Why::Content(_)]));
-    assert!(whys(|d| d.content = gpt(), true).is_empty());
-    let member = || Signature { kind: "btrfs".into(), label: None, uuid: Some("C0FFEE00-uuid".into()) };
-    assert_eq!(whys(|d| d.content = Content::Known(vec![member()]), true), [Why::Declared]);
-    assert!(matches!(
-        &whys(|d| d.content = Content::Unknown("?".into()), true)[..],
-        [Why::UnknownContent(_)]
-    ));
-}
-
-#[test]
-fn a_disk_is_refused_for_its_partitions_and_a_pair_for_being_one() {
-    let (disk, mut part, mut twin) = (device("sdb", 16), device("sdb1", 17), device("sdb2", 18));
-    part.parents = vec!["sdb".into()];
-    part.uses = vec![Use::Mounted("/mnt".into())];
-    twin.parents = vec!["sdb".into()];
-    let inventory = Inventory { devices: vec![disk.clone(), part.clone(), twin.clone()] };
-    let refused = judge_device(&inventory, &disk, &[], true);
-    assert!(
-        matches!(&refused[..], [r] if matches!(&r.why, Why::InUse { part: Some(p), .. } if p.ends_with("sdb1")))
-    );
-    assert!(judge_device(&inventory, &twin, &[], true).is_empty());
-    let set = |pair: &[&Device], allow| {
-        judge_set(&inventory, pair, allow).0.into_iter().map(|r| r.why).collect::<Vec<_>>()
-    };
-    assert!(matches!(&set(&[&part, &twin], false)[..], [Why::SameDisk(_)]));
-    assert!(set(&[&part, &twin], true).is_empty());
-    assert!(matches!(&set(&[&part, &part], true)[..], [Why::Same(_)]));
-    let (mut one, mut two) = (device("sdc", 32), device("sdd", 48));
-    one.usb = Some(("2-1".into(), 480));
-    two.usb = Some(("2-1".into(), 480));
-    assert!(matches!(&set(&[&one, &two], false)[..], [Why::SameBridge(_)]));
-    two.usb = None;
-    two.size = Bytes::gib(64);
-    two.serial = None;
-    two.rotational = Some(true);
-    let (refusals, warnings) = judge_set(&inventory, &[&one, &two], false);
-    assert!(refusals.is_empty());
-    for word in ["no serial number", "slow USB", "sizes differ", "turns"] {
-        assert!(warnings.iter().any(|w| w.contains(word)), "{word}: {warnings:?}");
-    }
-}
-
-#[test]
-fn what_a_device_lies_on_counts_too() {
-    let (mut disk, mut part) = (device("sdb", 16), device("sdb1", 17));
-    part.parents = vec!["sdb".into()];
-    let mut above = device("loop0", 0);
-    above.parents = vec!["sdb".into()];
-    let judged = |disk: &Device, device: &Device| -> Vec<Why> {
-        let inventory = Inventory { devices: vec![disk.clone(), part.clone(), above.clone()] };
-        judge_device(&inventory, device, &[], true).into_iter().map(|r| r.why).collect()
-    };
-    assert!(judged(&disk, &part).is_empty());
-    // Another partition's use makes the whole disk busy.
-    disk.uses = vec![Use::Busy];
-    assert!(judged(&disk, &part).is_empty());
-    disk.uses = vec![Use::Held("loop0".into())];
-    assert!(matches!(&judged(&disk, &part)[..], [Why::BaseInUse { by: Use::Held(_), .. }]));
-    assert!(judged(&disk, &above).is_empty());
-    disk.uses.push(Use::Mounted("/mnt".into()));
-    assert!(matches!(&judged(&disk, &above)[..], [Why::BaseInUse { by: Use::Mounted(_), .. }]));
-    let inventory = Inventory { devices: vec![disk.clone(), part.clone(), above.clone()] };
-    for pair in [[&disk, &part], [&part, &disk]] {
-        let (refusals, _) = judge_set(&inventory, &pair, true);
-        assert!(
-            matches!(&refusals[..], [r] if r.device == part.path && r.why == Why::Within(disk.path.clone()))
-        );
-    }
+fn lsblk_is_asked_for_a_tree_and_partitions_are_known_by_their_disk() {
+    // Without NAME among the columns lsblk prints a flat list, and a mounted partition would not speak for its disk.
+    assert!(COLUMNS.split(',').any(|column| column == "NAME"));
+    let inventory = parse_lsblk(&fixture("lsblk/synthetic-nvme-with-partitions.json")).unwrap();
+    let part = inventory.devices.iter().find(|d| d.kind == "part").unwrap();
+    let disk = inventory.disks_of(part)[0];
+    assert!(disk.kname != part.kname && disk.serial.is_some());
+    assert_eq!((&part.serial, &part.model), (&disk.serial, &disk.model));
 }
 
 #[test]
 fn a_loop_device_lies_on_the_device_that_it_shows_and_never_in_a_circle() {
-    let mut inventory =
-        Inventory { devices: vec![device("sdb", 16), device("loop0", 0), device("loop1", 1)] };
+    let row =
+        |kname: &str| format!(r#"{{"kname":"{kname}","maj:min":"8:1","type":"loop","size":1,"ro":false}}"#);
+    let rows = ["sdb", "loop0", "loop1"].map(row).join(",");
+    let mut inventory = parse_lsblk(&format!(r#"{{"blockdevices":[{rows}]}}"#)).unwrap();
     let backings =
         [("loop0", "/dev/sdb"), ("loop1", "/dev/loop0"), ("loop0", "/dev/loop1"), ("loop2", "/img")];
     lay_loops(&mut inventory, &backings.map(|(kname, path)| (kname.to_owned(), path.into())));

@@ -1,6 +1,7 @@
 //! What the machine says before `setup` decides.
 
 use std::{
+    error::Error as _,
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -15,11 +16,13 @@ use crate::{
     host::{
         Host,
         copy::{self, Survey},
-        files, fstab, inventory, mountinfo, schedule,
+        files, fstab, inventory, mountinfo,
+        partition::{self, Room},
+        schedule,
     },
-    model::{DevNo, Inventory, Scheduler, refusal::Claimed},
+    model::{Bytes, DevNo, Inventory, Scheduler},
     node::{self, Layout, Running},
-    ops::Trouble,
+    ops::{Trouble, trouble::unchanged},
     plan::{JOURNAL_DIR, Journal, journals, steps::Action},
 };
 
@@ -28,16 +31,10 @@ use crate::{
 pub struct Facts {
     /// When it was asked.
     pub now: Timestamp,
-    /// Whether raidguard may change the machine.
-    pub root: bool,
     /// The block devices.
     pub inventory: Inventory,
     /// Each device named, found or the reason why not.
     pub devices: Vec<Result<DevNo, String>>,
-    /// The declared members.
-    pub declared: Vec<Claimed>,
-    /// Tools that are needed and absent.
-    pub missing_tools: Vec<&'static str>,
     /// Why the kernel cannot do it, if it cannot.
     pub unsupported: Option<String>,
     /// The node's directory with no symlink on the way.
@@ -75,11 +72,10 @@ pub struct Facts {
     pub binary: PathBuf,
     /// A new UUID for the filesystem.
     pub uuid: String,
-}
-
-fn trouble<E: Into<Box<dyn std::error::Error + Send + Sync>>>(what: &str) -> impl FnOnce(E) -> Trouble {
-    let what = format!("{what}, so nothing was changed");
-    move |e| Trouble::failed(what, e)
+    /// For each device named, a new UUID for a partition on it.
+    pub uuids: Vec<String>,
+    /// For each device named, the place for a new partition on it, where one was asked for.
+    pub rooms: Vec<Result<Room, String>>,
 }
 
 /// Asks the machine all that [`super::decide`] needs. Changes nothing.
@@ -88,8 +84,7 @@ fn trouble<E: Into<Box<dyn std::error::Error + Send + Sync>>>(what: &str) -> imp
 /// Something could not be told. Unknown means refuse.
 pub fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
     let backend = backend::of(request.backend);
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
+    if !nix::unistd::geteuid().is_root() {
         return Err(Trouble::refused(
             "raidguard changes disks, mounts and system files, and is not root",
             "sudo raidguard setup ...",
@@ -100,6 +95,7 @@ pub fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
         .iter()
         .copied()
         .chain(["lsblk", "blkid", "wipefs", "mount", "umount", "chattr", "lsattr"])
+        .chain(request.size.iter().flat_map(|_| ["sfdisk", "partx"]))
         .filter(|tool| !host.runner().has(tool))
         .collect();
     if !missing_tools.is_empty() {
@@ -114,43 +110,43 @@ pub fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
             "name the node's directory with --lightning-dir",
         )
     })?;
-    let meta = fs::metadata(&directory).map_err(trouble("the node's directory cannot be read"))?;
+    let meta = fs::metadata(&directory).map_err(unchanged("the node's directory cannot be read"))?;
     if !meta.is_dir() {
         return Err(Trouble::refused(
             format!("{} is not a directory", directory.display()),
             "name the node's directory with --lightning-dir",
         ));
     }
-    let layout = node::read_layout(&directory).map_err(trouble("the node's directory cannot be read"))?;
+    let layout = node::read_layout(&directory).map_err(unchanged("the node's directory cannot be read"))?;
     let unit = match &request.node {
         NodeChoice::Unit(unit) => Some(unit.as_str()),
         _ => None,
     };
     let running = node::find_running(host, &directory, unit)
-        .map_err(trouble("it cannot be told whether a node is running"))?;
-    let survey = copy::survey(&directory).map_err(trouble("the node's directory cannot be read whole"))?;
-    let inventory = inventory::gather(host).map_err(trouble("the block devices cannot be read"))?;
+        .map_err(unchanged("it cannot be told whether a node is running"))?;
+    let survey = copy::survey(&directory).map_err(unchanged("the node's directory cannot be read whole"))?;
+    let inventory = inventory::gather(host).map_err(unchanged("the block devices cannot be read"))?;
     let devices: Vec<_> = request
         .devices
         .iter()
         .map(|path| inventory::resolve(host, path).map_err(|e| e.to_string()))
         .collect();
-    let uuid = random_uuid().map_err(trouble("no random numbers can be had"))?;
-    let mounts = mountinfo::read(host).map_err(trouble("the mounts cannot be read"))?;
+    let uuid = random_uuid().map_err(unchanged("no random numbers can be had"))?;
+    let uuids = devices.iter().map(|_| random_uuid()).collect::<Result<_, _>>();
+    let uuids = uuids.map_err(unchanged("no random numbers can be had"))?;
+    let rooms = rooms(host, request.size, &inventory, &devices);
+    let mounts = mountinfo::read(host).map_err(unchanged("the mounts cannot be read"))?;
     let entry = fstab::btrfs_entry(&uuid, &request.mountpoint);
     Ok(Facts {
         now: host.now(),
-        root,
         devices,
-        declared: crate::ops::mirrors::claimed(host)?,
-        missing_tools,
         unsupported: backend.supported(host, request.level).err().map(|e| e.to_string()),
         owner: (meta.mode() & 0o7777, meta.uid(), meta.gid()),
         layout,
         survey,
         running,
-        fstab_conflict: fstab::conflict(host, &entry).map_err(trouble("/etc/fstab cannot be read"))?,
-        config: config::load(host).map_err(trouble("the declaration cannot be read"))?,
+        fstab_conflict: fstab::conflict(host, &entry).map_err(unchanged("/etc/fstab cannot be read"))?,
+        config: config::load(host).map_err(unchanged("the declaration cannot be read"))?,
         unfinished: unfinished(host)?,
         missing_dirs: missing_dirs(&request.mountpoint),
         mountpoint_in_use: in_use(&request.mountpoint, &mounts),
@@ -166,13 +162,34 @@ pub fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
             .as_deref()
             .map(find_user)
             .transpose()
-            .map_err(trouble("the users cannot be read"))?,
-        binary: std::env::current_exe().map_err(trouble("raidguard's own path cannot be read"))?,
+            .map_err(unchanged("the users cannot be read"))?,
+        binary: std::env::current_exe().map_err(unchanged("raidguard's own path cannot be read"))?,
         directory,
         inventory,
         mounts,
         uuid,
+        uuids,
+        rooms,
     })
+}
+
+/// The free space of each disk named.
+fn rooms(
+    host: &Host,
+    size: Option<Bytes>,
+    inventory: &Inventory,
+    devices: &[Result<DevNo, String>],
+) -> Vec<Result<Room, String>> {
+    let Some(size) = size else { return Vec::new() };
+    let room = |found: &Result<DevNo, String>| {
+        let device = found.as_ref().map_err(Clone::clone)?;
+        let device = inventory.by_dev(*device).ok_or("it is not among the devices that lsblk shows")?;
+        partition::room(host, &device.path, device.size, size).map_err(|e| match e.source() {
+            Some(source) => format!("{e}: {source}"),
+            None => e.to_string(),
+        })
+    };
+    devices.iter().map(room).collect()
 }
 
 fn find_user(name: &str) -> nix::Result<Option<(u32, u32)>> {
@@ -187,11 +204,11 @@ fn random_uuid() -> io::Result<String> {
 /// Operations that have not ended.
 pub(in crate::ops) fn unfinished(host: &Host) -> Result<Vec<(String, String)>, Trouble> {
     let mut found = Vec::new();
-    for path in journals(&host.path(JOURNAL_DIR)).map_err(trouble("the journals cannot be read"))? {
+    for path in journals(&host.path(JOURNAL_DIR)).map_err(unchanged("the journals cannot be read"))? {
         match Journal::read::<Action>(&path) {
             Ok((plan, state, _)) if state.ended.is_none() => found.push((plan.verb, plan.mirror)),
             Ok(_) | Err(crate::plan::JournalError::Empty { .. }) => {}
-            Err(e) => return Err(trouble("a journal cannot be read")(e)),
+            Err(e) => return Err(unchanged("a journal cannot be read")(e)),
         }
     }
     Ok(found)

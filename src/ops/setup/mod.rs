@@ -1,7 +1,9 @@
 //! `setup`: two or more devices become a mirror, and the node's directory moves onto it.
 
+mod blockers;
 mod decide;
 mod gather;
+mod members;
 
 use std::path::PathBuf;
 
@@ -12,7 +14,7 @@ pub use gather::{Facts, gather};
 use super::{Exit, Trouble, execute};
 use crate::{
     host::Host,
-    model::{BackendKind, Level, Scheduler},
+    model::{BackendKind, Bytes, Level, Scheduler},
     ui::{self, Console},
 };
 
@@ -39,7 +41,9 @@ pub struct Request {
     pub scheduler: SchedulerChoice,
     /// Whether the original is kept.
     pub keep_original: bool,
-    /// What may be erased or overlooked.
+    /// Make a new partition of this size on each disk named, and use that.
+    pub size: Option<Bytes>,
+    /// Whether what is found on the devices may be erased.
     pub wipe: bool,
     /// Whether two members may lie on one disk.
     pub allow_same_disk: bool,

@@ -151,7 +151,7 @@ fn another_device_at_the_planned_path_is_never_erased() {
     let mut list = steps(m.dir.path(), 1);
     let planned = Identity {
         path: "/dev/sdx".into(),
-        dev: crate::model::DevNo { major: 8, minor: 16 },
+        dev: Some(crate::model::DevNo { major: 8, minor: 16 }),
         size: crate::model::Bytes::gib(2),
         model: None,
         serial: None,

@@ -6,6 +6,7 @@ mod exchange;
 mod mountpoint;
 mod node;
 mod original;
+mod partition;
 mod service;
 mod storage;
 
@@ -23,6 +24,7 @@ pub use exchange::Exchange;
 pub use mountpoint::MountPoint;
 pub use node::{StartNode, StopNode};
 pub use original::{KeepOriginal, RemoveOriginal};
+pub use partition::MakePartition;
 pub use service::{Declare, DropIn, InstallSchedule};
 pub use storage::{Container, Erase, Fstab, MakeMirror, MountMirror};
 
@@ -40,6 +42,7 @@ use crate::{
 #[allow(clippy::large_enum_variant, reason = "a plan has a score of them")]
 pub enum Action {
     StopNode(StopNode),
+    MakePartition(MakePartition),
     Erase(Erase),
     MakeMirror(MakeMirror),
     MountPoint(MountPoint),
@@ -65,6 +68,7 @@ impl Action {
     fn step(&self) -> &dyn Step {
         match self {
             Self::StopNode(s) => s,
+            Self::MakePartition(s) => s,
             Self::Erase(s) => s,
             Self::MakeMirror(s) => s,
             Self::MountPoint(s) => s,

@@ -4,24 +4,18 @@ use std::{fmt, path::PathBuf};
 
 use serde::Serialize;
 
-use super::{
-    Bytes, Identity,
-    inventory::{Content, Device, Inventory, Use},
+use crate::{
+    config::{Member, Mirror},
+    model::{
+        Bytes,
+        inventory::{Content, Device, Inventory, Use},
+    },
 };
 
 /// Nothing below this is worth mirroring: btrfs wants 109 MiB for itself on each member and warns below 1 GiB.
 const SMALLEST: Bytes = Bytes::gib(1);
 /// Where the system itself lives.
 const SYSTEM: [&str; 5] = ["/", "/boot", "/boot/efi", "/usr", "/var"];
-
-/// A member of a declared mirror, as far as the declaration knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claimed {
-    /// What makes its disk this disk.
-    pub identity: Identity,
-    /// The UUID of the filesystem, array or pool, by which it is known where its disk shows no serial number.
-    pub mirror: String,
-}
 
 /// One reason against a device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -64,6 +58,10 @@ pub enum Why {
     Content(String),
     /// What it holds cannot be told.
     UnknownContent(String),
+    /// A partition was asked for, and it is no whole disk.
+    NoDisk(String),
+    /// A partition was asked for, and it is neither empty nor has a GPT.
+    NoGpt(String),
     /// It is the same device as another one named.
     Same(PathBuf),
     /// It lies on another one named.
@@ -90,6 +88,12 @@ impl fmt::Display for Refusal {
             Why::Declared => f.write_str("is a member of a declared mirror"),
             Why::Content(what) => write!(f, "is not empty: {what}"),
             Why::UnknownContent(why) => write!(f, "may hold something, it cannot be told: {why}"),
+            Why::NoDisk(kind) => {
+                write!(f, "is of the kind `{kind}`, and --size makes partitions on whole disks")
+            }
+            Why::NoGpt(what) => {
+                write!(f, "holds {what}, and --size adds partitions to an empty disk or a GPT only")
+            }
             Why::Same(other) => write!(f, "is the same device as {}", other.display()),
             Why::Within(other) => write!(f, "lies on {}, which is named as well", other.display()),
             Why::SameDisk(other) => {
@@ -106,9 +110,13 @@ impl Refusal {
     /// What the operator can do.
     pub fn clears_with(&self) -> String {
         match &self.why {
-            Why::System(_) | Why::Kind(_) | Why::Same(_) | Why::Within(_) | Why::TooSmall(_) => {
-                "name another device".to_owned()
-            }
+            Why::System(_)
+            | Why::Kind(_)
+            | Why::NoDisk(_)
+            | Why::NoGpt(_)
+            | Why::Same(_)
+            | Why::Within(_)
+            | Why::TooSmall(_) => "name another device".to_owned(),
             Why::InUse { by: Use::Mounted(at), .. } | Why::BaseInUse { by: Use::Mounted(at), .. } => {
                 format!("umount {}, if nothing needs it", at.display())
             }
@@ -132,12 +140,7 @@ impl Refusal {
 }
 
 /// Judges one device. Several reasons may stand against it.
-pub fn judge_device(
-    inventory: &Inventory,
-    device: &Device,
-    declared: &[Claimed],
-    wipe: bool,
-) -> Vec<Refusal> {
+pub fn judge_device(inventory: &Inventory, device: &Device, declared: &[Mirror], wipe: bool) -> Vec<Refusal> {
     let mut found = Vec::new();
     let mut against = |why| found.push(Refusal { device: device.path.clone(), why });
     for part in inventory.below(device) {
@@ -153,21 +156,7 @@ pub fn judge_device(
             }
         }
     }
-    let bases = inventory.above(device);
-    let own = |kname: &str| bases.iter().any(|d| d.kname == kname);
-    for base in bases.iter().skip(1) {
-        for by in &base.uses {
-            // A disk is busy for its partitions too: that says nothing of this one.
-            let elsewhere = match by {
-                Use::Held(holder) => !own(holder),
-                Use::Busy => false,
-                Use::Mounted(_) | Use::Swap | Use::SameFile(_) => true,
-            };
-            if elsewhere {
-                against(Why::BaseInUse { base: base.path.clone(), by: by.clone() });
-            }
-        }
-    }
+    bases_in_use(inventory, device).into_iter().for_each(&mut against);
     if !matches!(device.kind.as_str(), "disk" | "part" | "loop") {
         against(Why::Kind(device.kind.clone()));
     }
@@ -177,16 +166,8 @@ pub fn judge_device(
     if device.size < SMALLEST {
         against(Why::TooSmall(device.size));
     }
-    let same = |d: &Identity| {
-        d.serial.is_some() && d.serial == device.serial && d.size == device.size && d.model == device.model
-    };
-    let holds = |uuid: &str| match &device.content {
-        Content::Known(found) => {
-            found.iter().any(|s| s.uuid.as_deref().is_some_and(|u| u.eq_ignore_ascii_case(uuid)))
-        }
-        Content::Empty | Content::Unknown(_) => false,
-    };
-    if declared.iter().any(|d| same(&d.identity) || holds(&d.mirror)) {
+    let members = inventory.below(device);
+    if declared.iter().any(|mirror| members.iter().any(|d| is_member(mirror, d))) {
         against(Why::Declared);
     }
     match &device.content {
@@ -196,6 +177,70 @@ pub fn judge_device(
         Content::Unknown(why) => against(Why::UnknownContent(why.clone())),
     }
     found
+}
+
+/// Judges a whole disk that is to get a new partition of `size`: it must be empty, or have a GPT, whose partitions may be in use.
+pub fn judge_disk(inventory: &Inventory, disk: &Device, size: Bytes) -> Vec<Refusal> {
+    let mut found = Vec::new();
+    let mut against = |why| found.push(Refusal { device: disk.path.clone(), why });
+    if !matches!(disk.kind.as_str(), "disk" | "loop") {
+        against(Why::NoDisk(disk.kind.clone()));
+    }
+    if disk.read_only {
+        against(Why::ReadOnly);
+    }
+    if size < SMALLEST {
+        against(Why::TooSmall(size));
+    }
+    bases_in_use(inventory, disk).into_iter().for_each(&mut against);
+    let partitioned = inventory.children(disk).any(|child| child.kind == "part");
+    for by in &disk.uses {
+        match by {
+            // The kernel holds a disk whose partitions are in use.
+            Use::Busy if partitioned => {}
+            _ => against(Why::InUse { part: None, by: by.clone() }),
+        }
+    }
+    match &disk.content {
+        Content::Empty => {}
+        Content::Known(signatures) if signatures.iter().all(|s| s.kind == "gpt") => {}
+        Content::Known(_) => against(Why::NoGpt(disk.content.to_string())),
+        Content::Unknown(why) => against(Why::UnknownContent(why.clone())),
+    }
+    found
+}
+
+/// What uses the devices that this one lies on, beside itself.
+fn bases_in_use(inventory: &Inventory, device: &Device) -> Vec<Why> {
+    let bases = inventory.above(device);
+    let own = |kname: &str| bases.iter().any(|d| d.kname == kname);
+    let mut found = Vec::new();
+    for base in bases.iter().skip(1) {
+        for by in &base.uses {
+            // A disk is busy for its partitions too: that says nothing of this one.
+            let elsewhere = match by {
+                Use::Held(holder) => !own(holder),
+                Use::Busy => false,
+                Use::Mounted(_) | Use::Swap | Use::SameFile(_) => true,
+            };
+            if elsewhere {
+                found.push(Why::BaseInUse { base: base.path.clone(), by: by.clone() });
+            }
+        }
+    }
+    found
+}
+
+/// By what lies on it, or, where nothing of that is left, by the disk.
+fn is_member(mirror: &Mirror, device: &Device) -> bool {
+    let signatures = match &device.content {
+        Content::Known(signatures) => &signatures[..],
+        Content::Empty | Content::Unknown(_) => &[],
+    };
+    let same = |m: &Member| {
+        m.serial.is_some() && m.serial == device.serial && m.size == device.size && m.model == device.model
+    };
+    signatures.iter().any(|s| s.uuid.as_deref() == Some(&mirror.uuid)) || mirror.member.iter().any(same)
 }
 
 /// Judges the devices of one mirror together: what must not be, and what should be known.
@@ -260,3 +305,6 @@ pub fn judge_set(
     }
     (refusals, warnings)
 }
+
+#[cfg(test)]
+mod tests;
