@@ -7,7 +7,7 @@ use std::{
     fs::{self, OpenOptions},
     io,
     os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Deserializer};
@@ -283,8 +283,10 @@ pub fn gather(host: &Host) -> Result<Inventory, InventoryError> {
     let mut inventory = list_devices(host)?;
     let mounts = mountinfo::read(host).map_err(InventoryError::Mounts)?;
     let swaps = mountinfo::swaps(host).map_err(InventoryError::Swaps)?;
+    let backings = backings(host);
+    lay_loops(&mut inventory, &backings);
     for device in &mut inventory.devices {
-        device.uses = uses(host, device, &mounts, &swaps);
+        device.uses = uses(host, device, &mounts, &swaps, &backings);
         device.usb = usb(host, &device.kname);
         let (content, partuuid) = content(host, &device.path);
         device.content = content;
@@ -293,7 +295,36 @@ pub fn gather(host: &Host) -> Result<Inventory, InventoryError> {
     Ok(inventory)
 }
 
-fn uses(host: &Host, device: &Device, mounts: &[mountinfo::Mount], swaps: &[std::path::PathBuf]) -> Vec<Use> {
+/// Each loop device in use, by its kernel name, with the file or the block device that it shows.
+fn backings(host: &Host) -> Vec<(String, PathBuf)> {
+    let shown = list(host, "/sys/class/block").into_iter().filter_map(|kname| {
+        let text =
+            host.read_optional(format!("/sys/class/block/{kname}/loop/backing_file")).ok().flatten()?;
+        Some((kname, PathBuf::from(text.trim_end_matches('\n'))))
+    });
+    shown.collect()
+}
+
+/// A loop device that shows a block device lies on it; lsblk does not say so.
+fn lay_loops(inventory: &mut Inventory, backings: &[(String, PathBuf)]) {
+    for (kname, backing) in backings {
+        let Some(base) = inventory.by_path(backing) else { continue };
+        // The path may be that of another mount namespace: never a circle.
+        let circle = inventory.above(base).iter().any(|d| d.kname == *kname);
+        let base = base.kname.clone();
+        if let Some(device) = inventory.devices.iter_mut().find(|d| d.kname == *kname && !circle) {
+            device.parents.push(base);
+        }
+    }
+}
+
+fn uses(
+    host: &Host,
+    device: &Device,
+    mounts: &[mountinfo::Mount],
+    swaps: &[PathBuf],
+    backings: &[(String, PathBuf)],
+) -> Vec<Use> {
     let mut uses = Vec::new();
     // A btrfs has an anonymous number, and only one of its members is the source: sysfs knows the others.
     let fellows = fellows(host, &device.kname);
@@ -310,12 +341,13 @@ fn uses(host: &Host, device: &Device, mounts: &[mountinfo::Mount], swaps: &[std:
     }
     let class = format!("/sys/class/block/{}", device.kname);
     uses.extend(list(host, &format!("{class}/holders")).into_iter().map(Use::Held));
-    // A loop device that was made of a block device holds it without being a holder.
-    for kname in list(host, "/sys/class/block") {
-        let backing =
-            host.read_optional(format!("/sys/class/block/{kname}/loop/backing_file")).ok().flatten();
-        if backing.is_some_and(|b| Path::new(b.trim_end()) == device.path) {
-            uses.push(Use::Held(kname));
+    let own = backings.iter().find(|(kname, _)| *kname == device.kname).map(|(_, backing)| backing);
+    for (kname, backing) in backings.iter().filter(|(kname, _)| *kname != device.kname) {
+        // A loop device that was made of a block device holds it without being a holder.
+        if *backing == device.path {
+            uses.push(Use::Held(kname.clone()));
+        } else if own == Some(backing) {
+            uses.push(Use::SameFile(Path::new("/dev").join(kname)));
         }
     }
     if uses.is_empty() && is_busy(host, &device.path) {

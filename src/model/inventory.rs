@@ -79,6 +79,8 @@ pub enum Use {
     Swap,
     /// Another block device lies on it.
     Held(String),
+    /// Another loop device shows the same file.
+    SameFile(PathBuf),
     /// The kernel says that it is busy, and nothing above explains it.
     Busy,
 }
@@ -119,6 +121,7 @@ impl fmt::Display for Use {
             Self::Mounted(at) => write!(f, "mounted at {}", at.display()),
             Self::Swap => f.write_str("swap in use"),
             Self::Held(by) => write!(f, "held by {by}"),
+            Self::SameFile(other) => write!(f, "backed by the same file as {}", other.display()),
             Self::Busy => f.write_str("in use by the kernel"),
         }
     }
@@ -174,22 +177,24 @@ impl Inventory {
         all
     }
 
+    /// The device and all that it lies on.
+    pub fn above<'a>(&'a self, device: &'a Device) -> Vec<&'a Device> {
+        let mut all = vec![device];
+        let mut at = 0;
+        while let Some(current) = all.get(at).copied() {
+            for parent in current.parents.iter().filter_map(|p| self.by_kname(p)) {
+                if !all.iter().any(|d| d.kname == parent.kname) {
+                    all.push(parent);
+                }
+            }
+            at += 1;
+        }
+        all
+    }
+
     /// The physical disks under a device; itself where it lies on nothing.
     pub fn disks_of<'a>(&'a self, device: &'a Device) -> Vec<&'a Device> {
-        let mut disks: Vec<&Device> = Vec::new();
-        let mut todo = vec![device];
-        let mut seen: Vec<&str> = Vec::new();
-        while let Some(current) = todo.pop() {
-            if seen.contains(&current.kname.as_str()) {
-                continue;
-            }
-            seen.push(&current.kname);
-            let parents: Vec<_> = current.parents.iter().filter_map(|p| self.by_kname(p)).collect();
-            if parents.is_empty() {
-                disks.push(current);
-            }
-            todo.extend(parents);
-        }
-        disks
+        let lies_on_none = |d: &&Device| d.parents.iter().all(|p| self.by_kname(p).is_none());
+        self.above(device).into_iter().filter(lies_on_none).collect()
     }
 }

@@ -11,8 +11,10 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "tests start processes themselves")]
 
+mod craft;
 mod kills;
 mod partitions;
+mod refusals;
 mod sandbox;
 mod saved;
 
@@ -94,66 +96,5 @@ fn a_dry_run_changes_nothing_and_lists_what_the_real_run_does() {
         assert_eq!(real.code, 0, "{}", real.stderr);
         assert!(planned.len() > 8, "{planned:?}");
         assert_eq!(logged(&real), planned);
-    });
-}
-
-#[test]
-fn wrong_devices_are_refused_and_left_as_they_are() {
-    isolated("wrong_devices_are_refused_and_left_as_they_are", |s| {
-        let small = s.device(1000 << 20);
-        let refused = |hdd: &str, usb: &str, word: &str| {
-            let before = s.devices();
-            let args = [&["setup", "--hdd", hdd, "--usb", usb], &SETUP[..]].concat();
-            let output = s.run(&args);
-            assert!(matches!(output.code, 2 | 3), "{word}: {} {}", output.code, output.stderr);
-            assert!(output.stderr.contains(word), "{hdd} {usb}: no `{word}` in {}", output.stderr);
-            assert!(s.devices() == before, "{hdd} {usb} ({word}) was written to");
-        };
-        let mut cases = 0;
-        let mut case = |hdd: &str, usb: &str, word: &str| {
-            refused(hdd, usb, word);
-            cases += 1;
-        };
-        case(s.one(), s.one(), "same device");
-        std::os::unix::fs::symlink(s.one(), "/home/link").unwrap();
-        case(s.one(), "/home/link", "same device");
-        case(s.one(), &small, "too small");
-        case(s.one(), "/dev/null", "not a block device");
-        case(s.one(), "/etc/fstab", "not a block device");
-        case(s.one(), "/home", "not a block device");
-        case(s.one(), "/dev/no-such-device", "cannot be read");
-        for (tool, args, word) in [
-            ("mkfs.ext4", vec!["-q", "-F"], "ext4"),
-            ("mkfs.xfs", vec!["-q", "-f"], "xfs"),
-            ("mkfs.vfat", vec!["-I"], "vfat"),
-            ("mkfs.btrfs", vec!["-q", "-f"], "btrfs"),
-            ("mkswap", vec!["-q"], "swap"),
-        ] {
-            s.tool(tool, &[&args[..], &[s.two()]].concat());
-            case(s.one(), s.two(), word);
-            s.wipe();
-        }
-        for (label, word) in [("gpt", "gpt"), ("dos", "dos")] {
-            s.tool_with("sfdisk", &["-q", s.two()], &format!("label: {label}\n"));
-            case(s.one(), s.two(), word);
-            s.wipe();
-        }
-        s.write(0, b"LUKS\xba\xbe\x00\x01");
-        case(s.one(), s.two(), "crypto_LUKS");
-        s.wipe();
-        s.tool("mkfs.ext4", &["-q", "-F", s.two()]);
-        std::fs::create_dir("/home/mnt").unwrap();
-        s.tool("mount", &["-o", "ro,noload", s.two(), "/home/mnt"]);
-        case(s.one(), s.two(), "mounted at /home/mnt");
-        s.tool("umount", &["/home/mnt"]);
-        s.wipe();
-        let held = s.loop_over(s.two());
-        case(s.one(), s.two(), "held by");
-        drop(held);
-        s.tool("blockdev", &["--setro", s.two()]);
-        case(s.one(), s.two(), "read-only");
-        s.tool("blockdev", &["--setrw", s.two()]);
-        println!("{cases} wrong devices were refused, each left as it was");
-        assert_eq!(cases, 18);
     });
 }

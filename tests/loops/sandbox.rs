@@ -162,17 +162,6 @@ impl Sandbox {
         &self.loops[1].device
     }
 
-    pub(crate) fn device(&self, size: u64) -> String {
-        let image = self.scratch.join(format!("image{size}"));
-        fs::File::create(&image).unwrap().set_len(size).unwrap();
-        let device = attach(&image);
-        let name = device.device.clone();
-        // It goes with the process: the loop is detached when the sandbox ends.
-        self.tool("losetup", &["--detach", &name]);
-        std::mem::forget(device);
-        self.tool("losetup", &["--find", "--show", image.to_str().unwrap()]).trim().to_owned()
-    }
-
     pub(crate) fn loop_over(&self, device: &str) -> Loop {
         attach(Path::new(device))
     }
@@ -319,6 +308,37 @@ impl Sandbox {
             .collect();
         hashes.sort();
         hashes
+    }
+}
+
+impl Sandbox {
+    /// A device of its own with a partition scan, for as long as the value lives.
+    pub(crate) fn disk(&self, name: &str, size: u64) -> Loop {
+        let image = self.scratch.join(name);
+        fs::File::create(&image).unwrap().set_len(size).unwrap();
+        self.attach_again(&image)
+    }
+
+    /// One more device on an image that may have one already.
+    pub(crate) fn attach_again(&self, image: &Path) -> Loop {
+        let device = self.tool("losetup", &["--find", "--show", "--partscan", image.to_str().unwrap()]);
+        Loop { device: device.trim().to_owned(), image: image.to_owned() }
+    }
+
+    /// The image of the second device.
+    pub(crate) fn image(&self) -> &Path {
+        &self.loops[1].image
+    }
+}
+
+impl Loop {
+    pub(crate) fn name(&self) -> &str {
+        &self.device
+    }
+
+    /// The device of a partition.
+    pub(crate) fn part(&self, number: u32) -> String {
+        format!("{}p{number}", self.device)
     }
 }
 

@@ -106,3 +106,16 @@ fn lsblk_is_asked_for_a_tree_and_partitions_are_known_by_their_disk() {
     assert!(disk.kname != part.kname && disk.serial.is_some());
     assert_eq!((&part.serial, &part.model), (&disk.serial, &disk.model));
 }
+
+#[test]
+fn a_loop_device_lies_on_the_device_that_it_shows_and_never_in_a_circle() {
+    let row =
+        |kname: &str| format!(r#"{{"kname":"{kname}","maj:min":"8:1","type":"loop","size":1,"ro":false}}"#);
+    let rows = ["sdb", "loop0", "loop1"].map(row).join(",");
+    let mut inventory = parse_lsblk(&format!(r#"{{"blockdevices":[{rows}]}}"#)).unwrap();
+    let backings =
+        [("loop0", "/dev/sdb"), ("loop1", "/dev/loop0"), ("loop0", "/dev/loop1"), ("loop2", "/img")];
+    lay_loops(&mut inventory, &backings.map(|(kname, path)| (kname.to_owned(), path.into())));
+    let parents: Vec<_> = inventory.devices.iter().map(|d| d.parents.concat()).collect();
+    assert_eq!(parents, ["", "sdb", "loop0"]);
+}

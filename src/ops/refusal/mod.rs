@@ -39,6 +39,13 @@ pub enum Why {
         /// How.
         by: Use,
     },
+    /// What it lies on is in use by something else.
+    BaseInUse {
+        /// The device that it lies on.
+        base: PathBuf,
+        /// How.
+        by: Use,
+    },
     /// The kernel refuses writes to it.
     ReadOnly,
     /// It is too small.
@@ -57,6 +64,8 @@ pub enum Why {
     NoGpt(String),
     /// It is the same device as another one named.
     Same(PathBuf),
+    /// It lies on another one named.
+    Within(PathBuf),
     /// It lies on the same physical disk as another one named.
     SameDisk(PathBuf),
     /// It hangs on the same USB device as another one named.
@@ -70,6 +79,7 @@ impl fmt::Display for Refusal {
             Why::System(at) => write!(f, "holds the running system ({})", at.display()),
             Why::InUse { part: None, by } => write!(f, "is {by}"),
             Why::InUse { part: Some(part), by } => write!(f, "has a part in use: {} is {by}", part.display()),
+            Why::BaseInUse { base, by } => write!(f, "lies on {}, which is {by}", base.display()),
             Why::ReadOnly => f.write_str("is read-only"),
             Why::TooSmall(size) => write!(f, "is too small: {size}, and {SMALLEST} is the least"),
             Why::Kind(kind) => {
@@ -85,6 +95,7 @@ impl fmt::Display for Refusal {
                 write!(f, "holds {what}, and --size adds partitions to an empty disk or a GPT only")
             }
             Why::Same(other) => write!(f, "is the same device as {}", other.display()),
+            Why::Within(other) => write!(f, "lies on {}, which is named as well", other.display()),
             Why::SameDisk(other) => {
                 write!(f, "lies on the same disk as {}, which is no redundancy", other.display())
             }
@@ -104,12 +115,17 @@ impl Refusal {
             | Why::NoDisk(_)
             | Why::NoGpt(_)
             | Why::Same(_)
+            | Why::Within(_)
             | Why::TooSmall(_) => "name another device".to_owned(),
-            Why::InUse { by: Use::Mounted(at), .. } => {
+            Why::InUse { by: Use::Mounted(at), .. } | Why::BaseInUse { by: Use::Mounted(at), .. } => {
                 format!("umount {}, if nothing needs it", at.display())
             }
-            Why::InUse { by: Use::Swap, .. } => "swapoff it, if it is not needed".to_owned(),
-            Why::InUse { .. } => "see with lsblk what uses it, and end that".to_owned(),
+            Why::InUse { by: Use::Swap, .. } | Why::BaseInUse { by: Use::Swap, .. } => {
+                "swapoff it, if it is not needed".to_owned()
+            }
+            Why::InUse { .. } | Why::BaseInUse { .. } => {
+                "see with lsblk what uses it, and end that".to_owned()
+            }
             Why::ReadOnly => "blockdev --setrw it, or move the switch on its side".to_owned(),
             Why::Declared => "take the node off that mirror first: raidguard release".to_owned(),
             Why::Content(_) => "give --wipe if nothing on it is needed".to_owned(),
@@ -133,8 +149,6 @@ pub fn judge_device(inventory: &Inventory, device: &Device, declared: &[Mirror],
                 Use::Mounted(at) if SYSTEM.iter().any(|s| at == std::path::Path::new(s)) => {
                     against(Why::System(at.clone()))
                 }
-                // That a disk's own partitions lie on it is what the inventory shows already.
-                Use::Held(_) if part.kname != device.kname => {}
                 _ => {
                     let other = (part.kname != device.kname).then(|| part.path.clone());
                     against(Why::InUse { part: other, by: by.clone() });
@@ -142,6 +156,7 @@ pub fn judge_device(inventory: &Inventory, device: &Device, declared: &[Mirror],
             }
         }
     }
+    bases_in_use(inventory, device).into_iter().for_each(&mut against);
     if !matches!(device.kind.as_str(), "disk" | "part" | "loop") {
         against(Why::Kind(device.kind.clone()));
     }
@@ -151,7 +166,8 @@ pub fn judge_device(inventory: &Inventory, device: &Device, declared: &[Mirror],
     if device.size < SMALLEST {
         against(Why::TooSmall(device.size));
     }
-    if declared.iter().any(|mirror| is_member(mirror, device)) {
+    let members = inventory.below(device);
+    if declared.iter().any(|mirror| members.iter().any(|d| is_member(mirror, d))) {
         against(Why::Declared);
     }
     match &device.content {
@@ -176,6 +192,7 @@ pub fn judge_disk(inventory: &Inventory, disk: &Device, size: Bytes) -> Vec<Refu
     if size < SMALLEST {
         against(Why::TooSmall(size));
     }
+    bases_in_use(inventory, disk).into_iter().for_each(&mut against);
     let partitioned = inventory.children(disk).any(|child| child.kind == "part");
     for by in &disk.uses {
         match by {
@@ -189,6 +206,27 @@ pub fn judge_disk(inventory: &Inventory, disk: &Device, size: Bytes) -> Vec<Refu
         Content::Known(signatures) if signatures.iter().all(|s| s.kind == "gpt") => {}
         Content::Known(_) => against(Why::NoGpt(disk.content.to_string())),
         Content::Unknown(why) => against(Why::UnknownContent(why.clone())),
+    }
+    found
+}
+
+/// What uses the devices that this one lies on, beside itself.
+fn bases_in_use(inventory: &Inventory, device: &Device) -> Vec<Why> {
+    let bases = inventory.above(device);
+    let own = |kname: &str| bases.iter().any(|d| d.kname == kname);
+    let mut found = Vec::new();
+    for base in bases.iter().skip(1) {
+        for by in &base.uses {
+            // A disk is busy for its partitions too: that says nothing of this one.
+            let elsewhere = match by {
+                Use::Held(holder) => !own(holder),
+                Use::Busy => false,
+                Use::Mounted(_) | Use::Swap | Use::SameFile(_) => true,
+            };
+            if elsewhere {
+                found.push(Why::BaseInUse { base: base.path.clone(), by: by.clone() });
+            }
+        }
     }
     found
 }
@@ -218,6 +256,15 @@ pub fn judge_set(
             let mut against = |why| refusals.push(Refusal { device: device.path.clone(), why });
             if device.dev == other.dev {
                 against(Why::Same(other.path.clone()));
+                continue;
+            }
+            let lies_on = |a: &Device, b: &Device| inventory.above(a).iter().any(|d| d.kname == b.kname);
+            if lies_on(device, other) {
+                against(Why::Within(other.path.clone()));
+                continue;
+            }
+            if lies_on(other, device) {
+                refusals.push(Refusal { device: other.path.clone(), why: Why::Within(device.path.clone()) });
                 continue;
             }
             let disks = inventory.disks_of(other);

@@ -106,3 +106,31 @@ fn a_disk_is_refused_for_its_partitions_and_a_pair_for_being_one() {
         assert!(warnings.iter().any(|w| w.contains(word)), "{word}: {warnings:?}");
     }
 }
+
+#[test]
+fn what_a_device_lies_on_counts_too() {
+    let (mut disk, mut part) = (device("sdb", 16), device("sdb1", 17));
+    part.parents = vec!["sdb".into()];
+    let mut above = device("loop0", 0);
+    above.parents = vec!["sdb".into()];
+    let judged = |disk: &Device, device: &Device| -> Vec<Why> {
+        let inventory = Inventory { devices: vec![disk.clone(), part.clone(), above.clone()] };
+        judge_device(&inventory, device, &[], true).into_iter().map(|r| r.why).collect()
+    };
+    assert!(judged(&disk, &part).is_empty());
+    // Another partition's use makes the whole disk busy.
+    disk.uses = vec![Use::Busy];
+    assert!(judged(&disk, &part).is_empty());
+    disk.uses = vec![Use::Held("loop0".into())];
+    assert!(matches!(&judged(&disk, &part)[..], [Why::BaseInUse { by: Use::Held(_), .. }]));
+    assert!(judged(&disk, &above).is_empty());
+    disk.uses.push(Use::Mounted("/mnt".into()));
+    assert!(matches!(&judged(&disk, &above)[..], [Why::BaseInUse { by: Use::Mounted(_), .. }]));
+    let inventory = Inventory { devices: vec![disk.clone(), part.clone(), above.clone()] };
+    for pair in [[&disk, &part], [&part, &disk]] {
+        let (refusals, _) = judge_set(&inventory, &pair, true);
+        assert!(
+            matches!(&refusals[..], [r] if r.device == part.path && r.why == Why::Within(disk.path.clone()))
+        );
+    }
+}
