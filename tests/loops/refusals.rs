@@ -101,7 +101,7 @@ fn sizes(cases: &mut Cases<'_>) {
     let dir = big.path().to_str().unwrap();
     let args = ["--hdd", s.one(), "--usb", least.name(), "--lightning-dir", dir];
     let args = [&args, &["--no-node", "--scheduler", "cron", "--yes"][..]].concat();
-    cases.case(&args, &["the smallest member would hold 1 GiB", "are needed for the node's files"]);
+    cases.case(&args, &["the smallest member would hold 1 GiB", "too little for the node's files"]);
 }
 
 /// What a device may hold; also that without `--wipe` nothing is ever erased.
