@@ -51,3 +51,13 @@ needs_rust() {
     return 1
   fi
 }
+
+# The one that checks licences, bans and sources, built once into a cache outside the checkout.
+needs_cargo_deny() {
+  local version=0.18.3 tools=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/raidguard
+  PATH=$tools/bin:$PATH
+  [[ $(cargo deny --version 2>/dev/null) == "cargo-deny $version" ]] && return
+  echo "== building cargo-deny $version (once, some minutes)"
+  CARGO_TARGET_DIR=$tools/build cargo install --locked --quiet --root "$tools" --version "$version" cargo-deny
+  rm -rf "$tools/build"
+}

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    sandbox::{Sandbox, isolated},
+    sandbox::{Sandbox, isolated, note},
     saved::Saved,
     setup,
 };
@@ -108,9 +108,9 @@ fn a_setup_killed_at_every_change_is_resumed_and_rolled_back() {
                 s.reset();
             }
         }
-        println!(
+        note(format!(
             "setup was killed at {instants} changes: each was resumed, and rolled back, every hash unchanged"
-        );
+        ));
         assert!(instants >= 45, "{instants}");
     });
 }
@@ -137,9 +137,9 @@ fn a_release_killed_at_every_change_is_resumed_and_rolled_back() {
                 }
             }
         }
-        println!(
+        note(format!(
             "release was killed at {instants} changes: each was resumed, and rolled back, every hash unchanged"
-        );
+        ));
         assert!(instants >= 24, "{instants}");
     });
 }
@@ -195,8 +195,8 @@ fn a_setup_killed_at_random_instants_is_resumed_and_rolled_back() {
             }
             s.reset();
         }
-        println!(
+        note(format!(
             "setup was killed at {instants} random instants (RAIDGUARD_TEST_SEED={seed}): each was resumed, and rolled back"
-        );
+        ));
     });
 }

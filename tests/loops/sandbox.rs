@@ -31,12 +31,25 @@ pub(crate) fn isolated(name: &str, body: impl FnOnce(&Sandbox)) {
         body(&sandbox);
         return;
     }
-    let status = Command::new(std::env::current_exe().unwrap())
+    let output = Command::new(std::env::current_exe().unwrap())
         .args([name, "--exact", "--nocapture", "--test-threads=1"])
         .env(INNER, "1")
-        .status()
+        .stdin(Stdio::null())
+        .output()
         .unwrap();
-    assert!(status.success(), "{name} failed in its sandbox, see above");
+    let said = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        panic!("{name} failed in its sandbox:\n{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    }
+    // The inner harness's own lines are left out: a test would be counted twice.
+    said.lines().filter_map(|l| l.split_once(NOTE)).for_each(|(_, note)| println!("{note}"));
+}
+
+const NOTE: &str = "note: ";
+
+/// Says what a test did, for whoever reads the run.
+pub(crate) fn note(text: impl std::fmt::Display) {
+    println!("{NOTE}{text}");
 }
 
 pub(crate) struct Sandbox {
