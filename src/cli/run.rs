@@ -116,6 +116,7 @@ fn request(args: SetupArgs) -> Result<Request, Trouble> {
         directory,
         user: args.user,
         node,
+        patience: args.node_timeout,
         scheduler: match args.scheduler {
             SchedulerArg::Auto => SchedulerChoice::Auto,
             SchedulerArg::Cron => SchedulerChoice::With(Scheduler::Cron),

@@ -56,6 +56,9 @@ pub struct SetupArgs {
     /// The command that starts the node
     #[arg(long, value_name = "CMD", requires = "node_stop", conflicts_with = "no_node")]
     pub node_start: Option<String>,
+    /// How long the node may take to stop
+    #[arg(long, value_name = "SECONDS", default_value_t = crate::node::PATIENCE, conflicts_with = "no_node")]
+    pub node_timeout: u64,
     /// No node is to be stopped or started; refused all the same when one is found running
     #[arg(long)]
     pub no_node: bool,

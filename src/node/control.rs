@@ -17,8 +17,8 @@ use crate::{
     model::NodeControl,
 };
 
-/// How long a node may take to stop: lightningd closes its database and its plugins end after it.
-const STOPPING: Duration = Duration::from_secs(180);
+/// How long a node may take to stop unless told otherwise, in seconds: lightningd closes its database, and its plugins end after it.
+pub const PATIENCE: u64 = 180;
 /// How long a node may take until it has its files open.
 const STARTING: Duration = Duration::from_secs(60);
 
@@ -135,7 +135,7 @@ pub fn is_held(host: &Host, control: &NodeControl) -> bool {
     control.unit().is_none_or(|unit| host.path(hold_path(unit)).exists())
 }
 
-/// Holds the node, asks it to stop, and waits until nothing uses `dir`. `waiting` is told what is waited for.
+/// Holds the node, asks it to stop, and waits until nothing uses `dir`, at most for `patience`. `waiting` is told what is waited for.
 ///
 /// # Errors
 /// It could not be asked, it did not stop in time (who still runs is named), or the operator asked to stop waiting.
@@ -143,6 +143,7 @@ pub fn stop(
     host: &Host,
     control: &NodeControl,
     dir: &Path,
+    patience: Duration,
     waiting: &mut dyn FnMut(&str),
 ) -> Result<(), ControlError> {
     if let Some(unit) = control.unit() {
@@ -153,7 +154,7 @@ pub fn stop(
         files::replace(&path, HOLD.as_bytes(), 0o644)?;
     }
     for cmd in stopping(control)? {
-        host.runner().run(&cmd.timeout(STOPPING)).map_err(ControlError::Command)?;
+        host.runner().run(&cmd.timeout(patience)).map_err(ControlError::Command)?;
     }
     let began = Instant::now();
     loop {
@@ -164,12 +165,23 @@ pub fn stop(
         if host.interrupt().is_raised() {
             return Err(ControlError::Interrupted);
         }
-        if began.elapsed() > STOPPING {
+        if began.elapsed() > patience {
             return Err(ControlError::StillRunning(running));
         }
         waiting(&format!("waiting for {running}"));
         thread::sleep(Duration::from_millis(500));
     }
+}
+
+/// Releases the node and starts it, unless it runs: by commands a second one could be started over the same files.
+///
+/// # Errors
+/// It could not be released or asked.
+pub fn start_again(host: &Host, control: &NodeControl, dir: &Path) -> Result<(), ControlError> {
+    if control.unit().is_none() && super::running::is_alive(dir) {
+        return Ok(());
+    }
+    start(host, control)
 }
 
 /// Releases the node and starts it.

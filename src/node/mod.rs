@@ -6,7 +6,8 @@ mod layout;
 mod running;
 
 pub use control::{
-    ControlError, commands_of, is_held, start, start_commands, stop, stop_commands, verify_running_on,
+    ControlError, PATIENCE, commands_of, is_held, start, start_again, start_commands, stop, stop_commands,
+    verify_running_on,
 };
 pub use layout::{Layout, read_layout};
 pub use running::{Running, find_running};

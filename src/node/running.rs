@@ -208,6 +208,15 @@ fn locks_and_sockets(dir: &Path, out: &mut Running) {
     }
 }
 
+/// Does a node itself run there: does it hold its lock or answer on its socket? A plugin that outlived its node is none.
+pub(super) fn is_alive(dir: &Path) -> bool {
+    let mut found = Running::default();
+    for place in std::iter::once(dir.to_owned()).chain(subdirectories(dir)) {
+        locks_and_sockets(&place, &mut found);
+    }
+    !found.holders.is_empty()
+}
+
 fn lock_holder(path: &Path) -> Option<i32> {
     let file = File::open(path).ok()?;
     let mut lock = libc::flock { l_type: 1, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };

@@ -1,10 +1,13 @@
 //! From a decided plan to its end: asked for, carried out, taken up again, put back.
 
-use super::{Exit, Trouble, stopped};
+use super::{Exit, Trouble, stopped, trouble::not_begun};
 use crate::{
     host::{Host, inventory, lock},
     model::Identity,
-    plan::{Ended, Executor, JOURNAL_DIR, Journal, JournalError, Plan, StepError, journals, steps::Action},
+    plan::{
+        Ended, Executor, JOURNAL_DIR, Journal, JournalError, Plan, Step as _, StepError, journals,
+        steps::Action,
+    },
     ui::Console,
 };
 
@@ -55,8 +58,20 @@ pub(super) fn start(host: &Host, plan: Plan<Action>, console: &mut Console) -> R
     let verb = plan.verb.clone();
     let recheck = recheck(host);
     let mut executor = Executor::begin(host, &recheck, plan)?;
-    executor.forward(console).map_err(|e| stopped(&verb, e))?;
-    Ok(())
+    match executor.forward(console) {
+        Ok(_) => Ok(()),
+        // Nothing but this step was begun, and it erased nothing: there is nothing to decide, it is put back at once.
+        Err(e)
+            if e.is_in_first_step()
+                && executor.plan().steps.first().is_some_and(|s| s.erases().is_empty()) =>
+        {
+            match executor.back(console) {
+                Ok(_) => Err(not_begun(&verb, e)),
+                Err(back) => Err(stopped(&verb, back)),
+            }
+        }
+        Err(e) => Err(stopped(&verb, e)),
+    }
 }
 
 /// Takes an interrupted operation of `verb` up again, in either direction.

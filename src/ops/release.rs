@@ -195,6 +195,7 @@ fn decide(facts: &Facts) -> Result<Plan<Action>, Vec<Blocker>> {
             control: control.clone(),
             directory: node.directory.clone(),
             data: node.data.clone(),
+            patience: node::PATIENCE,
             backwards: true,
         }));
     }

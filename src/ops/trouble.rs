@@ -117,6 +117,27 @@ impl From<JournalError> for Trouble {
     }
 }
 
+/// An execution that was put back after its first step did not succeed.
+pub(super) fn not_begun(verb: &str, error: ExecuteError) -> Trouble {
+    match error {
+        ExecuteError::Step { source, .. } if source.refused => {
+            let why = source.source.as_ref().map_or_else(String::new, |cause| format!(": {cause}"));
+            let clears = source.hint.clone().unwrap_or_else(|| format!("raidguard {verb} --help"));
+            Trouble::refused(format!("{}{why}", source.what), clears)
+        }
+        ExecuteError::Step { source, .. } => {
+            let hint = source.hint.clone();
+            let trouble =
+                Trouble::failed(format!("{verb} could not begin, and everything is as it was"), source);
+            match hint {
+                Some(hint) => trouble.hint(hint),
+                None => trouble,
+            }
+        }
+        other => stopped(verb, other),
+    }
+}
+
 /// An interrupted or failed execution of `verb`, with both ways on.
 pub fn stopped(verb: &str, error: ExecuteError) -> Trouble {
     match error {

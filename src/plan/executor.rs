@@ -73,6 +73,13 @@ pub enum ExecuteError {
     Journal(#[source] JournalError),
 }
 
+impl ExecuteError {
+    /// Did it stop before any step was done?
+    pub fn is_in_first_step(&self) -> bool {
+        matches!(self, Self::Step { index: 0, .. })
+    }
+}
+
 impl From<JournalError> for ExecuteError {
     fn from(e: JournalError) -> Self {
         Self::Journal(e)

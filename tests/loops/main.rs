@@ -13,6 +13,7 @@
 
 mod craft;
 mod kills;
+mod node;
 mod partitions;
 mod refusals;
 mod sandbox;

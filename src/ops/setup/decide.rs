@@ -75,6 +75,7 @@ pub fn decide(request: &Request, facts: &Facts) -> Result<Decision, Vec<Blocker>
             control: control.clone(),
             directory: facts.directory.clone(),
             data: data.clone(),
+            patience: request.patience,
             backwards: false,
         }));
     }

@@ -37,6 +37,8 @@ pub struct Request {
     pub user: Option<String>,
     /// How the node is stopped and started.
     pub node: NodeChoice,
+    /// How long it may take to stop, in seconds.
+    pub patience: u64,
     /// What runs the regular jobs.
     pub scheduler: SchedulerChoice,
     /// Whether the original is kept.

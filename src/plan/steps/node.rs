@@ -1,6 +1,6 @@
 //! The node: stopped before its files are copied, started on the mirror.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,8 @@ pub struct StopNode {
     pub directory: PathBuf,
     /// Where its files are after the move; a node that runs there needs no stopping.
     pub data: PathBuf,
+    /// How long it may take, in seconds.
+    pub patience: u64,
     /// On the way back the node runs on the mirror and must be stopped there.
     pub backwards: bool,
 }
@@ -58,8 +60,9 @@ impl Step for StopNode {
 
     fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
         let watch = &mut *cx.watch;
-        node::stop(cx.host, &self.control, &self.directory, &mut |what| watch.waiting(what)).map_err(
-            |e| {
+        let patience = Duration::from_secs(self.patience);
+        node::stop(cx.host, &self.control, &self.directory, patience, &mut |what| watch.waiting(what))
+            .map_err(|e| {
                 let interrupted = matches!(e, ControlError::Interrupted);
                 let refused = matches!(e, ControlError::StillRunning(_));
                 let mut error = StepError::failed("the node could not be stopped", e).hint(
@@ -68,13 +71,12 @@ impl Step for StopNode {
                 error.interrupted = interrupted;
                 error.refused = refused;
                 error
-            },
-        )?;
+            })?;
         Ok(Outcome::default())
     }
 
     fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
-        node::start(cx.host, &self.control)
+        node::start_again(cx.host, &self.control, &self.directory)
             .map_err(|e| StepError::failed("the node could not be started again", e))
     }
 }
