@@ -91,7 +91,7 @@ fn judge(copy: &Path) -> Result<DatabaseFacts, DatabaseError> {
     };
     let faults = faults().map_err(DatabaseError::Sqlite)?;
     if faults != ["ok"] {
-        return Err(DatabaseError::Corrupt(faults.join("; ")));
+        return Err(DatabaseError::Corrupt(faults.join("; ").replace('\n', "; ")));
     }
     let number = |sql: &str| -> rusqlite::Result<Option<i64>> {
         match open.query_row(sql, [], |row| row.get(0)).optional() {

@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
-use super::{Blocker, Exit, Trouble, execute, mirrors, setup::Manner, trouble::unchanged};
+use super::{
+    Blocker, Exit, Trouble, execute, mirrors,
+    setup::Manner,
+    trouble::{need_root, unchanged},
+};
 use crate::{
     backend::MirrorSpec,
     config::{self, Mirror},
@@ -51,6 +55,7 @@ pub fn release(
     manner: Manner,
     console: &mut Console,
 ) -> Result<Exit, Trouble> {
+    need_root("release")?;
     let mirror = mirrors::named(host, name)?;
     let _lock = lock::take(host, &mirror.name, "release")?;
     let facts = gather(host, mirror)?;

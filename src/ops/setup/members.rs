@@ -82,9 +82,9 @@ pub(super) fn choose<'a>(
     if blockers.is_empty() && room < needed {
         blockers.push(Blocker::new(
             format!(
-                "the smallest member would hold {}, and {} are needed for the node's files",
+                "the smallest member would hold {}, which is {} less than the node's files and the filesystem need",
                 Bytes(room),
-                Bytes(needed)
+                Bytes(needed - room)
             ),
             "use larger devices",
         ));

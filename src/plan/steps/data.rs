@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{fail, is_moved, line};
 use crate::{
+    exec::shell_quote,
     host::{
         Host,
         copy::{self, CopyError, Manifest, Progress},
@@ -87,9 +88,25 @@ fn copying(doing: &str, path: &Path, error: CopyError) -> StepError {
     if error.is_interrupted() {
         return StepError::interrupted(format!("stopped while {doing} {}, as asked", path.display()));
     }
-    let no_space = error.is_no_space();
+    let hint = match &error {
+        CopyError::Changed(path) => Some(format!(
+            "see with `fuser -v {}` what writes it, and stop that",
+            shell_quote(path.as_os_str())
+        )),
+        _ if error.is_disk_failure() => Some(
+            "see in dmesg and with smartctl which disk fails; what cannot be read has to come from a backup"
+                .to_owned(),
+        ),
+        _ if error.is_no_space() => {
+            Some("the target is full: free room on it, or roll back and use larger devices".to_owned())
+        }
+        _ => None,
+    };
     let failed = StepError::failed(format!("{doing} {}", path.display()), error);
-    if no_space { failed.hint("the target is full: use larger devices") } else { failed }
+    match hint {
+        Some(hint) => failed.hint(hint),
+        None => failed,
+    }
 }
 
 fn told(watch: &mut dyn Watch, total: Bytes) -> impl FnMut(Progress) + '_ {
@@ -166,7 +183,10 @@ impl Step for CopyTree {
         let manifest =
             copy::copy_tree(&self.source, &self.target, &mut told(cx.watch, self.bytes), &interrupt)
                 .map_err(|e| copying("copying", &self.source, e))?;
-        manifest.save(&self.manifest).map_err(fail("recording the copy in", &self.manifest))?;
+        manifest.save(&self.manifest).map_err(|e| {
+            fail("recording the copy in", &self.manifest)(e)
+                .hint("see that its disk has room and can be written")
+        })?;
         let skipped = manifest.skipped().iter();
         Ok(Outcome { notes: skipped.map(|s| format!("left out: {s}")).collect() })
     }
