@@ -13,8 +13,10 @@
 
 mod craft;
 mod partitions;
+mod preconditions;
 mod refusals;
 mod sandbox;
+mod trouble;
 
 use sandbox::{Sandbox, isolated};
 

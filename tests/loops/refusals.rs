@@ -101,7 +101,7 @@ fn sizes(cases: &mut Cases<'_>) {
     let dir = big.path().to_str().unwrap();
     let args = ["--hdd", s.one(), "--usb", least.name(), "--lightning-dir", dir];
     let args = [&args, &["--no-node", "--scheduler", "cron", "--yes"][..]].concat();
-    cases.case(&args, &["the smallest device holds 1", "are needed for the node's files"]);
+    cases.case(&args, &["the smallest member would hold 1 GiB, which is 88 MiB less than the node's files"]);
 }
 
 /// What a device may hold; also that without `--wipe` nothing is ever erased.
