@@ -41,6 +41,11 @@ pub trait Runner: Send + Sync + std::fmt::Debug {
     fn has(&self, tool: &str) -> bool;
 }
 
+/// Logs a change that is made without a process, as the command that would make it: so that the log lists every change.
+pub fn log_change(line: &str) {
+    tracing::info!("run: {line}");
+}
+
 /// How long a probe may take before it counts as failed.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a change (mkfs, mount, sfdisk) may take. A USB stick that stalls for longer is broken.

@@ -38,7 +38,7 @@ impl Runner for RealRunner {
         match cmd.effect {
             Effect::Probe => tracing::debug!(target: "raidguard::exec", "probe: {}", cmd.line()),
             Effect::Change | Effect::Destroy => {
-                tracing::info!(target: "raidguard::exec", "run: {}", cmd.line());
+                super::log_change(&cmd.line());
             }
         }
         let fail = |failure, stderr: &[u8]| CmdError::new(cmd, failure, stderr);

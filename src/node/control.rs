@@ -9,7 +9,7 @@ use std::{
 
 use super::{Running, find_running};
 use crate::{
-    exec::{Cmd, CmdError},
+    exec::{Cmd, CmdError, log_change},
     host::{
         Host,
         files::{self, FileError},
@@ -148,7 +148,7 @@ pub fn stop(
     if let Some(unit) = control.unit() {
         // Before it is stopped: Restart= would bring it back between the two.
         let path = host.path(hold_path(unit));
-        tracing::info!(target: "raidguard::exec", "run: write {}", hold_path(unit).display());
+        log_change(&format!("write {}", hold_path(unit).display()));
         files::create_dirs(files::parent(&path), 0o755)?;
         files::replace(&path, HOLD.as_bytes(), 0o644)?;
     }
@@ -178,7 +178,7 @@ pub fn stop(
 /// It could not be released or asked.
 pub fn start(host: &Host, control: &NodeControl) -> Result<(), ControlError> {
     if let Some(unit) = control.unit() {
-        tracing::info!(target: "raidguard::exec", "run: rm {}", hold_path(unit).display());
+        log_change(&format!("rm {}", hold_path(unit).display()));
         let path = host.path(hold_path(unit));
         files::remove(&path)?;
         // Others may have drop-ins there.

@@ -8,7 +8,7 @@ use super::{
     trouble::{need_root, unchanged},
 };
 use crate::{
-    backend::MirrorSpec,
+    backend::{self, MirrorSpec},
     config::{self, Mirror},
     host::{
         Host,
@@ -35,6 +35,7 @@ struct Facts {
     node: config::Node,
     survey: Survey,
     databases: Vec<PathBuf>,
+    devices: Vec<PathBuf>,
     free: Bytes,
     points: bool,
     running: node::Running,
@@ -93,6 +94,9 @@ fn gather(host: &Host, mirror: Mirror) -> Result<Facts, Trouble> {
             format!("mount {}", mirror.mountpoint.display()),
         ));
     }
+    let state = backend::of(mirror.backend)
+        .observe(host, &mirror.uuid, &mirror.mountpoint)
+        .map_err(unchanged("the mirror cannot be looked at"))?;
     let survey = copy::survey(&node.data).map_err(unchanged("the node's files cannot be read whole"))?;
     let unit = node.control.as_ref().and_then(|c| c.unit());
     let running = node::find_running(host, &node.data, unit)
@@ -104,6 +108,7 @@ fn gather(host: &Host, mirror: Mirror) -> Result<Facts, Trouble> {
         others: mirrors::declared(host)?.into_iter().filter(|m| m.name != mirror.name).collect(),
         survey,
         databases: layout.databases,
+        devices: state.members.into_iter().filter(|m| !m.missing).filter_map(|m| m.path).collect(),
         free: Bytes(space.blocks_available().saturating_mul(space.fragment_size())),
         points: std::fs::read_link(&node.directory).is_ok_and(|to| to == node.data),
         running,
@@ -185,7 +190,7 @@ fn decide(facts: &Facts) -> Result<Plan<Action>, Vec<Blocker>> {
         name: mirror.name.clone(),
         level: mirror.level,
         uuid: mirror.uuid.clone(),
-        devices: Vec::new(),
+        devices: facts.devices.clone(),
         mountpoint: mirror.mountpoint.clone(),
     };
 
@@ -198,7 +203,10 @@ fn decide(facts: &Facts) -> Result<Plan<Action>, Vec<Blocker>> {
             backwards: true,
         }));
     }
-    steps.push(Action::PlainDirectory(PlainDirectory { path: target.clone() }));
+    steps.push(Action::PlainDirectory(PlainDirectory {
+        path: target.clone(),
+        directory: node.directory.clone(),
+    }));
     steps.push(Action::Copy(CopyTree {
         source: node.data.clone(),
         target: target.clone(),

@@ -73,14 +73,6 @@ pub struct Context<'a> {
     pub watch: &'a mut dyn Watch,
 }
 
-impl Context<'_> {
-    /// Logs a change that is made without a command, as the command that would make it.
-    #[allow(clippy::unused_self, reason = "only what carries a plan out may say so")]
-    pub fn act(&self, line: &str) {
-        tracing::info!(target: "raidguard::exec", "run: {line}");
-    }
-}
-
 impl std::fmt::Debug for Context<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Context").field("host", self.host).finish_non_exhaustive()
@@ -161,6 +153,18 @@ pub trait Step: std::fmt::Debug {
     /// # Errors
     /// It could not be told; the plan then stops.
     fn probe(&self, host: &Host) -> Result<Probe, StepError>;
+
+    /// Is nothing of it there any more? Half of it is neither done nor this.
+    ///
+    /// # Errors
+    /// It could not be told.
+    fn probe_undone(&self, host: &Host) -> Result<Probe, StepError> {
+        Ok(match self.probe(host)? {
+            Probe::Done => Probe::Pending,
+            Probe::Pending => Probe::Done,
+            blocked @ Probe::Blocked(_) => blocked,
+        })
+    }
 
     /// Does it, from whatever an interrupted attempt left.
     ///

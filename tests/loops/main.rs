@@ -12,10 +12,12 @@
 #![allow(clippy::disallowed_methods, reason = "tests start processes themselves")]
 
 mod craft;
+mod kills;
 mod partitions;
 mod preconditions;
 mod refusals;
 mod sandbox;
+mod saved;
 mod trouble;
 
 use sandbox::{Sandbox, isolated};
@@ -61,53 +63,15 @@ fn a_node_moves_onto_a_mirror_and_back() {
     });
 }
 
-#[test]
-fn a_kill_at_every_change_is_resumed_and_rolled_back() {
-    isolated("a_kill_at_every_change_is_resumed_and_rolled_back", |s| {
-        let mut instants = 0;
-        for calls in ["fsync,fdatasync", "rename,renameat,renameat2,symlink,unlink,mkdir"] {
-            for number in 1.. {
-                let mut killed = false;
-                for direction in ["--resume", "--rollback"] {
-                    let before = s.tree();
-                    let fstab = std::fs::read("/etc/fstab").unwrap();
-                    killed = s.run_killed(calls, number, &setup(s, &[]));
-                    if !killed {
-                        break;
-                    }
-                    instants += 1;
-                    let at = format!("killed at call {number} of {calls}, then {direction}");
-                    let mut second = s.run(&["setup", direction]);
-                    // Killed before anything was recorded: nothing to take up, and nothing was changed.
-                    let nothing = second.code == 3 && second.stderr.contains("there is no setup");
-                    let complete = second.code == 3 && second.stderr.contains("has ended");
-                    if nothing && direction == "--resume" {
-                        second = s.run(&setup(s, &[]));
-                    }
-                    let untouched = nothing && direction == "--rollback";
-                    assert!(second.code == 0 || untouched || complete, "{at}: {}", second.stderr);
-                    assert_eq!(s.tree(), before, "{at}");
-                    let moved = std::path::Path::new("/home/bitcoin/.lightning").is_symlink();
-                    if direction == "--resume" || complete {
-                        assert!(moved, "{at}");
-                        assert_eq!(s.run(&["check"]).code, 0, "{at}");
-                    } else {
-                        assert!(!moved, "{at}");
-                        assert_eq!(std::fs::read("/etc/fstab").unwrap(), fstab, "{at}");
-                        assert!(!s.mounts().contains("/srv/lightning"), "{at}");
-                        assert!(!std::path::Path::new("/srv/lightning").exists(), "{at}");
-                    }
-                    s.reset();
-                }
-                if !killed {
-                    s.reset();
-                    break;
-                }
-            }
-        }
-        println!("killed at {instants} instants: every one was resumed or rolled back, every hash unchanged");
-        assert!(instants >= 60, "{instants}");
-    });
+/// The commands of a plan.
+fn listed(dry: &sandbox::Ran) -> Vec<String> {
+    assert_eq!(dry.code, 0, "{}", dry.stderr);
+    dry.stdout.lines().filter_map(|l| l.trim_start().strip_prefix("$ ")).map(sandbox::plain).collect()
+}
+
+/// The commands that a run logged.
+fn logged(real: &sandbox::Ran) -> Vec<String> {
+    real.stderr.lines().filter_map(|l| l.split_once("run: ")).map(|(_, c)| sandbox::plain(c)).collect()
 }
 
 #[test]
@@ -115,26 +79,24 @@ fn a_dry_run_changes_nothing_and_lists_what_the_real_run_does() {
     isolated("a_dry_run_changes_nothing_and_lists_what_the_real_run_does", |s| {
         let before = (s.tree(), s.tree_of("/etc"), s.tree_of("/var"), s.devices());
         let dry = s.run(&setup(s, &["--dry-run"]));
-        assert_eq!(dry.code, 0, "{}", dry.stderr);
         assert!(
             (s.tree(), s.tree_of("/etc"), s.tree_of("/var"), s.devices()) == before,
             "something was changed"
         );
-        let planned: Vec<_> = dry
-            .stdout
-            .lines()
-            .filter_map(|l| l.trim_start().strip_prefix("$ "))
-            .map(sandbox::plain)
-            .collect();
+        let planned = listed(&dry);
         let real = s.run(&[&["-v"], &setup(s, &[])[..]].concat());
         assert_eq!(real.code, 0, "{}", real.stderr);
-        let logged: Vec<_> = real
-            .stderr
-            .lines()
-            .filter_map(|l| l.split_once("run: "))
-            .map(|(_, c)| sandbox::plain(c))
-            .collect();
         assert!(planned.len() > 10, "{planned:?}");
-        assert_eq!(logged, planned);
+        assert_eq!(logged(&real), planned);
+        let before = (s.tree(), s.tree_of("/etc"), s.tree_of("/var"), s.devices());
+        let planned = listed(&s.run(&["release", "--dry-run"]));
+        assert!(
+            (s.tree(), s.tree_of("/etc"), s.tree_of("/var"), s.devices()) == before,
+            "something was changed"
+        );
+        let real = s.run(&["-v", "release", "--yes"]);
+        assert_eq!(real.code, 0, "{}", real.stderr);
+        assert!(planned.len() > 8, "{planned:?}");
+        assert_eq!(logged(&real), planned);
     });
 }

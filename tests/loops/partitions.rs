@@ -2,7 +2,7 @@
 
 use crate::{
     SETUP,
-    sandbox::{Sandbox, isolated},
+    sandbox::{Sandbox, isolated, note},
 };
 
 fn sized<'a>(s: &'a Sandbox, size: &'a str) -> Vec<&'a str> {
@@ -100,9 +100,9 @@ fn a_kill_while_partitions_are_made_is_resumed_and_rolled_back() {
                 }
             }
         }
-        println!(
+        note(format!(
             "killed at {instants} instants while partitions were made: every one was resumed or rolled back"
-        );
+        ));
         assert!(instants >= 40, "{instants}");
     });
 }

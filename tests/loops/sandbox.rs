@@ -18,7 +18,7 @@ use nix::{
 };
 
 const INNER: &str = "RAIDGUARD_TEST_SANDBOX";
-const OWN: [&str; 5] = ["etc", "var", "home", "srv", "run"];
+pub(crate) const OWN: [&str; 5] = ["etc", "var", "home", "srv", "run"];
 
 /// Runs `body` in a process and a mount namespace of its own.
 pub(crate) fn isolated(name: &str, body: impl FnOnce(&Sandbox)) {
@@ -31,12 +31,25 @@ pub(crate) fn isolated(name: &str, body: impl FnOnce(&Sandbox)) {
         body(&sandbox);
         return;
     }
-    let status = Command::new(std::env::current_exe().unwrap())
+    let output = Command::new(std::env::current_exe().unwrap())
         .args([name, "--exact", "--nocapture", "--test-threads=1"])
         .env(INNER, "1")
-        .status()
+        .stdin(Stdio::null())
+        .output()
         .unwrap();
-    assert!(status.success(), "{name} failed in its sandbox, see above");
+    let said = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        panic!("{name} failed in its sandbox:\n{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    }
+    // The inner harness's own lines are left out: a test would be counted twice.
+    said.lines().filter_map(|l| l.split_once(NOTE)).for_each(|(_, note)| println!("{note}"));
+}
+
+const NOTE: &str = "note: ";
+
+/// Says what a test did, for whoever reads the run.
+pub(crate) fn note(text: impl std::fmt::Display) {
+    println!("{NOTE}{text}");
 }
 
 pub(crate) struct Sandbox {
@@ -183,7 +196,15 @@ impl Sandbox {
         device.sync_all().unwrap();
     }
 
-    fn program(&self) -> &'static str {
+    pub(crate) fn scratch(&self) -> &Path {
+        &self.scratch
+    }
+
+    pub(crate) fn images(&self) -> Vec<PathBuf> {
+        self.loops.iter().map(|l| l.image.clone()).collect()
+    }
+
+    pub(crate) fn program(&self) -> &'static str {
         env!("CARGO_BIN_EXE_raidguard")
     }
 
@@ -229,7 +250,8 @@ impl Sandbox {
     }
 
     pub(crate) fn mounts(&self) -> String {
-        fs::read_to_string("/proc/self/mountinfo").unwrap()
+        // The thread's: the process's first thread still sees the mounts of the machine.
+        fs::read_to_string("/proc/thread-self/mountinfo").unwrap()
     }
 
     /// The node's directory, by its path: every name with all that belongs to it.

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     config::Mirror,
-    exec::{Cmd, CmdError, shell_quote},
+    exec::{Cmd, CmdError, log_change, shell_quote},
     model::Scheduler,
 };
 
@@ -151,10 +151,6 @@ fn systemctl(args: &[&str]) -> Cmd {
     Cmd::change("systemctl").args(args)
 }
 
-fn tell(host: &Host, cmd: &Cmd) -> Result<(), ScheduleError> {
-    host.runner().run(cmd).map(drop).map_err(ScheduleError::Systemd)
-}
-
 fn enabling(files: &[Rendered]) -> Vec<Cmd> {
     let timers = timers(files);
     if timers.is_empty() {
@@ -163,14 +159,83 @@ fn enabling(files: &[Rendered]) -> Vec<Cmd> {
     vec![systemctl(&["daemon-reload"]), systemctl(&["enable", "--now"]).args(timers)]
 }
 
-/// What [`install`] does, a line each.
+/// One change on the way from the files that are there to those that should be.
+enum Act {
+    Write(Rendered),
+    Remove(PathBuf),
+    Tell(Cmd),
+}
+
+impl Act {
+    fn line(&self) -> String {
+        match self {
+            Self::Write(file) => format!("write {}", file.path.display()),
+            Self::Remove(path) => Cmd::change("rm").arg(path).line(),
+            Self::Tell(cmd) => cmd.line(),
+        }
+    }
+
+    fn apply(&self, host: &Host) -> Result<(), ScheduleError> {
+        match self {
+            Self::Tell(cmd) => return host.runner().run(cmd).map(drop).map_err(ScheduleError::Systemd),
+            Self::Write(file) => {
+                log_change(&self.line());
+                let path = host.path(&file.path);
+                files::create_dirs(files::parent(&path), 0o755)?;
+                files::replace(&path, file.text.as_bytes(), 0o644)?;
+            }
+            Self::Remove(path) => {
+                log_change(&self.line());
+                files::remove(&host.path(path))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// From these files to those. Timers are stopped before their files go.
+fn replacing(old: &[PathBuf], new: Vec<Rendered>, systemd: bool) -> Vec<Act> {
+    let mut stale: Vec<_> = old.iter().filter(|path| !new.iter().any(|n| n.path == **path)).collect();
+    stale.sort();
+    let is_timer = |path: &&PathBuf| path.extension().is_some_and(|e| e == "timer");
+    let names: Vec<_> = stale.iter().copied().filter(is_timer).filter_map(|p| p.file_name()).collect();
+    let stopping = systemd && !names.is_empty();
+    let mut acts = Vec::new();
+    if stopping {
+        acts.push(Act::Tell(systemctl(&["disable", "--now"]).args(names)));
+    }
+    acts.extend(stale.into_iter().cloned().map(Act::Remove));
+    let starting = enabling(&new);
+    acts.extend(new.into_iter().map(Act::Write));
+    if stopping && starting.is_empty() {
+        acts.push(Act::Tell(systemctl(&["daemon-reload"])));
+    }
+    acts.extend(starting.into_iter().map(Act::Tell));
+    acts
+}
+
+/// What [`install`] does where nothing is installed, a line each.
 ///
 /// # Errors
 /// A template is faulty.
 pub fn commands(with: Scheduler, mirrors: &[Mirror], binary: &Path) -> Result<Vec<String>, ScheduleError> {
-    let files = render(with, mirrors, binary)?;
-    let writes = files.iter().map(|f| format!("write {}", f.path.display()));
-    Ok(writes.chain(enabling(&files).iter().map(Cmd::line)).collect())
+    let acts = replacing(&[], render(with, mirrors, binary)?, with == Scheduler::Systemd);
+    Ok(acts.iter().map(Act::line).collect())
+}
+
+/// What it does to go from the jobs of `mirrors` back to those of `before`, a line each.
+///
+/// # Errors
+/// A template is faulty.
+pub fn undo_commands(
+    with: Scheduler,
+    mirrors: &[Mirror],
+    before: &[Mirror],
+    binary: &Path,
+) -> Result<Vec<String>, ScheduleError> {
+    let old: Vec<_> = render(with, mirrors, binary)?.into_iter().map(|file| file.path).collect();
+    let acts = replacing(&old, render(with, before, binary)?, with == Scheduler::Systemd);
+    Ok(acts.iter().map(Act::line).collect())
 }
 
 /// Files of ours that are there, of cron and of systemd.
@@ -215,19 +280,13 @@ pub fn is_installed(
     Ok(names == present(host)? && wanted.iter().all(same))
 }
 
-/// Installs the jobs, and takes away what else of ours is there.
+/// Installs the jobs, and takes away what else of ours is there; no mirrors, no jobs.
 ///
 /// # Errors
-/// A file cannot be written, or systemd cannot be told.
+/// A file cannot be written or removed, or systemd cannot be told.
 pub fn install(host: &Host, with: Scheduler, mirrors: &[Mirror], binary: &Path) -> Result<(), ScheduleError> {
-    let files = render(with, mirrors, binary)?;
-    remove_others(host, &files)?;
-    for file in &files {
-        let path = host.path(&file.path);
-        files::create_dirs(files::parent(&path), 0o755)?;
-        files::replace(&path, file.text.as_bytes(), 0o644)?;
-    }
-    enabling(&files).iter().try_for_each(|cmd| tell(host, cmd))
+    let acts = replacing(&present(host)?, render(with, mirrors, binary)?, is_systemd(host));
+    acts.iter().try_for_each(|act| act.apply(host))
 }
 
 /// Takes every job of ours away.
@@ -235,24 +294,7 @@ pub fn install(host: &Host, with: Scheduler, mirrors: &[Mirror], binary: &Path) 
 /// # Errors
 /// A file cannot be removed, or systemd cannot be told.
 pub fn remove(host: &Host) -> Result<(), ScheduleError> {
-    remove_others(host, &[])
-}
-
-fn remove_others(host: &Host, keep: &[Rendered]) -> Result<(), ScheduleError> {
-    let stale: Vec<PathBuf> =
-        present(host)?.into_iter().filter(|path| !keep.iter().any(|k| k.path == *path)).collect();
-    let timers: Vec<_> = stale.iter().filter(|p| p.extension().is_some_and(|e| e == "timer")).collect();
-    if !timers.is_empty() && is_systemd(host) {
-        let names = timers.iter().filter_map(|p| p.file_name());
-        tell(host, &systemctl(&["disable", "--now"]).args(names))?;
-    }
-    for path in &stale {
-        files::remove(&host.path(path))?;
-    }
-    if !timers.is_empty() && is_systemd(host) {
-        tell(host, &systemctl(&["daemon-reload"]))?;
-    }
-    Ok(())
+    replacing(&present(host)?, Vec::new(), is_systemd(host)).iter().try_for_each(|act| act.apply(host))
 }
 
 /// Does systemd run here (`sd_booted(3)`)?

@@ -82,9 +82,10 @@ pub(super) fn choose<'a>(
     if blockers.is_empty() && room < needed {
         blockers.push(Blocker::new(
             format!(
-                "the smallest member would hold {}, which is {} less than the node's files and the filesystem need",
+                "the smallest member would hold {}: {} too little for the node's files ({}) and what btrfs needs itself",
                 Bytes(room),
-                Bytes(needed - room)
+                Bytes(needed - room),
+                Bytes(facts.survey.bytes)
             ),
             "use larger devices",
         ));

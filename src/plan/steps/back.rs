@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Action,
-    exchange::{quiet, unchanged},
+    exchange::{exchange_line, quiet, unchanged},
     fail, line,
 };
 use crate::{
+    exec::log_change,
     host::{Host, exchange, files},
     plan::{Context, Outcome, Probe, Step, StepError},
 };
@@ -51,18 +52,7 @@ impl Step for ExchangeBack {
     }
 
     fn commands(&self) -> Vec<String> {
-        vec![
-            line(
-                "mv",
-                [
-                    "--exchange".as_ref(),
-                    "--no-copy".as_ref(),
-                    self.directory.as_os_str(),
-                    self.copy.as_os_str(),
-                ],
-            ),
-            line("rm", [self.copy.as_os_str()]),
-        ]
+        vec![exchange_line(&self.directory, &self.copy), line("rm", [self.copy.as_os_str()])]
     }
 
     fn probe(&self, _: &Host) -> Result<Probe, StepError> {
@@ -71,7 +61,7 @@ impl Step for ExchangeBack {
 
     fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
         exchange::settle(&self.directory, &self.copy).map_err(fail("settling", &self.directory))?;
-        self.commands().iter().for_each(|c| cx.act(c));
+        self.commands().iter().for_each(|c| log_change(c));
         if !self.is_plain()? {
             quiet(cx.host, &self.data)?;
             unchanged(&self.data, &self.manifest, "the data on the mirror changed after they were copied")
@@ -113,24 +103,16 @@ impl Step for TakeBack {
     }
 
     fn probe(&self, host: &Host) -> Result<Probe, StepError> {
-        Ok(match self.of.probe(host)? {
-            Probe::Done => Probe::Pending,
-            Probe::Pending => Probe::Done,
-            blocked @ Probe::Blocked(_) => blocked,
-        })
+        self.of.probe_undone(host)
     }
 
     fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
-        self.commands()
-            .iter()
-            .filter(|c| c.starts_with("write ") || c.starts_with("rm"))
-            .for_each(|c| cx.act(c));
         self.of.undo(cx)?;
         Ok(Outcome::default())
     }
 
     fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
-        if self.of.probe(cx.host)? == Probe::Pending {
+        if self.of.probe(cx.host)? != Probe::Done {
             self.of.apply(cx)?;
         }
         Ok(())

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{fail, is_moved, line};
 use crate::{
-    exec::shell_quote,
+    exec::{log_change, shell_quote},
     host::{
         Host,
         copy::{self, CopyError, Manifest, Progress},
@@ -25,6 +25,8 @@ use crate::{
 pub struct PlainDirectory {
     /// Where.
     pub path: PathBuf,
+    /// The symlink whose place it takes in the end.
+    pub directory: PathBuf,
 }
 
 /// Copies a tree with everything that belongs to it, hashing on the way, and records what was copied.
@@ -135,10 +137,11 @@ impl Step for PlainDirectory {
         vec![line("mkdir", ["-m".as_ref(), "0700".as_ref(), self.path.as_os_str()])]
     }
     fn probe(&self, _: &Host) -> Result<Probe, StepError> {
-        Ok(if there(&self.path)? { Probe::Done } else { Probe::Pending })
+        let taken = !is_moved(&self.directory) && self.directory.is_dir();
+        Ok(if taken || there(&self.path)? { Probe::Done } else { Probe::Pending })
     }
-    fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
-        self.commands().iter().for_each(|c| cx.act(c));
+    fn apply(&self, _: &mut Context<'_>) -> Result<Outcome, StepError> {
+        self.commands().iter().for_each(|c| log_change(c));
         files::create_dirs(&self.path, 0o700).map_err(fail("making", &self.path))?;
         Ok(Outcome::default())
     }
@@ -177,7 +180,7 @@ impl Step for CopyTree {
     }
 
     fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
-        self.commands().iter().for_each(|c| cx.act(c));
+        self.commands().iter().for_each(|c| log_change(c));
         files::remove(&self.manifest).map_err(fail("removing", &self.manifest))?;
         let interrupt = cx.host.interrupt().clone();
         let manifest =
@@ -219,8 +222,8 @@ impl Step for Own {
             copy::is_owned_by(&self.target, self.uid, self.gid).map_err(fail("reading", &self.target))?;
         Ok(if owned { Probe::Done } else { Probe::Pending })
     }
-    fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
-        self.commands().iter().for_each(|c| cx.act(c));
+    fn apply(&self, _: &mut Context<'_>) -> Result<Outcome, StepError> {
+        self.commands().iter().for_each(|c| log_change(c));
         copy::own_tree(&self.target, self.uid, self.gid)
             .map_err(fail("setting the owner of", &self.target))?;
         Ok(Outcome::default())
@@ -234,8 +237,10 @@ impl Step for Verify {
     fn says(&self) -> String {
         match self.databases.len() {
             0 => "read the copy back from the devices and compare it".to_owned(),
+            1 => "read the copy back from the devices, compare it, and have SQLite check the database in it"
+                .to_owned(),
             n => format!(
-                "read the copy back from the devices, compare it, and have SQLite check {n} database(s) in it"
+                "read the copy back from the devices, compare it, and have SQLite check the {n} databases in it"
             ),
         }
     }

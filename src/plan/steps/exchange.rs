@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{fail, line};
 use crate::{
+    exec::log_change,
     host::{
         Host,
         copy::{self, Manifest},
@@ -63,6 +64,11 @@ pub(super) fn unchanged(dir: &Path, manifest: &Path, meaning: &str) -> Result<()
     }
 }
 
+/// The command that would exchange two names (coreutils 9.5; older ones have none).
+pub(super) fn exchange_line(one: &Path, other: &Path) -> String {
+    line("mv", ["--exchange".as_ref(), "--no-copy".as_ref(), one.as_os_str(), other.as_os_str()])
+}
+
 impl Step for Exchange {
     fn says(&self) -> String {
         format!("put a symlink to {} in the place of {}", self.data.display(), self.directory.display())
@@ -71,15 +77,7 @@ impl Step for Exchange {
     fn commands(&self) -> Vec<String> {
         vec![
             line("ln", ["-s".as_ref(), self.data.as_os_str(), self.aside.as_os_str()]),
-            line(
-                "mv",
-                [
-                    "--exchange".as_ref(),
-                    "--no-copy".as_ref(),
-                    self.directory.as_os_str(),
-                    self.aside.as_os_str(),
-                ],
-            ),
+            exchange_line(&self.directory, &self.aside),
         ]
     }
 
@@ -97,14 +95,14 @@ impl Step for Exchange {
             .map_err(|e| e.hint("see that nothing writes there; --resume copies it anew"))?;
         let [link, swap] = <[String; 2]>::try_from(self.commands()).unwrap_or_default();
         if !self.points(&self.aside)? {
-            cx.act(&link);
+            log_change(&link);
             symlink(&self.data, &self.aside).map_err(fail("making the symlink", &self.aside))?;
             let owner = fs::symlink_metadata(&self.directory).map_err(fail("reading", &self.directory))?;
             std::os::unix::fs::lchown(&self.aside, Some(owner.uid()), Some(owner.gid()))
                 .map_err(fail("setting the owner of", &self.aside))?;
             files::sync_dir(files::parent(&self.aside)).map_err(fail("syncing", &self.aside))?;
         }
-        cx.act(&swap);
+        log_change(&swap);
         let how =
             exchange::exchange(&self.directory, &self.aside).map_err(fail("exchanging", &self.directory))?;
         Ok(Outcome::note(match how {

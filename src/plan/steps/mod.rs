@@ -108,6 +108,9 @@ impl Step for Action {
     fn probe(&self, host: &Host) -> Result<Probe, StepError> {
         self.step().probe(host)
     }
+    fn probe_undone(&self, host: &Host) -> Result<Probe, StepError> {
+        self.step().probe_undone(host)
+    }
     fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
         self.step().apply(cx)
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{fail, run};
 use crate::{
-    exec::Cmd,
+    exec::{Cmd, log_change},
     host::{Host, files, mountinfo},
     plan::{Context, Outcome, Probe, Step, StepError},
 };
@@ -89,9 +89,19 @@ impl Step for MountPoint {
         Ok(if self.immutable && !self.is_immutable(host)? { Probe::Pending } else { Probe::Done })
     }
 
+    fn probe_undone(&self, host: &Host) -> Result<Probe, StepError> {
+        if self.is_mounted(host)? {
+            return Ok(Probe::Blocked(format!("something is still mounted at {}", self.path.display())));
+        }
+        // Directories above it that somebody else uses now stay.
+        let gone = !self.path.exists();
+        let open = !gone && self.missing.is_empty() && !(self.immutable && self.is_immutable(host)?);
+        Ok(if gone || open { Probe::Done } else { Probe::Pending })
+    }
+
     fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
         if let Some(mkdir) = self.commands().first().filter(|_| !self.missing.is_empty()) {
-            cx.act(mkdir);
+            log_change(mkdir);
         }
         files::create_dirs(&self.path, 0o755).map_err(fail("making", &self.path))?;
         if self.immutable {
@@ -107,7 +117,8 @@ impl Step for MountPoint {
         if self.immutable && self.path.exists() {
             run(cx.host, &self.chattr("-i"))?;
         }
-        for dir in self.missing.iter().rev() {
+        for dir in self.missing.iter().rev().filter(|dir| dir.exists()) {
+            log_change(&Cmd::change("rmdir").arg(dir).line());
             match fs::remove_dir(dir) {
                 Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {}
                 Err(e) => return Err(fail("removing", dir)(e)),

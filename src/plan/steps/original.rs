@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{fail, line};
 use crate::{
+    exec::log_change,
     host::{Host, copy, files},
     plan::{Context, Outcome, Probe, Step, StepError},
 };
@@ -72,9 +73,9 @@ impl Step for KeepOriginal {
         Ok(if closed && self.aside.join(NOTE).exists() { Probe::Done } else { Probe::Pending })
     }
 
-    fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
+    fn apply(&self, _: &mut Context<'_>) -> Result<Outcome, StepError> {
         for command in self.commands() {
-            cx.act(&command);
+            log_change(&command);
         }
         files::replace(&self.aside.join(NOTE), NOTE_TEXT.as_bytes(), 0o400)
             .map_err(fail("writing a note in", &self.aside))?;
@@ -115,9 +116,9 @@ impl Step for RemoveOriginal {
         }
     }
 
-    fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
+    fn apply(&self, _: &mut Context<'_>) -> Result<Outcome, StepError> {
         for command in self.commands() {
-            cx.act(&command);
+            log_change(&command);
         }
         copy::remove_tree(&self.aside).map_err(fail("removing", &self.aside))?;
         Ok(Outcome::default())

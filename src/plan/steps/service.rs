@@ -8,7 +8,7 @@ use super::run;
 use crate::{
     backend::{self, MirrorSpec},
     config::{self, Mirror},
-    exec::Cmd,
+    exec::{Cmd, log_change},
     host::{
         Host, files,
         schedule::{self, Rendered},
@@ -105,9 +105,12 @@ impl Step for DropIn {
             host.read_optional(&path).map_err(|e| StepError::failed("the drop-in cannot be read", e))?;
         Ok(if there.as_deref() == Some(&text) { Probe::Done } else { Probe::Pending })
     }
+    fn probe_undone(&self, host: &Host) -> Result<Probe, StepError> {
+        Ok(if host.path(self.path()).exists() { Probe::Pending } else { Probe::Done })
+    }
     fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
         let Rendered { path, text } = self.rendered()?;
-        cx.act(&format!("write {}", path.display()));
+        log_change(&format!("write {}", path.display()));
         let path = cx.host.path(path);
         let written = files::create_dirs(files::parent(&path), 0o755)
             .and_then(|_| files::replace(&path, text.as_bytes(), 0o644));
@@ -116,7 +119,9 @@ impl Step for DropIn {
         Ok(Outcome::default())
     }
     fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
-        let path = cx.host.path(self.path());
+        let path = self.path();
+        log_change(&Cmd::change("rm").arg(&path).line());
+        let path = cx.host.path(path);
         if files::remove(&path).map_err(|e| StepError::failed("the drop-in could not be removed", e))? {
             // The directory may hold other people's drop-ins.
             let _ = std::fs::remove_dir(files::parent(&path));
@@ -137,25 +142,23 @@ impl Step for InstallSchedule {
         "remove the regular jobs".to_owned()
     }
     fn undo_commands(&self) -> Vec<String> {
-        vec!["raidguard schedule remove".to_owned()]
+        schedule::undo_commands(self.with, &self.mirrors, &self.before, &self.binary).unwrap_or_default()
     }
     fn probe(&self, host: &Host) -> Result<Probe, StepError> {
         let there =
             schedule::is_installed(host, self.with, &self.mirrors, &self.binary).map_err(scheduling)?;
         Ok(if there { Probe::Done } else { Probe::Pending })
     }
+    fn probe_undone(&self, host: &Host) -> Result<Probe, StepError> {
+        let back = schedule::is_installed(host, self.with, &self.before, &self.binary).map_err(scheduling)?;
+        Ok(if back { Probe::Done } else { Probe::Pending })
+    }
     fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
-        // Its own commands are logged where they are run.
-        self.commands().iter().filter(|c| c.starts_with("write ")).for_each(|c| cx.act(c));
         schedule::install(cx.host, self.with, &self.mirrors, &self.binary).map_err(scheduling)?;
         Ok(Outcome::default())
     }
     fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
-        schedule::remove(cx.host).map_err(scheduling)?;
-        if !self.before.is_empty() {
-            schedule::install(cx.host, self.with, &self.before, &self.binary).map_err(scheduling)?;
-        }
-        Ok(())
+        schedule::install(cx.host, self.with, &self.before, &self.binary).map_err(scheduling)
     }
 }
 
@@ -183,12 +186,13 @@ impl Step for Declare {
         if mirror.member.iter().any(|m| m.uuid.is_empty()) {
             self.name_members(cx.host, &mut mirror)?;
         }
-        self.commands().iter().for_each(|c| cx.act(c));
+        self.commands().iter().for_each(|c| log_change(c));
         config::add_mirror(cx.host, &mirror)
             .map_err(|e| StepError::failed("the declaration could not be written", e))?;
         Ok(Outcome::default())
     }
     fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
+        self.undo_commands().iter().for_each(|c| log_change(c));
         config::remove_mirror(cx.host, &self.spec.name)
             .map_err(|e| StepError::failed("the declaration could not be removed", e))?;
         Ok(())

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{fail, listed, run};
 use crate::{
     backend::{self, BackendError, Made, MirrorSpec},
-    exec::Cmd,
+    exec::{Cmd, log_change},
     host::{Host, fstab, inventory, mountinfo},
     model::{Identity, inventory::Content},
     plan::{Context, Outcome, Probe, Step, StepError},
@@ -203,7 +203,7 @@ impl Step for Fstab {
 
     fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
         if let Some(write) = self.commands().first() {
-            cx.act(write);
+            log_change(write);
         }
         fstab::add(cx.host, &self.entry, &self.comment)
             .map_err(|e| StepError::failed("/etc/fstab could not be changed; it is as it was", e))?;
@@ -212,6 +212,9 @@ impl Step for Fstab {
     }
 
     fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
+        if let Some(write) = self.undo_commands().first() {
+            log_change(write);
+        }
         fstab::remove(cx.host, &self.entry, &self.comment)
             .map_err(|e| StepError::failed("/etc/fstab could not be put back", e))?;
         self.reload(cx.host)

@@ -1,0 +1,63 @@
+# shellcheck shell=bash
+# What the scripts need from Debian 12 or 13, installed where it is missing. Sourced.
+
+# needs COMMAND:PACKAGE...
+needs() {
+  local pair missing=()
+  for pair; do
+    command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
+  done
+  ((${#missing[@]} == 0)) || install_packages "${missing[@]}"
+}
+
+install_packages() {
+  local log
+  ((EUID == 0)) || {
+    echo "$* must be installed first; run this as root, or install it" >&2
+    return 1
+  }
+  echo "== installing $*"
+  log=$(mktemp)
+  if ! { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$@"; } \
+    >"$log" 2>&1 </dev/null; then
+    cat "$log" >&2
+    rm -f "$log"
+    return 1
+  fi
+  rm -f "$log"
+}
+
+# needs_rust [lints]: a Rust that builds this, with its formatter and lints if asked. The one of rustup goes first.
+needs_rust() {
+  local packages version
+  [[ -d ${CARGO_HOME:-${HOME:-/root}/.cargo}/bin ]] && PATH=${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:$PATH
+  needs cc:gcc
+  [[ -e /usr/include/stdlib.h ]] || install_packages libc6-dev
+  [[ -e /etc/ssl/certs/ca-certificates.crt ]] || install_packages ca-certificates
+  if ! command -v cargo >/dev/null; then
+    # Debian 12 has a newer Rust beside its own under these names.
+    if grep -qs '^VERSION_ID="12"' /etc/os-release; then
+      packages=(cargo-web rustc-web)
+      [[ ${1:-} == lints ]] && packages+=(rustfmt-web rust-web-clippy)
+    else
+      packages=(cargo rustc)
+      [[ ${1:-} == lints ]] && packages+=(rustfmt rust-clippy)
+    fi
+    install_packages "${packages[@]}"
+  fi
+  version=$(cargo --version | cut -d' ' -f2)
+  if [[ $(printf '%s\n' 1.85.0 "$version" | sort -V | head -n1) != 1.85.0 ]]; then
+    echo "this cargo is $version; 1.85 or newer is needed" >&2
+    return 1
+  fi
+}
+
+# The one that checks licences, bans and sources, built once into a cache outside the checkout.
+needs_cargo_deny() {
+  local version=0.18.3 tools=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/raidguard
+  PATH=$tools/bin:$PATH
+  [[ $(cargo deny --version 2>/dev/null) == "cargo-deny $version" ]] && return
+  echo "== building cargo-deny $version (once, some minutes)"
+  CARGO_TARGET_DIR=$tools/build cargo install --locked --quiet --root "$tools" --version "$version" cargo-deny
+  rm -rf "$tools/build"
+}
