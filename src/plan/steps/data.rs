@@ -278,10 +278,15 @@ impl Step for Verify {
             cx.watch.waiting(&format!("SQLite checks {}", relative.display()));
             let path = self.target.join(relative);
             let facts = database::check_on_scratch(&path, &self.scratch).map_err(|e| {
-                StepError::failed(format!("the database {} does not pass", relative.display()), e).hint(
-                    "the copy equals the original byte for byte, so the original has the same fault; it was not touched. \
-                     Put it back with --rollback and have the node's own tools look at it",
-                )
+                if e.is_fault() {
+                    StepError::failed(format!("the database {} does not pass", relative.display()), e).hint(
+                        "the copy equals the original byte for byte, so the original has the same fault; it was not touched. \
+                         Put it back with --rollback and have the node's own tools look at it",
+                    )
+                } else {
+                    StepError::failed(format!("the database {} could not be checked", relative.display()), e)
+                        .hint(format!("see that {} can be made and has room", self.scratch.display()))
+                }
             })?;
             notes.push(format!("{}: {facts}", relative.display()));
         }
