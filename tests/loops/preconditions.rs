@@ -155,3 +155,44 @@ fn an_fstab_that_makes_no_sense_is_kept_byte_for_byte() {
         before_anything(s, &setup(s, &[]), 3, &["/etc/fstab", "/srv/lightning"]);
     });
 }
+
+#[test]
+fn there_is_no_room_for_the_way_back() {
+    isolated("preconditions::there_is_no_room_for_the_way_back", |s| {
+        assert_eq!(s.run(&setup(s, &[])).code, 0);
+        let before = (s.tree_of("/home"), s.tree(), s.tree_of("/etc"));
+        let home = nix::sys::statvfs::statvfs("/home").unwrap();
+        let used = (home.blocks() - home.blocks_free()) * home.fragment_size();
+        // Enough for the files, and not for the copy of the database that SQLite checks.
+        let database = fs::metadata("/home/bitcoin/.lightning/bitcoin/lightningd.sqlite3").unwrap().len();
+        let limit = |size: u64| s.tool("mount", &["-o", &format!("remount,size={size}"), "/home"]);
+        limit(used + database * 3 / 2);
+        let ran = s.run(&["release", "--yes"]);
+        ended(&ran, 3, &["are free beside /home/bitcoin/.lightning", "too little", "nothing was changed"]);
+        assert!((s.tree_of("/home"), s.tree(), s.tree_of("/etc")) == before);
+        limit(used + database * 3);
+        let ran = s.run(&["release", "--yes"]);
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        assert!(s.tree() == before.1);
+    });
+}
+
+#[test]
+fn nobody_reads_what_it_says() {
+    isolated("preconditions::nobody_reads_what_it_says", |s| {
+        let before = s.tree();
+        let mut child = Command::new(s.program())
+            .args(setup(s, &[]))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Both pipes are closed at once: a `| head` that has seen enough.
+        drop((child.stdout.take(), child.stderr.take()));
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+        assert!(Path::new("/home/bitcoin/.lightning").is_symlink());
+        assert!(s.tree() == before);
+        assert_eq!(s.run(&["check"]).code, 0);
+    });
+}

@@ -343,6 +343,10 @@ fn a_corrupt_database_does_not_pass() {
         let repair = || fs::write(DATABASE, &sound).unwrap();
         let words = ["lightningd.sqlite3 does not pass", "the original has the same fault"];
         both_ways(s, &words, &damage, &|| s.run(&setup(s, &[])), &repair);
+        // What hinders the check is not held against the database.
+        let hindered = || failing("/srv/lightning/.raidguard-scratch", "mkdir", &setup(s, &[]));
+        let words_hindered = ["lightningd.sqlite3 could not be checked", "Input/output error", "has room"];
+        both_ways(s, &words_hindered, &|| (), &hindered, &|| ());
         let empty = || fs::write(DATABASE, "").unwrap();
         both_ways(s, &words[..1], &empty, &|| s.run(&setup(s, &[])), &repair);
     });
