@@ -36,6 +36,23 @@ pub enum DatabaseError {
     Empty,
 }
 
+impl DatabaseError {
+    /// Is something wrong with the database itself, rather than with the place where it was checked?
+    pub fn is_fault(&self) -> bool {
+        use rusqlite::ErrorCode::{
+            CannotOpen, DiskFull, OutOfMemory, PermissionDenied, ReadOnly, SystemIoFailure,
+        };
+        match self {
+            Self::Scratch(_) => false,
+            Self::Sqlite(e) => !matches!(
+                e.sqlite_error_code(),
+                Some(CannotOpen | DiskFull | OutOfMemory | PermissionDenied | ReadOnly | SystemIoFailure)
+            ),
+            Self::Corrupt(_) | Self::Empty => true,
+        }
+    }
+}
+
 impl fmt::Display for DatabaseFacts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("sound")?;
@@ -44,6 +61,20 @@ impl fmt::Display for DatabaseFacts {
         }
         Ok(())
     }
+}
+
+/// What SQLite needs to recover a database; `-shm` holds nothing of its own.
+const PARTS: [&str; 3] = ["", "-journal", "-wal"];
+
+fn part(database: &Path, suffix: &str) -> PathBuf {
+    let mut name = database.file_name().unwrap_or_default().to_owned();
+    name.push(suffix);
+    database.with_file_name(name)
+}
+
+/// How many bytes the scratch copy of this database takes.
+pub fn scratch_size(database: &Path) -> u64 {
+    PARTS.iter().filter_map(|suffix| fs::metadata(part(database, suffix)).ok()).map(|meta| meta.len()).sum()
 }
 
 /// Copies the database with its journal into `scratch`, a directory that is made and removed, and has SQLite recover and check it.
@@ -64,21 +95,18 @@ pub fn check_on_scratch(database: &Path, scratch: &Path) -> Result<DatabaseFacts
     result
 }
 
-/// The database and what SQLite needs to recover it, under the same names; `-shm` holds nothing of its own.
+/// The database and what SQLite needs to recover it, under the same names.
 fn copy_in(database: &Path, scratch: &Path) -> Result<PathBuf, DatabaseError> {
-    let name = database.file_name().unwrap_or_default();
-    for suffix in ["", "-journal", "-wal"] {
-        let mut name = name.to_owned();
-        name.push(suffix);
-        let from = database.with_file_name(&name);
-        match fs::copy(&from, scratch.join(&name)) {
+    for suffix in PARTS {
+        let from = part(database, suffix);
+        match fs::copy(&from, scratch.join(from.file_name().unwrap_or_default())) {
             Err(e) if e.kind() == io::ErrorKind::NotFound && !suffix.is_empty() => {}
             Err(e) => return Err(e).doing("copying", &from).map_err(DatabaseError::Scratch),
             Ok(0) if suffix.is_empty() => return Err(DatabaseError::Empty),
             Ok(_) => {}
         }
     }
-    Ok(scratch.join(name))
+    Ok(scratch.join(database.file_name().unwrap_or_default()))
 }
 
 fn judge(copy: &Path) -> Result<DatabaseFacts, DatabaseError> {
@@ -91,7 +119,7 @@ fn judge(copy: &Path) -> Result<DatabaseFacts, DatabaseError> {
     };
     let faults = faults().map_err(DatabaseError::Sqlite)?;
     if faults != ["ok"] {
-        return Err(DatabaseError::Corrupt(faults.join("; ")));
+        return Err(DatabaseError::Corrupt(faults.join("; ").replace('\n', "; ")));
     }
     let number = |sql: &str| -> rusqlite::Result<Option<i64>> {
         match open.query_row(sql, [], |row| row.get(0)).optional() {
@@ -142,6 +170,9 @@ mod tests {
         live.execute_batch("PRAGMA journal_mode=WAL; UPDATE vars SET intval = 7;").unwrap();
         let facts = check_on_scratch(&path, &dir.path().join("scratch")).unwrap();
         assert_eq!(facts.data_version, Some(7));
+        let sizes =
+            ["lightningd.sqlite3", "lightningd.sqlite3-wal"].map(|n| fs::metadata(dir.path().join(n)));
+        assert_eq!(scratch_size(&path), sizes.into_iter().map(|m| m.unwrap().len()).sum::<u64>());
     }
 
     #[test]
@@ -155,12 +186,13 @@ mod tests {
             bytes[at * 4096..at * 4096 + 64].fill(0xa5);
         }
         fs::write(&path, &bytes).unwrap();
-        assert!(check().is_err());
+        assert!(check().unwrap_err().is_fault());
         fs::write(&path, "garbage, and enough of it to be no empty file").unwrap();
-        assert!(matches!(check(), Err(DatabaseError::Sqlite(_))));
+        assert!(matches!(check(), Err(e @ DatabaseError::Sqlite(_)) if e.is_fault()));
         fs::write(&path, "").unwrap();
         assert!(matches!(check(), Err(DatabaseError::Empty)));
         fs::remove_file(&path).unwrap();
-        assert!(matches!(check(), Err(DatabaseError::Scratch(_))));
+        let absent = check().unwrap_err();
+        assert!(matches!(absent, DatabaseError::Scratch(_)) && !absent.is_fault());
     }
 }

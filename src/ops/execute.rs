@@ -1,6 +1,11 @@
 //! From a decided plan to its end: asked for, carried out, taken up again, put back.
 
-use super::{Exit, Trouble, stopped, trouble::not_begun};
+use std::path::Path;
+
+use super::{
+    Exit, Trouble, stopped,
+    trouble::{need_root, not_begun, unchanged},
+};
 use crate::{
     host::{Host, inventory, lock},
     model::Identity,
@@ -50,6 +55,21 @@ fn recheck(host: &Host) -> impl Fn(&Identity) -> Result<Option<String>, StepErro
     }
 }
 
+/// Where the node's files are, all of them, in the middle of a plan.
+fn kept(plan: &Plan<Action>) -> Option<String> {
+    let untouched = |path: &Path| format!("{} is untouched", path.display());
+    let proven = |path: &Path| {
+        format!("{} holds the node's files, and they were compared byte for byte", path.display())
+    };
+    plan.steps.iter().find_map(|step| match step {
+        Action::Exchange(e) if e.directory.is_symlink() => Some(proven(&e.data)),
+        Action::Exchange(e) => Some(untouched(&e.directory)),
+        Action::ExchangeBack(e) if e.directory.is_symlink() => Some(untouched(&e.data)),
+        Action::ExchangeBack(e) => Some(proven(&e.directory)),
+        _ => None,
+    })
+}
+
 /// Begins a plan and carries it out.
 ///
 /// # Errors
@@ -57,7 +77,7 @@ fn recheck(host: &Host) -> impl Fn(&Identity) -> Result<Option<String>, StepErro
 pub(super) fn start(host: &Host, plan: Plan<Action>, console: &mut Console) -> Result<(), Trouble> {
     let verb = plan.verb.clone();
     let recheck = recheck(host);
-    let mut executor = Executor::begin(host, &recheck, plan)?;
+    let mut executor = Executor::begin(host, &recheck, plan).map_err(unchanged("no record can be kept"))?;
     match executor.forward(console) {
         Ok(_) => Ok(()),
         // Nothing but this step was begun, and it erased nothing: there is nothing to decide, it is put back at once.
@@ -70,7 +90,7 @@ pub(super) fn start(host: &Host, plan: Plan<Action>, console: &mut Console) -> R
                 Err(back) => Err(stopped(&verb, back)),
             }
         }
-        Err(e) => Err(stopped(&verb, e)),
+        Err(e) => Err(stopped(&verb, e).keeping(kept(executor.plan()))),
     }
 }
 
@@ -84,15 +104,14 @@ pub fn take_up(
     direction: Direction,
     console: &mut Console,
 ) -> Result<Exit, Trouble> {
+    need_root(verb)?;
     let way = if direction == Direction::Forward { "go on with" } else { "put back" };
     let mut last = None;
-    for path in
-        journals(&host.path(JOURNAL_DIR)).map_err(|e| Trouble::failed("the journals cannot be read", e))?
-    {
+    for path in journals(&host.path(JOURNAL_DIR)).map_err(unchanged("the journals cannot be read"))? {
         match Journal::read::<Action>(&path) {
             Ok((plan, state, _)) if plan.verb == verb => last = Some((path, plan.mirror, state)),
             Ok(_) | Err(JournalError::Empty { .. }) => {}
-            Err(e) => return Err(Trouble::failed("a journal cannot be read, so nothing was changed", e)),
+            Err(e) => return Err(unchanged("a journal cannot be read")(e)),
         }
     }
     let none =
@@ -105,7 +124,7 @@ pub fn take_up(
         Direction::Forward => executor.forward(console),
         Direction::Back => executor.back(console),
     };
-    match ended.map_err(|e| stopped(verb, e))? {
+    match ended.map_err(|e| stopped(verb, e).keeping(kept(executor.plan())))? {
         Ended::Complete => console.say(format_args!("\n{verb} of `{mirror}` is complete")),
         Ended::RolledBack => {
             console.say(format_args!("\n{verb} of `{mirror}` was put back: everything is as it was before"))

@@ -1,6 +1,6 @@
 //! `scrub` and `balance`: what the schedule runs.
 
-use super::{Exit, Trouble, mirrors};
+use super::{Exit, Trouble, mirrors, trouble::need_root};
 use crate::{
     backend::{self, BalanceEnd},
     exec::Flow,
@@ -33,6 +33,7 @@ fn flow(host: &Host) -> Flow {
 /// # Errors
 /// It could not be run to its end.
 pub fn scrub(host: &Host, name: Option<&str>, console: &mut Console) -> Result<Exit, Trouble> {
+    need_root("scrub")?;
     let mirror = mirrors::named(host, name)?;
     let _lock = lock::take(host, &mirror.name, "scrub")?;
     let state = observed(host, &mirror)?;
@@ -57,6 +58,7 @@ pub fn scrub(host: &Host, name: Option<&str>, console: &mut Console) -> Result<E
 /// # Errors
 /// It could not be run to its end.
 pub fn balance(host: &Host, name: Option<&str>, console: &mut Console) -> Result<Exit, Trouble> {
+    need_root("balance")?;
     let mirror = mirrors::named(host, name)?;
     let _lock = lock::take(host, &mirror.name, "balance")?;
     let state = observed(host, &mirror)?;

@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
-use super::{Blocker, Exit, Trouble, execute, mirrors, setup::Manner, trouble::unchanged};
+use super::{
+    Blocker, Exit, Trouble, execute, mirrors,
+    setup::Manner,
+    trouble::{need_root, unchanged},
+};
 use crate::{
     backend::{self, MirrorSpec},
     config::{self, Mirror},
@@ -31,6 +35,7 @@ struct Facts {
     node: config::Node,
     survey: Survey,
     databases: Vec<PathBuf>,
+    scratch: u64,
     devices: Vec<PathBuf>,
     free: Bytes,
     points: bool,
@@ -52,6 +57,7 @@ pub fn release(
     manner: Manner,
     console: &mut Console,
 ) -> Result<Exit, Trouble> {
+    need_root("release")?;
     let mirror = mirrors::named(host, name)?;
     let _lock = lock::take(host, &mirror.name, "release")?;
     let facts = gather(host, mirror)?;
@@ -102,8 +108,14 @@ fn gather(host: &Host, mirror: Mirror) -> Result<Facts, Trouble> {
     Ok(Facts {
         others: mirrors::declared(host)?.into_iter().filter(|m| m.name != mirror.name).collect(),
         survey,
-        databases: layout.databases,
         devices: state.members.into_iter().filter(|m| !m.missing).filter_map(|m| m.path).collect(),
+        scratch: layout
+            .databases
+            .iter()
+            .map(|path| node::database::scratch_size(&node.data.join(path)))
+            .max()
+            .unwrap_or_default(),
+        databases: layout.databases,
         free: Bytes(space.blocks_available().saturating_mul(space.fragment_size())),
         points: std::fs::read_link(&node.directory).is_ok_and(|to| to == node.data),
         running,
@@ -148,13 +160,15 @@ fn decide(facts: &Facts) -> Result<Plan<Action>, Vec<Blocker>> {
             "look at both, and put the symlink back or remove the declaration by hand",
         ));
     }
-    if facts.free.0 < facts.survey.bytes {
+    // The largest database is there twice while SQLite checks it.
+    let needed = facts.survey.bytes.saturating_add(facts.scratch);
+    if facts.free.0 < needed {
         blockers.push(Blocker::new(
             format!(
-                "{} are free beside {}, and {} are needed",
+                "{} are free beside {}: {} too little for the node's files and a second copy of its database",
                 facts.free,
                 node.directory.display(),
-                Bytes(facts.survey.bytes)
+                Bytes(needed - facts.free.0)
             ),
             "make room there",
         ));

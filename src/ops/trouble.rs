@@ -85,6 +85,15 @@ impl Trouble {
         self
     }
 
+    /// Says where the node's files are, all of them.
+    #[must_use]
+    pub fn keeping(mut self, kept: Option<String>) -> Self {
+        if let (Self::Failed { what, .. }, Some(kept)) = (&mut self, kept) {
+            *what = format!("{what}: {kept}");
+        }
+        self
+    }
+
     /// The exit code that tells it.
     pub fn exit(&self) -> Exit {
         match self {
@@ -98,14 +107,28 @@ impl Trouble {
 /// A failure before anything was changed.
 pub(super) fn unchanged<E: Into<Box<dyn Error + Send + Sync>>>(what: &str) -> impl FnOnce(E) -> Trouble {
     let what = format!("{what}, so nothing was changed");
-    move |e| Trouble::failed(what, e)
+    move |e| {
+        Trouble::failed(what, e)
+            .hint("clear the cause named above, then run it again; nothing has to be undone")
+    }
+}
+
+/// Refuses anybody but root, before anything else is tried.
+pub(super) fn need_root(verb: &str) -> Result<(), Trouble> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Trouble::refused(
+        "raidguard changes disks, mounts and system files, and is not root",
+        format!("sudo raidguard {verb} ..."),
+    ))
 }
 
 impl From<LockError> for Trouble {
     fn from(e: LockError) -> Self {
         match e {
             LockError::Held { .. } => Self::refused(e.to_string(), "wait until it has ended"),
-            LockError::File(_) => Self::failed("the mirror could not be locked, so nothing was changed", e),
+            LockError::File(_) => unchanged("the mirror could not be locked")(e),
         }
     }
 }

@@ -15,9 +15,11 @@ mod craft;
 mod kills;
 mod node;
 mod partitions;
+mod preconditions;
 mod refusals;
 mod sandbox;
 mod saved;
+mod trouble;
 
 use sandbox::{Sandbox, isolated};
 

@@ -104,6 +104,11 @@ impl CopyError {
         matches!(self, Self::Io { source, .. } if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
     }
 
+    /// Did a disk fail to give or take the bytes?
+    pub fn is_disk_failure(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.raw_os_error() == Some(nix::libc::EIO))
+    }
+
     /// Did the operator ask to stop?
     pub fn is_interrupted(&self) -> bool {
         matches!(self, Self::Interrupted)

@@ -123,6 +123,9 @@ impl Refusal {
             Why::InUse { by: Use::Swap, .. } | Why::BaseInUse { by: Use::Swap, .. } => {
                 "swapoff it, if it is not needed".to_owned()
             }
+            Why::InUse { by: Use::SameFile(other), .. } | Why::BaseInUse { by: Use::SameFile(other), .. } => {
+                format!("losetup --detach {}, if nothing needs it", other.display())
+            }
             Why::InUse { .. } | Why::BaseInUse { .. } => {
                 "see with lsblk what uses it, and end that".to_owned()
             }

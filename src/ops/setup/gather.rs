@@ -22,7 +22,7 @@ use crate::{
     },
     model::{Bytes, DevNo, Inventory, Scheduler},
     node::{self, Layout, Running},
-    ops::{Trouble, trouble::unchanged},
+    ops::{Blocker, Trouble, trouble::unchanged},
     plan::{JOURNAL_DIR, Journal, journals, steps::Action},
 };
 
@@ -84,13 +84,7 @@ pub struct Facts {
 /// Something could not be told. Unknown means refuse.
 pub fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
     let backend = backend::of(request.backend);
-    if !nix::unistd::geteuid().is_root() {
-        return Err(Trouble::refused(
-            "raidguard changes disks, mounts and system files, and is not root",
-            "sudo raidguard setup ...",
-        ));
-    }
-    let missing_tools: Vec<_> = backend
+    let mut missing_tools: Vec<_> = backend
         .tools()
         .iter()
         .copied()
@@ -98,6 +92,8 @@ pub fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
         .chain(request.size.iter().flat_map(|_| ["sfdisk", "partx"]))
         .filter(|tool| !host.runner().has(tool))
         .collect();
+    missing_tools.sort_unstable();
+    missing_tools.dedup();
     if !missing_tools.is_empty() {
         return Err(Trouble::refused(
             format!("not installed: {}", missing_tools.join(", ")),
@@ -116,6 +112,10 @@ pub fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
             format!("{} is not a directory", directory.display()),
             "name the node's directory with --lightning-dir",
         ));
+    }
+    let closed = closed(host, &directory, &request.mountpoint);
+    if !closed.is_empty() {
+        return Err(Trouble::Refused(closed));
     }
     let layout = node::read_layout(&directory).map_err(unchanged("the node's directory cannot be read"))?;
     let unit = match &request.node {
@@ -171,6 +171,24 @@ pub fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
         uuids,
         rooms,
     })
+}
+
+/// The directories that will be written to and cannot be: known before anything is erased.
+fn closed(host: &Host, directory: &Path, mountpoint: &Path) -> Vec<Blocker> {
+    let above = mountpoint.ancestors().skip(1).find(|p| p.exists()).unwrap_or(mountpoint);
+    let mut dirs = vec![Path::new("/etc"), files::parent(directory)];
+    // A mount point that exists may be closed to writing, as it shall be.
+    dirs.extend((!mountpoint.exists()).then_some(above));
+    dirs.sort_unstable();
+    dirs.dedup();
+    let refused = |dir: &Path| {
+        let e = nix::unistd::access(&host.path(dir), nix::unistd::AccessFlags::W_OK).err()?;
+        Some(Blocker::new(
+            format!("{} cannot be written to: {}", dir.display(), e.desc()),
+            "remount its filesystem read-write; where that fails, see dmesg: the disk may be failing",
+        ))
+    };
+    dirs.into_iter().filter_map(refused).collect()
 }
 
 /// The free space of each disk named.

@@ -11,7 +11,7 @@ pub use decide::{Decision, decide};
 pub(in crate::ops) use gather::unfinished;
 pub use gather::{Facts, gather};
 
-use super::{Exit, Trouble, execute};
+use super::{Exit, Trouble, execute, trouble::need_root};
 use crate::{
     host::Host,
     model::{BackendKind, Bytes, Level, Scheduler},
@@ -94,6 +94,7 @@ pub struct Manner {
 /// # Errors
 /// Refused, with every blocker named, or stopped on its way.
 pub fn setup(host: &Host, request: &Request, manner: Manner, console: &mut Console) -> Result<Exit, Trouble> {
+    need_root("setup")?;
     let _lock = crate::host::lock::take(host, &request.name, "setup")?;
     let facts = gather(host, request)?;
     let decision = decide(request, &facts).map_err(Trouble::Refused)?;

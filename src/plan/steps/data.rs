@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{fail, is_moved, line};
 use crate::{
-    exec::log_change,
+    exec::{log_change, shell_quote},
     host::{
         Host,
         copy::{self, CopyError, Manifest, Progress},
@@ -90,9 +90,25 @@ fn copying(doing: &str, path: &Path, error: CopyError) -> StepError {
     if error.is_interrupted() {
         return StepError::interrupted(format!("stopped while {doing} {}, as asked", path.display()));
     }
-    let no_space = error.is_no_space();
+    let hint = match &error {
+        CopyError::Changed(path) => Some(format!(
+            "see with `fuser -v {}` what writes it, and stop that",
+            shell_quote(path.as_os_str())
+        )),
+        _ if error.is_disk_failure() => Some(
+            "see in dmesg and with smartctl which disk fails; what cannot be read has to come from a backup"
+                .to_owned(),
+        ),
+        _ if error.is_no_space() => {
+            Some("the target is full: free room on it, or roll back and use larger devices".to_owned())
+        }
+        _ => None,
+    };
     let failed = StepError::failed(format!("{doing} {}", path.display()), error);
-    if no_space { failed.hint("the target is full: use larger devices") } else { failed }
+    match hint {
+        Some(hint) => failed.hint(hint),
+        None => failed,
+    }
 }
 
 fn told(watch: &mut dyn Watch, total: Bytes) -> impl FnMut(Progress) + '_ {
@@ -170,7 +186,10 @@ impl Step for CopyTree {
         let manifest =
             copy::copy_tree(&self.source, &self.target, &mut told(cx.watch, self.bytes), &interrupt)
                 .map_err(|e| copying("copying", &self.source, e))?;
-        manifest.save(&self.manifest).map_err(fail("recording the copy in", &self.manifest))?;
+        manifest.save(&self.manifest).map_err(|e| {
+            fail("recording the copy in", &self.manifest)(e)
+                .hint("see that its disk has room and can be written")
+        })?;
         let skipped = manifest.skipped().iter();
         Ok(Outcome { notes: skipped.map(|s| format!("left out: {s}")).collect() })
     }
@@ -259,10 +278,15 @@ impl Step for Verify {
             cx.watch.waiting(&format!("SQLite checks {}", relative.display()));
             let path = self.target.join(relative);
             let facts = database::check_on_scratch(&path, &self.scratch).map_err(|e| {
-                StepError::failed(format!("the database {} does not pass", relative.display()), e).hint(
-                    "the copy equals the original byte for byte, so the original has the same fault; it was not touched. \
-                     Put it back with --rollback and have the node's own tools look at it",
-                )
+                if e.is_fault() {
+                    StepError::failed(format!("the database {} does not pass", relative.display()), e).hint(
+                        "the copy equals the original byte for byte, so the original has the same fault; it was not touched. \
+                         Put it back with --rollback and have the node's own tools look at it",
+                    )
+                } else {
+                    StepError::failed(format!("the database {} could not be checked", relative.display()), e)
+                        .hint(format!("see that {} can be made and has room", self.scratch.display()))
+                }
             })?;
             notes.push(format!("{}: {facts}", relative.display()));
         }
