@@ -208,6 +208,20 @@ pub(super) fn write_sparse(file: &File, offset: u64, bytes: &[u8]) -> io::Result
     flush(run)
 }
 
+/// Tells the kernel what will be read soon. Advice: where it is not taken, the read just waits.
+pub(super) fn announce(file: &File, offset: u64, length: u64) {
+    let (offset, length) = (i64::try_from(offset).unwrap_or(0), i64::try_from(length).unwrap_or(0));
+    let _ = posix_fadvise(file, offset, length, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+}
+
+/// Has the kernel begin to write what was written between two offsets, and keep none of it longer than it must: so devices write
+/// while the next window is read. Advice: what it leaves undone the sync at the end does.
+pub(super) fn begin_writing(file: &File, from: u64, to: u64) {
+    let (offset, length) =
+        (i64::try_from(from).unwrap_or(0), i64::try_from(to.saturating_sub(from)).unwrap_or(0));
+    let _ = posix_fadvise(file, offset, length, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+}
+
 /// Has the kernel drop what it holds of the file's content, so that the next read comes from the devices.
 pub(super) fn forget(file: &File) -> io::Result<()> {
     posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).map_err(io::Error::from)

@@ -16,7 +16,7 @@ use nix::fcntl::OFlag;
 
 use super::{
     At as _, CopyError, Entry, Kind, Manifest, Meter, Progress, Skipped, Survey,
-    content::{Buffer, Digest, windows, write_sparse},
+    content::{Buffer, Digest, WINDOW, announce, begin_writing, windows, write_sparse},
     manifest::escape,
     metadata,
 };
@@ -84,6 +84,9 @@ pub fn survey(source: &Path) -> Result<Survey, CopyError> {
     visit(source, Path::new(""), lstat(source)?.dev(), &mut HashSet::new(), &mut out)?;
     Ok(out)
 }
+
+/// How much of a file is written before the devices are set to work: enough for long extents.
+const WRITTEN_AT_ONCE: u64 = 16 << 20;
 
 struct Copier<'a> {
     dev: u64,
@@ -198,12 +201,20 @@ impl Copier<'_> {
             .at("making", to)?;
         let mut digest = Digest::new();
         let (meter, interrupt) = (&mut self.meter, self.interrupt);
+        announce(&source, 0, 2 * WINDOW as u64);
+        let mut begun = 0;
         windows(&source, before.len(), &mut self.buffer, |offset, bytes| {
             if interrupt.is_raised() {
                 return Err(Stop::Asked);
             }
+            let end = offset + bytes.len() as u64;
+            announce(&source, end, 2 * WINDOW as u64);
             digest.window(offset, bytes);
             write_sparse(&target, offset, bytes).map_err(Stop::Writing)?;
+            if end - begun >= WRITTEN_AT_ONCE {
+                begin_writing(&target, begun, end);
+                begun = end;
+            }
             meter.bytes(bytes.len() as u64);
             Ok(())
         })
