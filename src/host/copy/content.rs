@@ -1,9 +1,14 @@
 //! A file's content, window by window.
 //!
-//! The hash is over the windows that hold a byte other than zero, each with its place, and the length: so it is the same whether a
+//! The hash is over the units of 1 MiB that hold a byte other than zero, each with its place, and the length: so it is the same whether a
 //! run of zeros is stored or a hole, and a hole of a terabyte costs nothing.
 
-use std::{fs::File, io, os::unix::fs::FileExt as _};
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt as _,
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
+};
 
 use nix::{
     errno::Errno,
@@ -11,8 +16,12 @@ use nix::{
     unistd::{Whence, lseek64},
 };
 
-/// How much is read at once.
-pub(super) const WINDOW: usize = 1 << 20;
+/// How much is read at once: enough for a device to be asked for several parts at the same time.
+pub(super) const WINDOW: usize = 4 << 20;
+/// The unit of the hash. A window is a whole number of them.
+const UNIT: usize = 1 << 20;
+/// How many windows a reader may be ahead of who takes them.
+const AHEAD: usize = 2;
 /// The unit in which zeros become holes, and to which direct reads align.
 pub(super) const BLOCK: usize = 4096;
 
@@ -32,6 +41,65 @@ impl Buffer {
     fn window(&mut self) -> &mut [u8] {
         self.memory.get_mut(self.start..self.start + WINDOW).unwrap_or_default()
     }
+
+    fn bytes(&self, filled: usize) -> &[u8] {
+        self.memory.get(self.start..self.start + filled).unwrap_or_default()
+    }
+}
+
+/// A window on its way from the thread that reads to the one that takes it.
+pub(super) struct Window {
+    pub(super) offset: u64,
+    buffer: Buffer,
+    filled: usize,
+}
+
+impl Window {
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.buffer.bytes(self.filled)
+    }
+}
+
+/// Buffers between two threads: there are only so many, so memory stays flat and a reader waits for who is behind.
+pub(super) struct Pool {
+    spare: Vec<Buffer>,
+    free: Receiver<Buffer>,
+}
+
+/// The way back of a [`Pool`]'s windows. When it is gone the pool runs dry, which is an error and no waiting.
+pub(super) struct Returns(SyncSender<Buffer>);
+
+impl Returns {
+    pub(super) fn put(&self, window: Window) {
+        let _ = self.0.try_send(window.buffer);
+    }
+}
+
+impl Pool {
+    pub(super) fn new() -> (Self, Returns) {
+        let (give, free) = sync_channel(AHEAD + 1);
+        (Self { spare: (0..=AHEAD).map(|_| Buffer::new()).collect(), free }, Returns(give))
+    }
+
+    /// Calls `each` with every window of the file's first `size` bytes that may hold data.
+    pub(super) fn windows<E: From<io::Error>>(
+        &mut self,
+        file: &File,
+        size: u64,
+        mut each: impl FnMut(Window) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut buffer = self.take()?;
+        lend(file, size, &mut buffer, |offset, buffer, filled| {
+            let next = self.take()?;
+            each(Window { offset, buffer: std::mem::replace(buffer, next), filled })
+        })?;
+        self.spare.push(buffer);
+        Ok(())
+    }
+
+    fn take(&mut self) -> io::Result<Buffer> {
+        self.spare.pop().map_or_else(|| self.free.recv().map_err(io::Error::other), Ok)
+    }
 }
 
 pub(super) fn is_zero(bytes: &[u8]) -> bool {
@@ -45,6 +113,15 @@ pub(super) fn windows<E: From<io::Error>>(
     buffer: &mut Buffer,
     mut each: impl FnMut(u64, &[u8]) -> Result<(), E>,
 ) -> Result<(), E> {
+    lend(file, size, buffer, |offset, buffer, filled| each(offset, buffer.bytes(filled)))
+}
+
+fn lend<E: From<io::Error>>(
+    file: &File,
+    size: u64,
+    buffer: &mut Buffer,
+    mut each: impl FnMut(u64, &mut Buffer, usize) -> Result<(), E>,
+) -> Result<(), E> {
     let mut offset = 0;
     while offset < size {
         match next_data(file, offset)? {
@@ -56,7 +133,7 @@ pub(super) fn windows<E: From<io::Error>>(
         }
         let length = usize::try_from(size - offset).unwrap_or(WINDOW).min(WINDOW);
         let filled = fill(file, buffer.window(), offset, length)?;
-        each(offset, buffer.window().get(..filled).unwrap_or_default())?;
+        each(offset, buffer, filled)?;
         if filled < length {
             break;
         }
@@ -100,9 +177,9 @@ impl Digest {
     }
 
     pub(super) fn window(&mut self, offset: u64, bytes: &[u8]) {
-        if !is_zero(bytes) {
-            self.0.update(&offset.to_le_bytes());
-            self.0.update(bytes);
+        for (index, unit) in bytes.chunks(UNIT).enumerate().filter(|(_, unit)| !is_zero(unit)) {
+            self.0.update(&(offset + (index * UNIT) as u64).to_le_bytes());
+            self.0.update(unit);
         }
     }
 
@@ -129,6 +206,20 @@ pub(super) fn write_sparse(file: &File, offset: u64, bytes: &[u8]) -> io::Result
         }
     }
     flush(run)
+}
+
+/// Tells the kernel what will be read soon. Advice: where it is not taken, the read just waits.
+pub(super) fn announce(file: &File, offset: u64, length: u64) {
+    let (offset, length) = (i64::try_from(offset).unwrap_or(0), i64::try_from(length).unwrap_or(0));
+    let _ = posix_fadvise(file, offset, length, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+}
+
+/// Has the kernel begin to write what was written between two offsets, and keep none of it longer than it must: so devices write
+/// while the next window is read. Advice: what it leaves undone the sync at the end does.
+pub(super) fn begin_writing(file: &File, from: u64, to: u64) {
+    let (offset, length) =
+        (i64::try_from(from).unwrap_or(0), i64::try_from(to.saturating_sub(from)).unwrap_or(0));
+    let _ = posix_fadvise(file, offset, length, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
 }
 
 /// Has the kernel drop what it holds of the file's content, so that the next read comes from the devices.

@@ -175,6 +175,21 @@ fn the_comparison_reads_past_the_page_cache() {
 }
 
 #[test]
+fn a_difference_ends_the_comparison_whatever_follows() {
+    let t = trees();
+    fs::write(t.source.join("a"), "one").unwrap();
+    fs::write(t.source.join("b"), vec![3; 40 << 20]).unwrap();
+    let manifest = copy(&t);
+    let path = t.target.join("a");
+    let before = fs::metadata(&path).unwrap().modified().unwrap();
+    fs::write(&path, "two").unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_times(fs::FileTimes::new().set_modified(before)).unwrap();
+    let error = verify(&t, &manifest).unwrap_err();
+    assert!(matches!(&error, CopyError::Differs { path: p, .. } if *p == path), "{error}");
+}
+
+#[test]
 fn an_owner_can_be_given_and_is_compared() {
     if !nix::unistd::geteuid().is_root() {
         let t = full();

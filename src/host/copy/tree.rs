@@ -10,13 +10,17 @@ use std::{
         lchown, symlink,
     },
     path::{Path, PathBuf},
+    sync::mpsc::{Receiver, sync_channel},
+    thread,
 };
 
 use nix::fcntl::OFlag;
 
 use super::{
     At as _, CopyError, Entry, Kind, Manifest, Meter, Progress, Skipped, Survey,
-    content::{Buffer, Digest, windows, write_sparse},
+    content::{
+        Buffer, Digest, Pool, Returns, WINDOW, Window, announce, begin_writing, windows, write_sparse,
+    },
     manifest::escape,
     metadata,
 };
@@ -84,6 +88,9 @@ pub fn survey(source: &Path) -> Result<Survey, CopyError> {
     visit(source, Path::new(""), lstat(source)?.dev(), &mut HashSet::new(), &mut out)?;
     Ok(out)
 }
+
+/// How much of a file is written before the devices are set to work: enough for long extents.
+const WRITTEN_AT_ONCE: u64 = 16 << 20;
 
 struct Copier<'a> {
     dev: u64,
@@ -196,18 +203,7 @@ impl Copier<'_> {
             .custom_flags(flags)
             .open(to)
             .at("making", to)?;
-        let mut digest = Digest::new();
-        let (meter, interrupt) = (&mut self.meter, self.interrupt);
-        windows(&source, before.len(), &mut self.buffer, |offset, bytes| {
-            if interrupt.is_raised() {
-                return Err(Stop::Asked);
-            }
-            digest.window(offset, bytes);
-            write_sparse(&target, offset, bytes).map_err(Stop::Writing)?;
-            meter.bytes(bytes.len() as u64);
-            Ok(())
-        })
-        .map_err(|stop| stop.at(from, to))?;
+        let digest = self.content(&source, &target, before.len()).map_err(|stop| stop.at(from, to))?;
         target.set_len(before.len()).at("setting the length of", to)?;
         let after = source.metadata().at("reading", from)?;
         let state = |m: &Metadata| (m.len(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec());
@@ -229,6 +225,42 @@ impl Copier<'_> {
         Ok(())
     }
 
+    /// Copies the content, a large one with a second thread that writes.
+    fn content(&mut self, source: &File, target: &File, size: u64) -> Result<Digest, Stop> {
+        let mut digest = Digest::new();
+        let (meter, interrupt) = (&mut self.meter, self.interrupt);
+        let mut seen = |offset: u64, bytes: &[u8]| {
+            if interrupt.is_raised() {
+                return Err(Stop::Asked);
+            }
+            announce(source, offset + bytes.len() as u64, 2 * WINDOW as u64);
+            digest.window(offset, bytes);
+            meter.bytes(bytes.len() as u64);
+            Ok(())
+        };
+        if size <= 2 * WINDOW as u64 {
+            windows(source, size, &mut self.buffer, |offset, bytes| {
+                seen(offset, bytes)?;
+                write_sparse(target, offset, bytes).map_err(Stop::Writing)
+            })?;
+            return Ok(digest);
+        }
+        let (mut pool, returns) = Pool::new();
+        let (send, receive) = sync_channel(1);
+        thread::scope(|scope| {
+            let writing = scope.spawn(move || write(target, receive, &returns));
+            let read = pool.windows(source, size, |window| {
+                seen(window.offset, window.bytes())?;
+                // Refused only when the writer has failed, and its error goes first.
+                send.send(window).map_err(|_| Stop::Asked)
+            });
+            drop(send);
+            let written = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            written.map_err(Stop::Writing).and(read)
+        })?;
+        Ok(digest)
+    }
+
     fn record(&mut self, inside: &Path, meta: &Metadata, kind: Kind, xattrs: Option<String>) {
         let entry = Entry {
             kind,
@@ -240,6 +272,21 @@ impl Copier<'_> {
         };
         self.out.entries.insert(inside.to_owned(), entry);
     }
+}
+
+/// Writes what comes in and sets the devices to work on it.
+fn write(target: &File, receive: Receiver<Window>, returns: &Returns) -> io::Result<()> {
+    let mut begun = 0;
+    for window in receive {
+        write_sparse(target, window.offset, window.bytes())?;
+        let end = window.offset + window.bytes().len() as u64;
+        returns.put(window);
+        if end - begun >= WRITTEN_AT_ONCE {
+            begin_writing(target, begun, end);
+            begun = end;
+        }
+    }
+    Ok(())
 }
 
 enum Stop {

@@ -6,13 +6,15 @@ use std::{
     io,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    thread,
 };
 
 use nix::fcntl::OFlag;
 
 use super::{
     At as _, CopyError, Entry, Kind, Manifest, Meter, Progress,
-    content::{Buffer, Digest, forget, windows},
+    content::{Digest, Pool, Returns, Window, forget},
     manifest::escape,
     metadata,
     tree::{left_out, lstat, names},
@@ -35,11 +37,69 @@ pub fn verify_tree(
     if let Some(difference) = first_difference(target, manifest)? {
         return Err(CopyError::Differs { path: target.to_owned(), difference });
     }
-    let mut meter = Meter::new(progress);
-    let mut buffer = Buffer::new();
+    let (pool, returns) = Pool::new();
+    let (send, receive) = sync_channel(AHEAD);
+    thread::scope(|scope| {
+        let hashing = scope.spawn(move || compare(receive, &returns));
+        let mut reader = Reader { pool, send, meter: Meter::new(progress), interrupt };
+        let read = read_back(target, manifest, owner, &mut reader);
+        drop(reader.send);
+        let compared = hashing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        // What is behind comes first: a reader whose listener has left stops for that reason only.
+        compared.and(read)?;
+        reader.meter.finish();
+        Ok(())
+    })
+}
+
+/// How many messages the reader may be ahead.
+const AHEAD: usize = 64;
+
+/// What the thread that reads tells the one that hashes.
+enum Message<'a> {
+    Window(Window),
+    /// The file at this path is at its end: its length, the expected hash.
+    End(PathBuf, u64, &'a str),
+}
+
+/// Hashes what comes in and compares, file by file.
+fn compare(receive: Receiver<Message<'_>>, returns: &Returns) -> Result<(), CopyError> {
+    let mut digest = Digest::new();
+    for message in receive {
+        match message {
+            Message::Window(window) => {
+                digest.window(window.offset, window.bytes());
+                returns.put(window);
+            }
+            Message::End(path, size, expected) => {
+                let done = std::mem::replace(&mut digest, Digest::new());
+                if blake3::Hash::from(done.finish(size)).to_hex().as_str() != expected {
+                    let difference = "its content differs from what was read from the original".to_owned();
+                    return Err(CopyError::Differs { path, difference });
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The thread that reads, in the order of the names: one reader, because the heads of a disk can be in one place only.
+struct Reader<'m, 'r> {
+    pool: Pool,
+    send: SyncSender<Message<'m>>,
+    meter: Meter<'r>,
+    interrupt: &'r Interrupt,
+}
+
+fn read_back<'m>(
+    target: &Path,
+    manifest: &'m Manifest,
+    owner: Option<(u32, u32)>,
+    reader: &mut Reader<'m, '_>,
+) -> Result<(), CopyError> {
     let mut inodes: HashMap<u64, &Path> = HashMap::new();
     for (inside, entry) in &manifest.entries {
-        if interrupt.is_raised() {
+        if reader.interrupt.is_raised() {
             return Err(CopyError::Interrupted);
         }
         let path = target.join(inside);
@@ -52,13 +112,12 @@ pub fn verify_tree(
             if escape(first.as_os_str()) != expected {
                 return Err(differs("its hard links differ".to_owned()));
             }
-            if same_as.is_none() && content(&path, *size, &mut buffer, &mut meter, interrupt)? != *hash {
-                return Err(differs("its content differs from what was read from the original".to_owned()));
+            if same_as.is_none() {
+                reader.content(path, *size, hash)?;
             }
-            meter.file();
+            reader.meter.file();
         }
     }
-    meter.finish();
     Ok(())
 }
 
@@ -83,41 +142,37 @@ fn belongs(entry: &Entry, meta: &Metadata, owner: Option<(u32, u32)>, path: &Pat
     Ok(())
 }
 
-/// The hash of a file's content as the devices hold it.
-fn content(
-    path: &Path,
-    size: u64,
-    buffer: &mut Buffer,
-    meter: &mut Meter<'_>,
-    interrupt: &Interrupt,
-) -> Result<String, CopyError> {
-    let open = |extra: OFlag| {
-        let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | extra).bits();
-        OpenOptions::new().read(true).custom_flags(flags).open(path)
-    };
-    // Direct reads pass the page cache by. Where a filesystem has none, the cache is told to forget the file first.
-    let file = match open(OFlag::O_DIRECT) {
-        Err(e) if e.kind() == io::ErrorKind::InvalidInput => open(OFlag::empty()),
-        opened => opened,
-    }
-    .at("opening", path)?;
-    forget(&file).at("dropping the cache of", path)?;
-    let mut digest = Digest::new();
-    let mut asked = false;
-    let read = windows(&file, size, buffer, |offset, bytes| {
-        asked = interrupt.is_raised();
-        if asked {
-            return Err(io::Error::from(io::ErrorKind::Interrupted));
+impl<'m> Reader<'m, '_> {
+    /// Sends a file's content as the devices hold it.
+    fn content(&mut self, path: PathBuf, size: u64, expected: &'m str) -> Result<(), CopyError> {
+        let open = |extra: OFlag| {
+            let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | extra).bits();
+            OpenOptions::new().read(true).custom_flags(flags).open(&path)
+        };
+        // Direct reads pass the page cache by. Where a filesystem has none, the cache is told to forget the file first.
+        let file = match open(OFlag::O_DIRECT) {
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput => open(OFlag::empty()),
+            opened => opened,
         }
-        digest.window(offset, bytes);
-        meter.bytes(bytes.len() as u64);
-        Ok(())
-    });
-    if asked {
-        return Err(CopyError::Interrupted);
+        .at("opening", &path)?;
+        forget(&file).at("dropping the cache of", &path)?;
+        let Self { pool, send, meter, interrupt } = self;
+        let mut stopped = false;
+        let read = pool.windows(&file, size, |window| {
+            let length = window.bytes().len() as u64;
+            stopped = interrupt.is_raised() || send.send(Message::Window(window)).is_err();
+            if stopped {
+                return Err(io::Error::from(io::ErrorKind::Interrupted));
+            }
+            meter.bytes(length);
+            Ok(())
+        });
+        if stopped {
+            return Err(CopyError::Interrupted);
+        }
+        read.at("reading back", &path)?;
+        send.send(Message::End(path, size, expected)).map_err(|_| CopyError::Interrupted)
     }
-    read.at("reading back", path)?;
-    Ok(blake3::Hash::from(digest.finish(size)).to_hex().to_string())
 }
 
 /// Has anything in `dir` changed since the record? Names, types, lengths, modification times and symlinks are compared, no content
