@@ -13,14 +13,15 @@ fn main() -> ExitCode {
     let host = match Interrupt::on_signals() {
         Ok(interrupt) => Host::real(interrupt),
         Err(e) => {
-            console.trouble(&Trouble::failed("signals could not be caught, so nothing was begun", e));
+            let trouble = Trouble::failed("signals could not be caught, so nothing was begun", e);
+            console.problem(&trouble.problem());
             return ExitCode::FAILURE;
         }
     };
     match cli::run(cli.verb, &host, &mut console) {
         Ok(code) => ExitCode::from(code),
         Err(trouble) => {
-            console.trouble(&trouble);
+            console.problem(&trouble.problem());
             ExitCode::from(trouble.exit() as u8)
         }
     }

@@ -1,25 +1,11 @@
 //! `devices`: every block device, usable or refused, and why.
 
-use serde::Serialize;
-
 use super::{Exit, Trouble, refusal};
 use crate::{
     host::{Host, inventory},
     model::{Device, Inventory},
-    ui::{self, Console},
+    ui::{self, Console, DeviceReport, Reason},
 };
-
-/// A device and what stands against it.
-#[derive(Debug, Serialize)]
-pub struct Judged {
-    /// The device.
-    #[serde(flatten)]
-    pub device: Device,
-    /// How deep it stands in the tree.
-    pub depth: usize,
-    /// Why it is refused, a sentence each; none where it is usable.
-    pub refused: Vec<String>,
-}
 
 /// Runs `devices`.
 ///
@@ -29,19 +15,20 @@ pub fn devices(host: &Host, json: bool, console: &Console) -> Result<Exit, Troub
     let inventory =
         inventory::gather(host).map_err(|e| Trouble::failed("the block devices cannot be read", e))?;
     let declared = super::mirrors::declared(host)?;
-    let judged: Vec<Judged> = inventory
+    let reports: Vec<DeviceReport> = inventory
         .devices
         .iter()
-        .map(|device| Judged {
-            device: device.clone(),
-            depth: depth(&inventory, device),
-            refused: refusal::judge_device(&inventory, device, &declared, false)
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
+        .map(|device| {
+            let refused = refusal::judge_device(&inventory, device, &declared, false);
+            let reasons = refused.iter().map(|r| {
+                // A reason is told with the device that it is about.
+                let why = if r.device == device.path { r.why.to_string() } else { r.to_string() };
+                Reason { why, clears_with: r.clears_with() }
+            });
+            DeviceReport::new(device, depth(&inventory, device), reasons.collect())
         })
         .collect();
-    console.data(if json { ui::json("devices", &judged) } else { ui::devices(&judged) });
+    console.data(if json { ui::json("devices", &reports) } else { ui::devices(&reports) });
     Ok(Exit::Done)
 }
 

@@ -5,6 +5,7 @@ use std::error::Error;
 use crate::{
     host::lock::LockError,
     plan::{ExecuteError, JournalError},
+    ui::Problem,
 };
 
 /// Exit codes of every verb but `check`.
@@ -92,6 +93,25 @@ impl Trouble {
             *what = format!("{what}: {kept}");
         }
         self
+    }
+
+    /// It as it is shown.
+    pub fn problem(&self) -> Problem<'_> {
+        let headline = self.to_string();
+        let none =
+            || Problem { headline: headline.clone(), blockers: Vec::new(), cause: None, next: Vec::new() };
+        match self {
+            Self::Usage(_) => none(),
+            Self::Refused(blockers) => Problem {
+                blockers: blockers.iter().map(|b| (b.says.as_str(), b.clears.as_str())).collect(),
+                ..none()
+            },
+            Self::Failed { source, hints, .. } => Problem {
+                cause: source.as_deref().map(|s| s as &(dyn Error + 'static)),
+                next: hints.iter().map(String::as_str).collect(),
+                ..none()
+            },
+        }
     }
 
     /// The exit code that tells it.

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use super::printable;
 use crate::{
     config::Mirror,
     health::{Finding, Level, Verdict},
@@ -102,13 +103,6 @@ fn one(checked: &Checked<'_>) -> String {
         let _ = writeln!(out, "    to do: {}", printable(&finding.remedy));
     }
     out
-}
-
-/// Names of disks and paths come from outside: what would move the cursor is shown, not done.
-fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
-        .collect()
 }
 
 #[cfg(test)]

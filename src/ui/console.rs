@@ -11,7 +11,6 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::{
     model::Bytes,
-    ops::Trouble,
     plan::{Outcome, Watch, Work},
 };
 
@@ -22,6 +21,19 @@ const STRONG: Style = Style::new().bold();
 
 /// Off a terminal, how often long work says how far it is.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
+
+/// How a verb ended that did not end well.
+#[derive(Debug)]
+pub struct Problem<'a> {
+    /// It in one sentence.
+    pub headline: String,
+    /// What stands in the way, each with what clears it.
+    pub blockers: Vec<(&'a str, &'a str)>,
+    /// The cause, with its own causes.
+    pub cause: Option<&'a (dyn std::error::Error + 'static)>,
+    /// What to do next, a line each.
+    pub next: Vec<&'a str>,
+}
 
 /// The operator's end of the wire.
 #[derive(Debug)]
@@ -65,28 +77,18 @@ impl Console {
     }
 
     /// Says how a verb ended that did not end well: error, causes, what to do next.
-    pub fn trouble(&self, trouble: &Trouble) {
-        self.say(format_args!("{BAD}error:{BAD:#} {trouble}"));
-        match trouble {
-            Trouble::Refused(blockers) => {
-                for blocker in blockers {
-                    self.say(format_args!(
-                        "  - {}\n    {QUIET}clears with:{QUIET:#} {}",
-                        blocker.says, blocker.clears
-                    ));
-                }
-            }
-            Trouble::Usage(_) => {}
-            Trouble::Failed { source, hints, .. } => {
-                let mut cause = source.as_deref().map(|s| s as &dyn std::error::Error);
-                while let Some(error) = cause {
-                    self.say(format_args!("  caused by: {error}"));
-                    cause = error.source();
-                }
-                for hint in hints {
-                    self.say(format_args!("  {STRONG}next:{STRONG:#} {hint}"));
-                }
-            }
+    pub fn problem(&self, problem: &Problem<'_>) {
+        self.say(format_args!("{BAD}error:{BAD:#} {}", problem.headline));
+        for (says, clears) in &problem.blockers {
+            self.say(format_args!("  - {says}\n    {QUIET}clears with:{QUIET:#} {clears}"));
+        }
+        let mut cause = problem.cause;
+        while let Some(error) = cause {
+            self.say(format_args!("  caused by: {error}"));
+            cause = error.source();
+        }
+        for next in &problem.next {
+            self.say(format_args!("  {STRONG}next:{STRONG:#} {next}"));
         }
     }
 

@@ -6,10 +6,17 @@ mod devices;
 mod plan;
 mod status;
 
-pub use console::Console;
-pub use devices::devices;
+pub use console::{Console, Problem};
+pub use devices::{ContentReport, DeviceReport, Reason, UsbReport, devices};
 pub use plan::plan;
 pub use status::{DirectoryStatus, StatusReport, status};
+
+/// Names of disks and paths come from outside: what would move the cursor is shown, not done.
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
+        .collect()
+}
 
 /// `{"schema": 1, NAME: ...}`, indented, with a newline at its end.
 pub fn json<T: serde::Serialize>(name: &str, value: &T) -> String {

@@ -74,32 +74,39 @@ pub enum Why {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ", self.device.display())?;
-        match &self.why {
-            Why::System(at) => write!(f, "holds the running system ({})", at.display()),
-            Why::InUse { part: None, by } => write!(f, "is {by}"),
-            Why::InUse { part: Some(part), by } => write!(f, "has a part in use: {} is {by}", part.display()),
-            Why::BaseInUse { base, by } => write!(f, "lies on {}, which is {by}", base.display()),
-            Why::ReadOnly => f.write_str("is read-only"),
-            Why::TooSmall(size) => write!(f, "is too small: {size}, and {SMALLEST} is the least"),
-            Why::Kind(kind) => {
+        write!(f, "{} {}", self.device.display(), self.why)
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::System(at) => write!(f, "holds the running system ({})", at.display()),
+            Self::InUse { part: None, by } => write!(f, "is {by}"),
+            Self::InUse { part: Some(part), by } => {
+                write!(f, "has a part in use: {} is {by}", part.display())
+            }
+            Self::BaseInUse { base, by } => write!(f, "lies on {}, which is {by}", base.display()),
+            Self::ReadOnly => f.write_str("is read-only"),
+            Self::TooSmall(size) => write!(f, "is too small: {size}, and {SMALLEST} is the least"),
+            Self::Kind(kind) => {
                 write!(f, "is of the kind `{kind}`, which is no disk, partition or loop device")
             }
-            Why::Declared => f.write_str("is a member of a declared mirror"),
-            Why::Content(what) => write!(f, "is not empty: {what}"),
-            Why::UnknownContent(why) => write!(f, "may hold something, it cannot be told: {why}"),
-            Why::NoDisk(kind) => {
+            Self::Declared => f.write_str("is a member of a declared mirror"),
+            Self::Content(what) => write!(f, "is not empty: {what}"),
+            Self::UnknownContent(why) => write!(f, "may hold something, it cannot be told: {why}"),
+            Self::NoDisk(kind) => {
                 write!(f, "is of the kind `{kind}`, and --size makes partitions on whole disks")
             }
-            Why::NoGpt(what) => {
+            Self::NoGpt(what) => {
                 write!(f, "holds {what}, and --size adds partitions to an empty disk or a GPT only")
             }
-            Why::Same(other) => write!(f, "is the same device as {}", other.display()),
-            Why::Within(other) => write!(f, "lies on {}, which is named as well", other.display()),
-            Why::SameDisk(other) => {
+            Self::Same(other) => write!(f, "is the same device as {}", other.display()),
+            Self::Within(other) => write!(f, "lies on {}, which is named as well", other.display()),
+            Self::SameDisk(other) => {
                 write!(f, "lies on the same disk as {}, which is no redundancy", other.display())
             }
-            Why::SameBridge(other) => {
+            Self::SameBridge(other) => {
                 write!(f, "hangs on the same USB bridge as {}, which is no redundancy", other.display())
             }
         }
