@@ -81,7 +81,7 @@ pub enum Verb {
 /// Output for programs.
 #[derive(Debug, Args)]
 pub struct JsonArgs {
-    /// Print JSON (schema 1) instead of a table
+    /// Print JSON (schema 1) instead of text
     #[arg(long)]
     pub json: bool,
 }
@@ -91,6 +91,9 @@ pub struct JsonArgs {
 pub struct MirrorArgs {
     /// The mirror's name; not needed where there is only one
     pub name: Option<String>,
+    /// How to print the report
+    #[command(flatten)]
+    pub output: JsonArgs,
 }
 
 /// How `check` answers.
@@ -116,7 +119,7 @@ pub enum ScheduleVerb {
     /// Write the jobs for every declared mirror, by cron or systemd as it was declared
     Install,
     /// The jobs and their next runs
-    Show,
+    Show(JsonArgs),
     /// Take the jobs away
     Remove,
 }

@@ -28,11 +28,11 @@ pub fn run(verb: Verb, host: &Host, console: &mut Console) -> Result<u8, Trouble
         Verb::Setup(args) => setup(*args, host, console)?,
         Verb::Status(args) => ops::status(host, args.json, console).map(|()| Exit::Done)?,
         Verb::Check(args) => return ops::check(host, args.format == CheckFormat::Json, console),
-        Verb::Scrub(args) => ops::scrub(host, args.name.as_deref(), console)?,
-        Verb::Balance(args) => ops::balance(host, args.name.as_deref(), console)?,
+        Verb::Scrub(args) => ops::scrub(host, args.name.as_deref(), args.output.json, console)?,
+        Verb::Balance(args) => ops::balance(host, args.name.as_deref(), args.output.json, console)?,
         Verb::Schedule { action } => match action {
             ScheduleVerb::Install => ops::schedule::install(host, console)?,
-            ScheduleVerb::Show => ops::schedule::show(host, console)?,
+            ScheduleVerb::Show(args) => ops::schedule::show(host, args.json, console)?,
             ScheduleVerb::Remove => ops::schedule::remove(host, console)?,
         },
         Verb::Release(args) => match (args.resume, args.rollback) {

@@ -28,7 +28,16 @@ pub fn judge(declared: &Mirror, observed: &Observation) -> Verdict {
         }
         None => {}
     }
-    Verdict::of(findings)
+    Verdict::of(findings, observed.state.as_ref().and_then(may_fail))
+}
+
+/// From the chunks that hold something and the members that are gone: what the level says counts only where every chunk has it.
+fn may_fail(state: &MirrorState) -> Option<u64> {
+    let used = state.profiles.iter().filter(|p| p.used.0 > 0);
+    let spare = used.map(|p| p.copies().map(|c| c.devices - 1)).collect::<Option<Vec<_>>>()?;
+    let missing = state.members.iter().filter(|m| m.missing).count() as u64;
+    let least = spare.into_iter().min().filter(|_| state.mounted)?;
+    Some(least.saturating_sub(missing))
 }
 
 /// A finding with its remedy from the table, made concrete.

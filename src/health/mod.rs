@@ -63,16 +63,18 @@ pub struct Finding {
 pub struct Verdict {
     /// The worst finding's severity, or ok.
     pub level: Level,
+    /// How many more members may fail without loss of data; unknown where that cannot be told.
+    pub may_fail: Option<u64>,
     /// The faults, the worst first.
     pub findings: Vec<Finding>,
 }
 
 impl Verdict {
     /// The verdict on these findings.
-    pub fn of(mut findings: Vec<Finding>) -> Self {
+    pub fn of(mut findings: Vec<Finding>, may_fail: Option<u64>) -> Self {
         findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
         let level = findings.first().map_or(Level::Ok, |f| f.severity);
-        Self { level, findings }
+        Self { level, may_fail, findings }
     }
 }
 

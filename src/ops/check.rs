@@ -4,7 +4,6 @@ use super::{Trouble, mirrors};
 use crate::{
     health::Level,
     host::Host,
-    model::Schedule,
     ui::{self, Console, DirectoryStatus, StatusReport, check::Checked},
 };
 
@@ -47,19 +46,11 @@ pub fn status(host: &Host, json: bool, console: &Console) -> Result<(), Trouble>
                 let on_the_mirror = points_to.as_ref() == Some(&node.data) && node.data.is_dir();
                 DirectoryStatus { directory: node.directory.clone(), points_to, on_the_mirror }
             });
-            let now = host.now();
-            let next =
-                |when: &Schedule| when.next(now, 1).pop().map(|t| t.strftime("%F %H:%M %Z").to_string());
-            let next_jobs = judged.mirror.schedule.as_ref().map_or_else(Vec::new, |s| {
-                [("check", &s.check), ("balance", &s.balance), ("scrub", &s.scrub)]
-                    .map(|(job, text)| (job.to_owned(), next(text)))
-                    .to_vec()
-            });
             StatusReport {
                 observed: judged.observed.state,
                 verdict: judged.verdict,
                 directory,
-                next_jobs,
+                jobs: super::schedule::jobs(host, &judged.mirror, 1),
                 declared: judged.mirror,
             }
         })

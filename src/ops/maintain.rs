@@ -32,7 +32,7 @@ fn flow(host: &Host) -> Flow {
 ///
 /// # Errors
 /// It could not be run to its end.
-pub fn scrub(host: &Host, name: Option<&str>, console: &mut Console) -> Result<Exit, Trouble> {
+pub fn scrub(host: &Host, name: Option<&str>, json: bool, console: &mut Console) -> Result<Exit, Trouble> {
     need_root("scrub")?;
     let mirror = mirrors::named(host, name)?;
     let _lock = lock::take(host, &mirror.name, "scrub")?;
@@ -49,7 +49,7 @@ pub fn scrub(host: &Host, name: Option<&str>, console: &mut Console) -> Result<E
     });
     console.clear();
     let report = report.map_err(|e| Trouble::failed("the scrub could not be run", e))?;
-    console.data(ui::json("scrub", &report));
+    console.data(if json { ui::json("scrub", &report) } else { ui::maintain::scrub(&mirror.name, &report) });
     Ok(if report.is_good() { Exit::Done } else { Exit::Failed })
 }
 
@@ -57,7 +57,7 @@ pub fn scrub(host: &Host, name: Option<&str>, console: &mut Console) -> Result<E
 ///
 /// # Errors
 /// It could not be run to its end.
-pub fn balance(host: &Host, name: Option<&str>, console: &mut Console) -> Result<Exit, Trouble> {
+pub fn balance(host: &Host, name: Option<&str>, json: bool, console: &mut Console) -> Result<Exit, Trouble> {
     need_root("balance")?;
     let mirror = mirrors::named(host, name)?;
     let _lock = lock::take(host, &mirror.name, "balance")?;
@@ -65,7 +65,11 @@ pub fn balance(host: &Host, name: Option<&str>, console: &mut Console) -> Result
     let report = backend::of(mirror.backend)
         .balance(host, &mirror.mountpoint, &state, &mut |&()| flow(host))
         .map_err(|e| Trouble::failed("the balance could not be run", e))?;
-    console.data(ui::json("balance", &report));
+    console.data(if json {
+        ui::json("balance", &report)
+    } else {
+        ui::maintain::balance(&mirror.name, &report)
+    });
     match report.end {
         BalanceEnd::Done | BalanceEnd::AlreadyRunning => Ok(Exit::Done),
         _ => Ok(Exit::Failed),

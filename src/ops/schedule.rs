@@ -2,8 +2,10 @@
 
 use super::{Exit, Trouble, mirrors};
 use crate::{
+    config::Mirror,
     host::{Host, schedule},
-    ui::Console,
+    model::Schedule,
+    ui::{self, Console, JobReport, maintain::ScheduleReport},
 };
 
 fn binary() -> Result<std::path::PathBuf, Trouble> {
@@ -24,35 +26,40 @@ pub fn install(host: &Host, console: &Console) -> Result<Exit, Trouble> {
     };
     schedule::install(host, with, &declared, &binary()?)
         .map_err(|e| Trouble::failed("the jobs could not be installed", e))?;
-    show(host, console)
+    show(host, false, console)
+}
+
+/// A mirror's declared jobs with their next runs.
+pub(super) fn jobs(host: &Host, mirror: &Mirror, runs: usize) -> Vec<JobReport> {
+    let now = host.now();
+    let report = |job, when: &Schedule| JobReport {
+        job,
+        when: when.as_crontab().to_owned(),
+        next: when.next(now, runs).iter().map(|t| t.strftime("%F %H:%M %Z").to_string()).collect(),
+    };
+    mirror.schedule.as_ref().map_or_else(Vec::new, |s| {
+        vec![report("check", &s.check), report("balance", &s.balance), report("scrub", &s.scrub)]
+    })
 }
 
 /// Shows the jobs and their next runs.
 ///
 /// # Errors
 /// The declaration cannot be read.
-pub fn show(host: &Host, console: &Console) -> Result<Exit, Trouble> {
+pub fn show(host: &Host, json: bool, console: &Console) -> Result<Exit, Trouble> {
     let declared = mirrors::declared(host)?;
-    let now = host.now();
+    let mut reports = Vec::new();
     for mirror in &declared {
-        let Some(jobs) = &mirror.schedule else {
-            console.data(format_args!("{}: no jobs are declared\n", mirror.name));
-            continue;
+        let with = mirror.schedule.as_ref().map(|s| s.with);
+        let installed = match with {
+            None => false,
+            Some(with) => schedule::is_installed(host, with, &declared, &binary()?)
+                .map_err(|e| Trouble::failed("the jobs could not be read", e))?,
         };
-        let there = schedule::is_installed(host, jobs.with, &declared, &binary()?)
-            .map_err(|e| Trouble::failed("the jobs could not be read", e))?;
-        let state = if there { "installed" } else { "NOT installed as declared: raidguard schedule install" };
-        console.data(format_args!("{} by {}: {state}\n", mirror.name, jobs.with));
-        for (job, when) in [("check", &jobs.check), ("balance", &jobs.balance), ("scrub", &jobs.scrub)] {
-            let next: Vec<String> =
-                when.next(now, 2).iter().map(|t| t.strftime("%F %H:%M %Z").to_string()).collect();
-            console.data(format_args!(
-                "  {job:<8} {:<14} next {}\n",
-                when.as_crontab(),
-                next.join(", then ")
-            ));
-        }
+        let jobs = jobs(host, mirror, 2);
+        reports.push(ScheduleReport { mirror: mirror.name.clone(), with, installed, jobs });
     }
+    console.data(if json { ui::json("schedule", &reports) } else { ui::maintain::schedule(&reports) });
     Ok(Exit::Done)
 }
 

@@ -196,7 +196,17 @@ mod tests {
             DeviceReport::new(&sample(), 1, vec![reason("is mounted at /mnt")]),
             DeviceReport::new(&lost, 1, vec![reason("a"), reason("b"), reason("c"), reason("d")]),
         ]);
-        insta::assert_snapshot!(anstream::adapter::strip_str(&shown), @"");
+        insta::assert_snapshot!(anstream::adapter::strip_str(&shown), @r"
+        /dev/sdb        32 GiB  Example Stick, serial E1234, usb, empty
+            usable
+          /dev/sdb1     32 GiB  Example Stick, serial E1234, usb, holds ext4 `old\u{1b}[2J`
+              refused: it is mounted at /mnt
+          /dev/sdb1     32 GiB  Example Stick, serial E1234, usb, content unknown
+              refused: it a
+              refused: it b
+              refused: it c
+              and 1 more
+        ");
         assert_eq!(devices(&[]), "No block devices are seen.\n");
     }
 }

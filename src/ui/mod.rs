@@ -3,13 +3,14 @@
 pub mod check;
 mod console;
 mod devices;
+pub mod maintain;
 mod plan;
 mod status;
 
 pub use console::{Console, Problem};
 pub use devices::{ContentReport, DeviceReport, Reason, UsbReport, devices};
 pub use plan::plan;
-pub use status::{DirectoryStatus, StatusReport, status};
+pub use status::{DirectoryStatus, JobReport, StatusReport, status};
 
 /// Names of disks and paths come from outside: what would move the cursor is shown, not done.
 fn printable(text: &str) -> String {

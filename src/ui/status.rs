@@ -25,8 +25,19 @@ pub struct StatusReport {
     pub verdict: Verdict,
     /// Where the node's directory points, or why that cannot be told.
     pub directory: Option<DirectoryStatus>,
-    /// The next run of each job, as RFC 3339 with the machine's zone.
-    pub next_jobs: Vec<(String, Option<String>)>,
+    /// The regular jobs.
+    pub jobs: Vec<JobReport>,
+}
+
+/// A regular job.
+#[derive(Debug, Clone, Serialize)]
+pub struct JobReport {
+    /// `check`, `balance` or `scrub`.
+    pub job: &'static str,
+    /// When it runs, as in a crontab.
+    pub when: String,
+    /// The next runs, in the machine's zone.
+    pub next: Vec<String>,
 }
 
 /// Where the node's directory leads.
@@ -100,7 +111,13 @@ fn one(out: &mut String, report: &StatusReport) {
     if let Some(state) = &report.observed {
         let profiles: Vec<String> =
             state.profiles.iter().map(|p| format!("{} {}", p.kind, p.profile)).collect();
-        let _ = writeln!(out, "{} {}", label("redundancy"), profiles.join(", "));
+        let redundancy = match report.verdict.may_fail {
+            None => "cannot be told".to_owned(),
+            Some(0) => format!("none: no member may fail ({})", profiles.join(", ")),
+            Some(1) => format!("any one member may fail ({})", profiles.join(", ")),
+            Some(n) => format!("any {n} members may fail ({})", profiles.join(", ")),
+        };
+        let _ = writeln!(out, "{} {redundancy}", label("redundancy"));
         let free = state.free.map_or_else(|| "free space unknown".to_owned(), |f: Bytes| format!("{f} free"));
         let _ = writeln!(out, "{} {} used, {free}", label("space"), state.used);
     }
@@ -112,15 +129,126 @@ fn one(out: &mut String, report: &StatusReport) {
         };
         let _ = writeln!(out, "{} {} {leads}", label("node"), directory.directory.display());
     }
-    for (job, next) in &report.next_jobs {
-        let _ = writeln!(
-            out,
-            "{} {}",
-            label(job),
-            next.as_deref().map_or("never".to_owned(), |n| format!("next {n}"))
-        );
+    for JobReport { job, next, .. } in &report.jobs {
+        let next = next.first().map_or("never".to_owned(), |next| format!("next {next}"));
+        let _ = writeln!(out, "{} {next}", label(job));
     }
     for finding in &report.verdict.findings {
-        let _ = writeln!(out, "{style}{}{style:#} {}", finding.code, finding.says);
+        let _ = writeln!(out, "{style}{}{style:#} {}", finding.code, super::printable(&finding.says));
+    }
+    if !report.verdict.findings.is_empty() {
+        let _ = writeln!(out, "{QUIET}What to do about it: raidguard check{QUIET:#}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::{judge, samples::healthy};
+    use crate::model::mirror::Observation;
+
+    fn report(change: impl FnOnce(&mut MirrorState)) -> StatusReport {
+        let (declared, mut observed) = healthy();
+        observed.state.as_mut().map(change);
+        of(declared, observed)
+    }
+
+    fn of(declared: Mirror, observed: Observation) -> StatusReport {
+        StatusReport {
+            verdict: judge(&declared, &observed),
+            observed: observed.state,
+            declared,
+            directory: Some(DirectoryStatus {
+                directory: "/home/bitcoin/.lightning".into(),
+                points_to: Some("/srv/lightning/lightning".into()),
+                on_the_mirror: true,
+            }),
+            jobs: vec![JobReport {
+                job: "check",
+                when: "*/15 * * * *".into(),
+                next: vec!["2026-11-23 15:15 UTC".into()],
+            }],
+        }
+    }
+
+    fn plain(report: StatusReport) -> String {
+        anstream::adapter::strip_str(&status(&[report])).to_string()
+    }
+
+    #[test]
+    fn a_healthy_mirror() {
+        insta::assert_snapshot!(plain(report(|_| {})), @r"
+        lightning  ok  btrfs raid1 at /srv/lightning
+        ├─ /dev/sdb  32 GiB  Example Disk  serial E1  no errors
+        └─ /dev/sdc  32 GiB  Example Disk  serial E2  no errors
+        redundancy  any one member may fail (data raid1, metadata raid1, system raid1)
+        space       400 MiB used, 30 GiB free
+        node        /home/bitcoin/.lightning → /srv/lightning/lightning
+        check       next 2026-11-23 15:15 UTC
+        ");
+    }
+
+    #[test]
+    fn a_member_that_is_gone() {
+        insta::assert_snapshot!(plain(report(|state| state.members[1].missing = true)), @r"
+        lightning  critical  btrfs raid1 at /srv/lightning
+        ├─ /dev/sdb  32 GiB  Example Disk  serial E1  no errors
+        └─ /dev/sdc  32 GiB  Example Disk  serial E2  MISSING
+        redundancy  none: no member may fail (data raid1, metadata raid1, system raid1)
+        space       400 MiB used, 30 GiB free
+        node        /home/bitcoin/.lightning → /srv/lightning/lightning
+        check       next 2026-11-23 15:15 UTC
+        MIR-MISSING 1 of 2 members is missing; no more may fail
+        What to do about it: raidguard check
+        ");
+    }
+
+    #[test]
+    fn chunks_on_one_member_only() {
+        insta::assert_snapshot!(plain(report(|state| state.profiles[0].profile = "single".into())), @r"
+        lightning  critical  btrfs raid1 at /srv/lightning
+        ├─ /dev/sdb  32 GiB  Example Disk  serial E1  no errors
+        └─ /dev/sdc  32 GiB  Example Disk  serial E2  no errors
+        redundancy  none: no member may fail (data single, metadata raid1, system raid1)
+        space       400 MiB used, 30 GiB free
+        node        /home/bitcoin/.lightning → /srv/lightning/lightning
+        check       next 2026-11-23 15:15 UTC
+        MIR-PROFILE part of mirror lightning exists on one member only
+        What to do about it: raidguard check
+        ");
+    }
+
+    #[test]
+    fn a_mirror_that_is_not_mounted() {
+        let gone = |state: &mut MirrorState| {
+            state.mounted = false;
+            state.profiles.clear();
+        };
+        insta::assert_snapshot!(plain(report(gone)), @r"
+        lightning  critical  btrfs raid1 at /srv/lightning
+        ├─ /dev/sdb  32 GiB  Example Disk  serial E1  no errors
+        └─ /dev/sdc  32 GiB  Example Disk  serial E2  no errors
+        redundancy  cannot be told
+        space       400 MiB used, 30 GiB free
+        node        /home/bitcoin/.lightning → /srv/lightning/lightning
+        check       next 2026-11-23 15:15 UTC
+        MNT-ABSENT mirror lightning is not mounted at /srv/lightning
+        What to do about it: raidguard check
+        ");
+    }
+
+    #[test]
+    fn nothing_could_be_read() {
+        let (declared, _) = healthy();
+        let denied = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        insta::assert_snapshot!(plain(of(declared, Observation::of(Err(&denied)))), @r"
+        lightning  unknown  btrfs raid1 at /srv/lightning
+        ├─ -  32 GiB  Example Disk  serial E1  not seen
+        └─ -  32 GiB  Example Disk  serial E2  not seen
+        node        /home/bitcoin/.lightning → /srv/lightning/lightning
+        check       next 2026-11-23 15:15 UTC
+        OBS-FAILED the mirror could not be read
+        What to do about it: raidguard check
+        ");
     }
 }
