@@ -1,5 +1,6 @@
 //! What was typed. The types here are the command line's contract; `run` turns each into a request and hands it to its verb.
 
+mod man;
 mod run;
 mod setup;
 
@@ -22,7 +23,7 @@ pub use setup::{LevelArg, OriginalArg, SchedulerArg, SetupArgs};
 #[command(after_help = EXIT_CODES, max_term_width = 100)]
 pub struct Cli {
     /// Say more on standard error: -v every changing command, -vv also the probes
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, display_order = 900, action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// What to do
     #[command(subcommand)]
@@ -73,9 +74,15 @@ pub enum Verb {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// The manual page, on standard output
-    #[command(after_help = "Example:\n  raidguard man > /usr/local/share/man/man8/raidguard.8")]
-    Man,
+    /// The manual page, on standard output; or all of them, into a directory
+    #[command(
+        after_help = "Examples:\n  raidguard man | man -l -\n  raidguard man --dir /usr/local/share/man/man8"
+    )]
+    Man {
+        /// Write one page a verb into this directory
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
 }
 
 /// Output for programs.

@@ -3,7 +3,7 @@
 use clap::CommandFactory as _;
 
 use super::{
-    CheckFormat, Cli, ScheduleVerb, Verb,
+    CheckFormat, Cli, ScheduleVerb, Verb, man,
     setup::{BackendArg, LevelArg, OriginalArg, SchedulerArg, SetupArgs},
 };
 use crate::{
@@ -49,13 +49,7 @@ pub fn run(verb: Verb, host: &Host, console: &mut Console) -> Result<u8, Trouble
             console.data(String::from_utf8_lossy(&out));
             Exit::Done
         }
-        Verb::Man => {
-            let mut out = Vec::new();
-            let page = clap_mangen::Man::new(Cli::command()).section("8");
-            page.render(&mut out).map_err(|e| Trouble::failed("the manual page could not be rendered", e))?;
-            console.data(String::from_utf8_lossy(&out));
-            Exit::Done
-        }
+        Verb::Man { dir } => man::man(dir.as_deref(), console)?,
     };
     Ok(exit as u8)
 }

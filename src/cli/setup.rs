@@ -17,7 +17,10 @@ Examples:
 
 /// What `setup` was asked for.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(
+    after_help = EXAMPLES,
+    override_usage = "raidguard setup --hdd DEV --usb DEV [OPTIONS]\n       raidguard setup --resume | --rollback"
+)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct SetupArgs {
     /// The disk or partition inside the machine
@@ -42,7 +45,7 @@ pub struct SetupArgs {
     #[arg(long, value_name = "DIR")]
     pub mountpoint: Option<PathBuf>,
     /// The node's directory [default: ~/.lightning]
-    #[arg(long, value_name = "DIR", env = "LIGHTNINGDIR")]
+    #[arg(long, value_name = "DIR", env = "LIGHTNINGDIR", hide_env_values = true)]
     pub lightning_dir: Option<PathBuf>,
     /// Give the copy to this user and its group, instead of keeping each file's owner
     #[arg(long)]

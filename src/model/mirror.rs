@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::Bytes;
+use super::{Bytes, lossy};
 
 /// What was seen of one mirror, as JSON too: a state captured on a real machine becomes a test.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,10 +50,12 @@ pub struct MirrorState {
     /// The filesystem's UUID, in lower case.
     pub uuid: String,
     /// Where it was looked for.
+    #[serde(serialize_with = "lossy::option")]
     pub mountpoint: Option<PathBuf>,
     /// Whether it, and nothing else, is mounted there.
     pub mounted: bool,
     /// Other places where it is mounted (subvolumes and bind mounts included).
+    #[serde(serialize_with = "lossy::list")]
     pub also_mounted: Vec<PathBuf>,
     /// What is mounted at the mount point instead, as `TYPE from SOURCE`.
     pub instead: Option<String>,
@@ -89,6 +91,7 @@ pub struct MemberState {
     /// The filesystem's UUID for it, in lower case; unknown where it cannot be read.
     pub uuid: Option<String>,
     /// Its device node.
+    #[serde(serialize_with = "lossy::option")]
     pub path: Option<PathBuf>,
     /// The size of its block device.
     pub size: Option<Bytes>,

@@ -3,6 +3,7 @@
 pub mod device;
 pub mod inventory;
 pub mod level;
+pub(crate) mod lossy;
 pub mod mirror;
 pub mod node;
 pub mod schedule;

@@ -24,8 +24,7 @@ pub fn check(host: &Host, json: bool, console: &Console) -> Result<u8, Trouble> 
         .map(|j| Checked { declared: &j.mirror, observed: &j.observed, verdict: &j.verdict })
         .collect();
     if json {
-        let body = serde_json::to_string_pretty(&ui::check::json(&checked));
-        console.data(body.map_err(|e| Trouble::failed("the answer could not be written as JSON", e))? + "\n");
+        console.data(serde_json::to_string_pretty(&ui::check::json(&checked))? + "\n");
     } else {
         console.data(ui::check::human(&checked));
     }
@@ -55,6 +54,6 @@ pub fn status(host: &Host, json: bool, console: &Console) -> Result<(), Trouble>
             }
         })
         .collect();
-    console.data(if json { ui::json("mirrors", &reports) } else { ui::status(&reports) });
+    console.data(if json { ui::json("mirrors", &reports)? } else { ui::status(&reports) });
     Ok(())
 }

@@ -28,7 +28,7 @@ pub fn devices(host: &Host, json: bool, console: &Console) -> Result<Exit, Troub
             DeviceReport::new(device, depth(&inventory, device), reasons.collect())
         })
         .collect();
-    console.data(if json { ui::json("devices", &reports) } else { ui::devices(&reports) });
+    console.data(if json { ui::json("devices", &reports)? } else { ui::devices(&reports) });
     Ok(Exit::Done)
 }
 

@@ -49,7 +49,7 @@ pub fn scrub(host: &Host, name: Option<&str>, json: bool, console: &mut Console)
     });
     console.clear();
     let report = report.map_err(|e| Trouble::failed("the scrub could not be run", e))?;
-    console.data(if json { ui::json("scrub", &report) } else { ui::maintain::scrub(&mirror.name, &report) });
+    console.data(if json { ui::json("scrub", &report)? } else { ui::maintain::scrub(&mirror.name, &report) });
     Ok(if report.is_good() { Exit::Done } else { Exit::Failed })
 }
 
@@ -66,7 +66,7 @@ pub fn balance(host: &Host, name: Option<&str>, json: bool, console: &mut Consol
         .balance(host, &mirror.mountpoint, &state, &mut |&()| flow(host))
         .map_err(|e| Trouble::failed("the balance could not be run", e))?;
     console.data(if json {
-        ui::json("balance", &report)
+        ui::json("balance", &report)?
     } else {
         ui::maintain::balance(&mirror.name, &report)
     });

@@ -59,7 +59,7 @@ pub fn show(host: &Host, json: bool, console: &Console) -> Result<Exit, Trouble>
         let jobs = jobs(host, mirror, 2);
         reports.push(ScheduleReport { mirror: mirror.name.clone(), with, installed, jobs });
     }
-    console.data(if json { ui::json("schedule", &reports) } else { ui::maintain::schedule(&reports) });
+    console.data(if json { ui::json("schedule", &reports)? } else { ui::maintain::schedule(&reports) });
     Ok(Exit::Done)
 }
 

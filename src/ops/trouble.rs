@@ -153,6 +153,12 @@ impl From<LockError> for Trouble {
     }
 }
 
+impl From<serde_json::Error> for Trouble {
+    fn from(e: serde_json::Error) -> Self {
+        Self::failed("the answer could not be written as JSON", e)
+    }
+}
+
 impl From<JournalError> for Trouble {
     fn from(e: JournalError) -> Self {
         Self::failed("no record could be kept, so nothing further was changed", e)

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::model::{
     Bytes, Device,
     inventory::{Content, Signature},
+    lossy,
 };
 
 const QUIET: Style = Style::new().dimmed();
@@ -18,6 +19,7 @@ const REASONS: usize = 3;
 #[derive(Debug, Clone, Serialize)]
 pub struct DeviceReport {
     /// Its path.
+    #[serde(serialize_with = "lossy::path")]
     pub path: PathBuf,
     /// lsblk's type.
     pub kind: String,
@@ -151,11 +153,11 @@ pub fn devices(devices: &[DeviceReport]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::model::DevNo;
 
-    pub(crate) fn sample() -> Device {
+    pub(in crate::ui) fn sample() -> Device {
         Device {
             path: "/dev/sdb1".into(),
             kname: "sdb1".into(),

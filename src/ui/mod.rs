@@ -20,7 +20,13 @@ fn printable(text: &str) -> String {
 }
 
 /// `{"schema": 1, NAME: ...}`, indented, with a newline at its end.
-pub fn json<T: serde::Serialize>(name: &str, value: &T) -> String {
-    let body = serde_json::json!({ "schema": 1, name: value });
-    format!("{body:#}\n")
+///
+/// # Errors
+/// The value has no form in JSON.
+pub fn json<T: serde::Serialize>(name: &str, value: &T) -> serde_json::Result<String> {
+    let value = serde_json::to_value(value)?;
+    Ok(format!("{:#}\n", serde_json::json!({ "schema": 1, name: value })))
 }
+
+#[cfg(test)]
+mod json_tests;

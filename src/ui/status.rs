@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{
     config::Mirror,
     health::{Level, Verdict},
-    model::{Bytes, mirror::MirrorState},
+    model::{Bytes, lossy, mirror::MirrorState},
 };
 
 const STRONG: Style = Style::new().bold();
@@ -44,8 +44,10 @@ pub struct JobReport {
 #[derive(Debug, Serialize)]
 pub struct DirectoryStatus {
     /// The directory as the node knows it.
+    #[serde(serialize_with = "lossy::path")]
     pub directory: std::path::PathBuf,
     /// The symlink's target, where it is one.
+    #[serde(serialize_with = "lossy::option")]
     pub points_to: Option<std::path::PathBuf>,
     /// Whether that is the declared place on the mirror.
     pub on_the_mirror: bool,

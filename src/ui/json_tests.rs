@@ -1,0 +1,138 @@
+//! docs/json.md against what is printed, both ways.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::{
+    DeviceReport, DirectoryStatus, JobReport, Reason, StatusReport, check, devices,
+    maintain::{self, ScheduleReport},
+};
+use crate::{
+    backend::ScrubCounts,
+    health::{judge, samples::healthy},
+    model::{Scheduler, mirror::Observation},
+};
+
+const DOCS: &str = include_str!("../../docs/json.md");
+
+/// The fields of one section, in the words of its table.
+fn documented(section: &str) -> BTreeSet<String> {
+    let rest =
+        DOCS.split(&format!("\n## {section}\n")).nth(1).unwrap_or_else(|| panic!("no section {section}"));
+    let table = rest.split("\n## ").next().unwrap();
+    table
+        .lines()
+        .filter_map(|l| l.strip_prefix("| `")?.split_once('`'))
+        .map(|(field, _)| field.to_owned())
+        .collect()
+}
+
+/// The path of every field. `whole` are not looked into: they have a section of their own.
+fn fields(value: &Value, at: &str, whole: &[&str], out: &mut BTreeSet<String>) {
+    match value {
+        _ if whole.contains(&at) => drop(out.insert(at.to_owned())),
+        Value::Object(map) => {
+            for (key, value) in map {
+                let dot = if at.is_empty() { "" } else { "." };
+                fields(value, &format!("{at}{dot}{key}"), whole, out);
+            }
+        }
+        Value::Array(values) => {
+            assert!(!values.is_empty(), "the sample of {at} shows nothing");
+            for value in values {
+                fields(value, &format!("{at}[]"), whole, out);
+            }
+        }
+        _ => drop(out.insert(at.to_owned())),
+    }
+}
+
+fn agree(section: &str, printed: &Value, whole: &[&str]) {
+    let mut found = BTreeSet::new();
+    fields(printed, "", whole, &mut found);
+    assert_eq!(found, documented(section), "{section}");
+}
+
+fn parsed(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+fn job() -> JobReport {
+    JobReport { job: "check", when: "0 0 * * 0".into(), next: vec!["soon".into()] }
+}
+
+/// A mirror with a finding, and with something to show in every field.
+fn seen() -> (crate::config::Mirror, Observation) {
+    let (declared, mut observed) = healthy();
+    let state = observed.state.as_mut().unwrap();
+    state.also_mounted = vec!["/mnt".into()];
+    state.unread = vec!["/dev/sdz".into()];
+    state.members[1].missing = true;
+    (declared, observed)
+}
+
+#[test]
+fn a_path_that_is_not_utf_8_is_printed_all_the_same() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let odd = || std::path::PathBuf::from(std::ffi::OsString::from_vec(b"/mnt/\xff".to_vec()));
+    let (_, mut observed) = healthy();
+    let state = observed.state.as_mut().unwrap();
+    state.also_mounted = vec![odd()];
+    state.mountpoint = Some(odd());
+    state.members[0].path = Some(odd());
+    let directory = DirectoryStatus { directory: odd(), points_to: Some(odd()), on_the_mirror: false };
+    for printed in [super::json("a", state), super::json("a", &directory)] {
+        assert!(printed.unwrap().contains("/mnt/\u{fffd}"));
+    }
+}
+
+#[test]
+fn devices_as_documented() {
+    let reasons = vec![Reason { why: "is small".into(), clears_with: "a larger one".into() }];
+    let mut report = DeviceReport::new(&devices::tests::sample(), 0, reasons);
+    report.content.why = Some("because".into());
+    agree("devices", &parsed(&super::json("devices", &[report]).unwrap()), &[]);
+}
+
+#[test]
+fn status_and_what_it_is_made_of_as_documented() {
+    let (declared, observed) = seen();
+    let verdict = judge(&declared, &observed);
+    agree("a finding", &serde_json::to_value(&verdict.findings[0]).unwrap(), &[]);
+    agree("an observed mirror", &serde_json::to_value(&observed.state).unwrap(), &[]);
+    let directory =
+        DirectoryStatus { directory: "/d".into(), points_to: Some("/s".into()), on_the_mirror: true };
+    let report = StatusReport {
+        declared,
+        observed: observed.state,
+        verdict,
+        directory: Some(directory),
+        jobs: vec![job()],
+    };
+    let whole = ["mirrors[].declared", "mirrors[].observed", "mirrors[].verdict.findings[]"];
+    agree("status", &parsed(&super::json("mirrors", &[report]).unwrap()), &whole);
+}
+
+#[test]
+fn check_as_documented() {
+    let (declared, observed) = seen();
+    let verdict = judge(&declared, &observed);
+    let checked = [check::Checked { declared: &declared, observed: &observed, verdict: &verdict }];
+    let printed = serde_json::to_value(check::json(&checked)).unwrap();
+    agree("check", &printed, &["mirrors[].findings[]", "mirrors[].observed"]);
+}
+
+#[test]
+fn maintenance_as_documented() {
+    let scrub = maintain::tests::scrubbed(ScrubCounts::default());
+    agree("scrub", &parsed(&super::json("scrub", &scrub).unwrap()), &[]);
+    agree("balance", &parsed(&super::json("balance", &maintain::tests::balanced()).unwrap()), &[]);
+    let jobs = ScheduleReport {
+        mirror: "lightning".into(),
+        with: Some(Scheduler::Cron),
+        installed: true,
+        jobs: vec![job()],
+    };
+    agree("schedule show", &parsed(&super::json("schedule", &[jobs]).unwrap()), &[]);
+}
