@@ -5,6 +5,8 @@ use std::{
     io::{self, Read as _, Seek as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::PathBuf,
+    thread,
+    time::Duration,
 };
 
 use nix::{
@@ -16,6 +18,7 @@ use super::{
     Host,
     files::{self, Doing as _, FileError},
 };
+use crate::exec::Flow;
 
 /// Where locks and other things that a reboot may forget live.
 pub const RUN_DIR: &str = "/run/raidguard";
@@ -82,6 +85,31 @@ pub fn take(host: &Host, mirror: &str, verb: &str) -> Result<Lock, LockError> {
     }
 }
 
+/// As [`take`], but waits for as long as `other` holds it. The schedule's own jobs may fall on the same minute, and neither may be
+/// left out for it. `waiting` is told who is waited for, about once a second, and says whether to go on.
+///
+/// # Errors
+/// As [`take`]; that it is held also when `waiting` says stop.
+pub fn take_after(
+    host: &Host,
+    mirror: &str,
+    verb: &str,
+    other: &str,
+    waiting: &mut dyn FnMut(&str) -> Flow,
+) -> Result<Lock, LockError> {
+    loop {
+        match take(host, mirror, verb) {
+            Err(LockError::Held { holder, mirror }) if holder.starts_with(&format!("raidguard {other} ")) => {
+                if waiting(&holder) == Flow::Stop {
+                    return Err(LockError::Held { mirror, holder });
+                }
+                thread::sleep(Duration::from_secs(1));
+            }
+            taken => return taken,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,5 +126,25 @@ mod tests {
         take(&host, "other", "setup").unwrap();
         drop(first);
         take(&host, "lightning", "release").unwrap();
+    }
+
+    #[test]
+    fn jobs_of_the_schedule_wait_for_each_other_and_for_nobody_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::captured(dir.path(), Arc::new(ScriptedRunner::new()), jiff::Timestamp::UNIX_EPOCH);
+        let mut first = Some(take(&host, "lightning", "balance").unwrap());
+        let mut told = Vec::new();
+        let mut ends = |holder: &str| {
+            told.push(holder.to_owned());
+            first = None;
+            Flow::Continue
+        };
+        let scrub = take_after(&host, "lightning", "scrub", "balance", &mut ends).unwrap();
+        assert!(matches!(&told[..], [one] if one.starts_with("raidguard balance (pid ")), "{told:?}");
+        let mut never = |_: &str| -> Flow { panic!("it waits for somebody else") };
+        assert!(take_after(&host, "lightning", "release", "balance", &mut never).is_err());
+        let mut stop = |_: &str| Flow::Stop;
+        assert!(take_after(&host, "lightning", "balance", "scrub", &mut stop).is_err());
+        drop(scrub);
     }
 }

@@ -28,6 +28,12 @@ fn flow(host: &Host) -> Flow {
     if host.interrupt().is_raised() { Flow::Stop } else { Flow::Continue }
 }
 
+/// Says once who is waited for.
+fn waiting(host: &Host, console: &mut Console, holder: &str) -> Flow {
+    console.waiting_for(holder);
+    flow(host)
+}
+
 /// Runs `scrub`.
 ///
 /// # Errors
@@ -35,7 +41,9 @@ fn flow(host: &Host) -> Flow {
 pub fn scrub(host: &Host, name: Option<&str>, json: bool, console: &mut Console) -> Result<Exit, Trouble> {
     need_root("scrub")?;
     let mirror = mirrors::named(host, name)?;
-    let _lock = lock::take(host, &mirror.name, "scrub")?;
+    let _lock = lock::take_after(host, &mirror.name, "scrub", "balance", &mut |holder| {
+        waiting(host, console, holder)
+    })?;
     let state = observed(host, &mirror)?;
     let backend = backend::of(mirror.backend);
     let title = format!("scrub {}", mirror.name);
@@ -60,7 +68,9 @@ pub fn scrub(host: &Host, name: Option<&str>, json: bool, console: &mut Console)
 pub fn balance(host: &Host, name: Option<&str>, json: bool, console: &mut Console) -> Result<Exit, Trouble> {
     need_root("balance")?;
     let mirror = mirrors::named(host, name)?;
-    let _lock = lock::take(host, &mirror.name, "balance")?;
+    let _lock = lock::take_after(host, &mirror.name, "balance", "scrub", &mut |holder| {
+        waiting(host, console, holder)
+    })?;
     let state = observed(host, &mirror)?;
     let report = backend::of(mirror.backend)
         .balance(host, &mirror.mountpoint, &state, &mut |&()| flow(host))

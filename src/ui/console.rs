@@ -42,11 +42,12 @@ pub struct Console {
     of: usize,
     bar: Option<ProgressBar>,
     work: Option<(Instant, Instant, Work)>,
+    waited: Option<String>,
 }
 
 impl Default for Console {
     fn default() -> Self {
-        Self { terminal: io::stderr().is_terminal(), of: 0, bar: None, work: None }
+        Self { terminal: io::stderr().is_terminal(), of: 0, bar: None, work: None, waited: None }
     }
 }
 
@@ -108,6 +109,14 @@ impl Console {
         let of = self.of;
         let width = of.to_string().len();
         self.say(format_args!("{mark} {QUIET}{:>width$}/{of}{QUIET:#} {title}", index + 1));
+    }
+
+    /// Says who is waited for, once.
+    pub fn waiting_for(&mut self, who: &str) {
+        if self.waited.as_deref() != Some(who) {
+            self.say(format_args!("waiting until {who} has ended"));
+            self.waited = Some(who.to_owned());
+        }
     }
 
     /// Takes a progress bar off the screen.

@@ -14,12 +14,15 @@
 mod craft;
 mod kills;
 mod node;
+mod options;
 mod partitions;
 mod preconditions;
 mod refusals;
 mod sandbox;
 mod saved;
 mod trouble;
+
+use std::os::unix::fs::MetadataExt as _;
 
 use sandbox::{Sandbox, isolated};
 
@@ -30,12 +33,40 @@ fn setup<'a>(s: &'a Sandbox, more: &[&'a str]) -> Vec<&'a str> {
     [&["setup", "--hdd", s.one(), "--usb", s.two()], &SETUP[..], more].concat()
 }
 
+/// Name, content, mode and owner: a file that is written anew has another time.
+fn contents(
+    tree: std::collections::BTreeMap<std::path::PathBuf, String>,
+) -> Vec<(std::path::PathBuf, String)> {
+    let without_time = |facts: String| facts.split(' ').take(3).collect::<Vec<_>>().join(" ");
+    tree.into_iter().map(|(path, facts)| (path, without_time(facts))).collect()
+}
+
+/// How much `findmnt --verify` has against fstab. It says so in its last line, with exit code 1 for errors.
+fn fstab_complaints() -> (u32, u32) {
+    let out = std::process::Command::new("findmnt")
+        .args(["--verify", "--tab-file", "/etc/fstab"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&out.stdout);
+    let last = text.lines().last().unwrap_or_default();
+    let before = |word: &str| {
+        let words: Vec<_> = last.split([' ', ',']).filter(|w| !w.is_empty()).collect();
+        let at = words.iter().position(|w| w.starts_with(word));
+        at.and_then(|at| words[..at].iter().rev().find_map(|w| w.parse().ok())).unwrap_or(0)
+    };
+    (before("parse"), before("error"))
+}
+
 #[test]
 fn a_node_moves_onto_a_mirror_and_back() {
     isolated("a_node_moves_onto_a_mirror_and_back", |s| {
-        let before = s.tree();
+        let (before, etc, var) = (s.tree(), s.tree_of("/etc"), s.tree_of("/var"));
+        let complaints = fstab_complaints();
         let done = s.run(&setup(s, &[]));
         assert_eq!(done.code, 0, "{}", done.stderr);
+        assert!(fstab_complaints() <= complaints, "findmnt --verify finds more than before");
+        let blocks = std::fs::metadata("/home/bitcoin/.lightning/bitcoin/mostly holes").unwrap().blocks();
+        assert!(blocks < 2048, "{blocks}: the holes stay holes");
         assert_eq!(s.tree(), before);
         let target = std::fs::read_link("/home/bitcoin/.lightning").unwrap();
         assert!(target.starts_with("/srv/lightning/"), "{}", target.display());
@@ -60,7 +91,16 @@ fn a_node_moves_onto_a_mirror_and_back() {
         assert!(!std::path::Path::new("/etc/raidguard").exists());
         assert!(!std::path::Path::new("/etc/cron.d/raidguard").exists());
         assert!(!std::path::Path::new("/srv/lightning").exists());
-        assert!(!String::from_utf8_lossy(&std::fs::read("/etc/fstab").unwrap()).contains("btrfs"));
+        let backup = |path: &std::path::Path| path.to_string_lossy().starts_with("fstab.");
+        let etc_now: std::collections::BTreeMap<_, _> =
+            s.tree_of("/etc").into_iter().filter(|(path, _)| !backup(path)).collect();
+        assert_eq!(contents(etc_now), contents(etc), "/etc is as before but for backups");
+        // btrfs's own record of the scrub above is not of setup's making.
+        let journals =
+            |path: &std::path::Path| path.starts_with("lib/raidguard") || path.starts_with("lib/btrfs");
+        let var_now: std::collections::BTreeMap<_, _> =
+            s.tree_of("/var").into_iter().filter(|(path, _)| !journals(path)).collect();
+        assert_eq!(contents(var_now), contents(var), "/var is as before but for the journals");
     });
 }
 

@@ -166,7 +166,20 @@ impl Sandbox {
         fs::create_dir(net.join("empty")).unwrap();
         std::os::unix::fs::symlink("../nowhere", net.join("dangling")).unwrap();
         std::os::unix::fs::chown(net, Some(1000), Some(1000)).unwrap();
-        xattr::set(net.join("hsm_secret"), "user.note", b"kept").ok();
+        xattr::set(net.join("hsm_secret"), "user.note", b"kept").unwrap();
+        // An access control list (acl(5), kernel: struct posix_acl_xattr_entry): user 1001 may read.
+        let entry = |tag: u16, perm: u16, id: u32| {
+            [&tag.to_le_bytes()[..], &perm.to_le_bytes(), &id.to_le_bytes()].concat()
+        };
+        let entries =
+            [(1, 6, u32::MAX), (2, 4, 1001), (4, 4, u32::MAX), (16, 4, u32::MAX), (32, 0, u32::MAX)];
+        let acl: Vec<u8> = entries.into_iter().flat_map(|(tag, perm, id)| entry(tag, perm, id)).collect();
+        fs::write(net.join("shared"), "read by another").unwrap();
+        xattr::set(net.join("shared"), "system.posix_acl_access", &[&2_u32.to_le_bytes()[..], &acl].concat())
+            .unwrap();
+        let sparse = fs::File::create(net.join("mostly holes")).unwrap();
+        sparse.write_all_at(b"an island", 96 << 20).unwrap();
+        sparse.set_len(128 << 20).unwrap();
         UnixListener::bind(net.join("lightning-rpc")).map(drop).unwrap();
     }
 
@@ -298,10 +311,16 @@ impl Sandbox {
                     // Sockets are left behind on purpose.
                     continue;
                 };
-                let note = xattr::get(&path, "user.note").ok().flatten();
+                let names = xattr::list(&path)
+                    .into_iter()
+                    .flatten()
+                    .filter(|n| !n.as_encoded_bytes().starts_with(b"btrfs."));
+                let mut attributes: Vec<_> =
+                    names.map(|n| (n.clone(), xattr::get(&path, &n).unwrap())).collect();
+                attributes.sort();
                 let links = if meta.is_file() { meta.nlink() } else { 0 };
                 let facts = format!(
-                    "{content} {:o} {}:{} {}.{} {links} {note:?}",
+                    "{content} {:o} {}:{} {}.{} {links} {attributes:?}",
                     meta.mode(),
                     meta.uid(),
                     meta.gid(),

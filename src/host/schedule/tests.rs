@@ -29,19 +29,20 @@ const BINARY: &str = "/usr/local/bin/raidguard";
 #[test]
 fn the_crontab_has_one_check_and_each_mirrors_jobs() {
     let files = render(Scheduler::Cron, &[mirror("lightning"), mirror("second")], Path::new(BINARY)).unwrap();
-    insta::assert_snapshot!(files[0].text, @r"
+    insta::assert_snapshot!(files[0].text, @r#"
     # Written by raidguard; `raidguard schedule install` writes it anew, `raidguard schedule remove` takes it away.
     # The times are in /etc/raidguard/raidguard.toml.
     SHELL=/bin/sh
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
-    */15 * * * * root /usr/local/bin/raidguard check
-    0 0 * * * root /usr/local/bin/raidguard balance lightning
-    0 0 * * 0 root /usr/local/bin/raidguard scrub lightning
-    0 0 * * * root /usr/local/bin/raidguard balance second
-    0 0 * * 0 root /usr/local/bin/raidguard scrub second
-    ");
-    assert!(files[0].text.ends_with("scrub second\n"), "cron ignores a last line without a newline");
+    # cron mails whatever a job prints: so it prints only when it does not end well.
+    */15 * * * * root out=$(/usr/local/bin/raidguard check 2>&1) || printf '\%s\n' "$out"
+    0 0 * * * root out=$(/usr/local/bin/raidguard balance lightning 2>&1) || printf '\%s\n' "$out"
+    0 0 * * 0 root out=$(/usr/local/bin/raidguard scrub lightning 2>&1) || printf '\%s\n' "$out"
+    0 0 * * * root out=$(/usr/local/bin/raidguard balance second 2>&1) || printf '\%s\n' "$out"
+    0 0 * * 0 root out=$(/usr/local/bin/raidguard scrub second 2>&1) || printf '\%s\n' "$out"
+    "#);
+    assert!(files[0].text.ends_with("\"$out\"\n"), "cron ignores a last line without a newline");
 }
 
 #[test]
