@@ -1,16 +1,10 @@
 //! `/etc/raidguard/raidguard.toml`: what should be. Written by setup, edited by people; a key that nothing reads is an error.
 
-use std::{fmt, fs, io, path::PathBuf};
+use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    host::{
-        Host,
-        files::{self, Doing as _, FileError},
-    },
-    model::{BackendKind, Bytes, Level, NodeControl, NodeKind, Schedule, Scheduler},
-};
+use crate::model::{BackendKind, Bytes, Level, NodeControl, NodeKind, Schedule, Scheduler};
 
 /// Where it lies.
 pub const PATH: &str = "/etc/raidguard/raidguard.toml";
@@ -89,8 +83,36 @@ pub struct Node {
     pub data: PathBuf,
     /// Who the data were given to, where that was asked for.
     pub user: Option<String>,
-    /// How the node is stopped and started.
-    pub control: Option<NodeControl>,
+    /// Its systemd unit.
+    pub unit: Option<String>,
+    /// The command that stops it, where no unit does: an argument vector.
+    pub stop: Option<Vec<String>>,
+    /// The command that starts it.
+    pub start: Option<Vec<String>>,
+}
+
+impl Node {
+    /// How the node is stopped and started; nothing where it is not managed.
+    pub fn control(&self) -> Option<NodeControl> {
+        match (&self.unit, &self.stop, &self.start) {
+            (Some(unit), _, _) => Some(NodeControl::Systemd { unit: unit.clone() }),
+            (None, Some(stop), Some(start)) => {
+                Some(NodeControl::Commands { stop: stop.clone(), start: start.clone() })
+            }
+            _ => None,
+        }
+    }
+
+    /// As it is declared with this way to stop and start it.
+    #[must_use]
+    pub fn with_control(mut self, control: Option<&NodeControl>) -> Self {
+        (self.unit, self.stop, self.start) = match control {
+            None => (None, None, None),
+            Some(NodeControl::Systemd { unit }) => (Some(unit.clone()), None, None),
+            Some(NodeControl::Commands { stop, start }) => (None, Some(stop.clone()), Some(start.clone())),
+        };
+        self
+    }
 }
 
 /// The regular jobs.
@@ -110,9 +132,6 @@ pub struct ScheduleConfig {
 /// Why a declaration is not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A file operation failed.
-    #[error("the declaration cannot be read or written")]
-    File(#[source] FileError),
     /// The text is not what raidguard knows.
     #[error("{PATH} line {line}: {message}")]
     Text {
@@ -124,12 +143,6 @@ pub enum ConfigError {
     /// A value makes no sense.
     #[error("{PATH}: {0}")]
     Value(String),
-}
-
-impl From<FileError> for ConfigError {
-    fn from(e: FileError) -> Self {
-        Self::File(e)
-    }
 }
 
 impl ScheduleConfig {
@@ -185,6 +198,11 @@ pub fn parse(text: &str) -> Result<Config, ConfigError> {
         if mirror.member.len() < mirror.level.min_members() {
             return bad("it has fewer members than its level needs");
         }
+        if let Some(node) = &mirror.node {
+            if node.stop.is_some() != node.start.is_some() || (node.unit.is_some() && node.stop.is_some()) {
+                return bad("a node has either a unit, or both a stop and a start command, or none of them");
+            }
+        }
         let twice =
             |m: &Member| mirror.member.iter().filter(|o| o.id == m.id || o.uuid == m.uuid).count() > 1;
         if mirror.member.iter().any(twice) {
@@ -194,60 +212,47 @@ pub fn parse(text: &str) -> Result<Config, ConfigError> {
     Ok(config)
 }
 
-/// The machine's declaration; an empty one where there is no file.
-///
-/// # Errors
-/// It cannot be read or makes no sense.
-pub fn load(host: &Host) -> Result<Config, ConfigError> {
-    let text = host.read_optional(PATH).doing("reading", PATH)?;
-    text.as_deref().map_or_else(|| Ok(Config::default()), parse)
-}
-
 fn block(mirror: &Mirror) -> Result<String, ConfigError> {
     let one = Config { mirror: vec![mirror.clone()] };
     toml::to_string(&one).map_err(|e| ConfigError::Value(e.to_string()))
 }
 
-/// Adds a mirror at the end of the declaration. What people wrote before stays as it is.
+/// The declaration `before` with a mirror added at its end. What people wrote before stays as it is.
 ///
 /// # Errors
-/// The whole would make no sense, or it cannot be written.
-pub fn add_mirror(host: &Host, mirror: &Mirror) -> Result<(), ConfigError> {
-    let before = host.read_optional(PATH).doing("reading", PATH)?.unwrap_or_else(|| HEADER.to_owned());
+/// The whole would make no sense.
+pub fn with_mirror(before: Option<&str>, mirror: &Mirror) -> Result<String, ConfigError> {
+    let before = before.unwrap_or(HEADER);
     let gap = if before.ends_with('\n') { "\n" } else { "\n\n" };
     let after = format!("{before}{gap}{}", block(mirror)?);
     parse(&after)?;
-    let path = host.path(PATH);
-    files::create_dirs(files::parent(&path), 0o755)?;
-    files::replace(&path, after.as_bytes(), 0o644)?;
-    Ok(())
+    Ok(after)
 }
 
-/// Takes a mirror out of the declaration: from its `[[mirror]]` line to the next one. The last one takes the file along, and the
-/// directory where it is then empty.
+/// What is left of a declaration without one of its mirrors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Left {
+    /// It was not in it.
+    Unchanged,
+    /// This.
+    Text(String),
+    /// It was the only one.
+    Nothing,
+}
+
+/// A declaration without a mirror: from its `[[mirror]]` line to the next one.
 ///
 /// # Errors
-/// It cannot be read or written.
-pub fn remove_mirror(host: &Host, name: &str) -> Result<(), ConfigError> {
-    let Some(text) = host.read_optional(PATH).doing("reading", PATH)? else { return Ok(()) };
-    let config = parse(&text)?;
-    let Some(index) = config.mirror.iter().position(|m| m.name == name) else { return Ok(()) };
-    let path = host.path(PATH);
+/// It makes no sense, before or afterwards.
+pub fn without_mirror(text: &str, name: &str) -> Result<Left, ConfigError> {
+    let config = parse(text)?;
+    let Some(index) = config.mirror.iter().position(|m| m.name == name) else { return Ok(Left::Unchanged) };
     if config.mirror.len() == 1 {
-        files::remove(&path)?;
-        let dir = files::parent(&path);
-        return match fs::remove_dir(dir) {
-            Ok(()) => Ok(files::sync_dir(files::parent(dir))?),
-            Err(e) if matches!(e.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound) => {
-                Ok(())
-            }
-            Err(e) => Err(e).doing("removing", dir).map_err(ConfigError::from),
-        };
+        return Ok(Left::Nothing);
     }
-    let after = without_table(&text, index);
+    let after = without_table(text, index);
     parse(&after)?;
-    files::replace(&path, after.as_bytes(), 0o644)?;
-    Ok(())
+    Ok(Left::Text(after))
 }
 
 /// `text` without its `index`-th `[[mirror]]` table.
@@ -267,7 +272,6 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::exec::ScriptedRunner;
 
     fn mirror(name: &str) -> Mirror {
         let member = |id: &str| Member {
@@ -289,34 +293,43 @@ mod tests {
                 directory: "/home/bitcoin/.lightning".into(),
                 data: Path::new("/srv").join(name).join("lightning"),
                 user: None,
-                control: Some(NodeControl::Systemd { unit: "lightningd.service".to_owned() }),
+                unit: Some("lightningd.service".to_owned()),
+                stop: None,
+                start: None,
             }),
             schedule: Some(ScheduleConfig::standard(Scheduler::Systemd).unwrap()),
         }
     }
 
-    fn host(dir: &Path) -> Host {
-        Host::captured(dir, std::sync::Arc::new(ScriptedRunner::new()), jiff::Timestamp::UNIX_EPOCH)
+    #[test]
+    fn a_mirror_comes_and_goes_and_the_rest_stays() {
+        let one = with_mirror(None, &mirror("lightning")).unwrap();
+        assert_eq!(parse(&one).unwrap().mirror, [mirror("lightning")]);
+        let edited = format!("{one}# a note\n");
+        let two = with_mirror(Some(&edited), &mirror("second")).unwrap();
+        assert_eq!(parse(&two).unwrap().mirror.len(), 2);
+        let Left::Text(back) = without_mirror(&two, "second").unwrap() else { panic!("{two}") };
+        assert_eq!(back.trim_end(), edited.trim_end());
+        assert_eq!(without_mirror(&one, "lightning").unwrap(), Left::Nothing);
+        assert_eq!(without_mirror(&one, "third").unwrap(), Left::Unchanged);
+        assert!(with_mirror(Some(&one), &mirror("lightning")).is_err(), "twice");
     }
 
     #[test]
-    fn what_is_written_is_read_again() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("etc")).unwrap();
-        let host = host(dir.path());
-        assert_eq!(load(&host).unwrap(), Config::default());
-        add_mirror(&host, &mirror("lightning")).unwrap();
-        assert_eq!(load(&host).unwrap().mirror, [mirror("lightning")]);
-        let path = dir.path().join("etc/raidguard/raidguard.toml");
-        let edited = format!("{}# a note\n", fs::read_to_string(&path).unwrap());
-        fs::write(&path, &edited).unwrap();
-        add_mirror(&host, &mirror("second")).unwrap();
-        assert_eq!(load(&host).unwrap().mirror.len(), 2);
-        remove_mirror(&host, "second").unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap().trim_end(), edited.trim_end());
-        remove_mirror(&host, "lightning").unwrap();
-        assert!(!dir.path().join("etc/raidguard").exists());
-        remove_mirror(&host, "lightning").unwrap();
+    fn a_node_has_one_way_to_be_stopped_and_started() {
+        let node = mirror("lightning").node.unwrap();
+        assert_eq!(node.control(), Some(NodeControl::Systemd { unit: "lightningd.service".to_owned() }));
+        let commands = NodeControl::Commands { stop: vec!["a".into()], start: vec!["b".into()] };
+        let node = node.with_control(Some(&commands));
+        assert_eq!((node.control(), &node.unit), (Some(commands), &None));
+        let good = block(&Mirror { node: Some(node), ..mirror("lightning") }).unwrap();
+        parse(&good).unwrap();
+        for bad in
+            [good.replacen("start = [\"b\"]\n", "", 1), good.replacen("stop = ", "unit = \"x\"\nstop = ", 1)]
+        {
+            assert_ne!(bad, good);
+            assert!(parse(&bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The machine, one file a source: what lsblk, the kernel and the files below `/etc` say. Knows no verb.
 
 pub mod copy;
+pub mod declaration;
 pub mod exchange;
 pub mod files;
 pub mod fstab;

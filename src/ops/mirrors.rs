@@ -3,9 +3,9 @@
 use super::Trouble;
 use crate::{
     backend,
-    config::{self, Mirror},
+    config::Mirror,
     health::{self, Verdict},
-    host::Host,
+    host::{Host, declaration},
     model::mirror::Observation,
 };
 
@@ -14,7 +14,7 @@ use crate::{
 /// # Errors
 /// The declaration cannot be read.
 pub(super) fn declared(host: &Host) -> Result<Vec<Mirror>, Trouble> {
-    let config = config::load(host).map_err(|e| Trouble::failed("the declaration cannot be read", e))?;
+    let config = declaration::load(host).map_err(|e| Trouble::failed("the declaration cannot be read", e))?;
     Ok(config.mirror)
 }
 

@@ -99,7 +99,7 @@ fn gather(host: &Host, mirror: Mirror) -> Result<Facts, Trouble> {
         .observe(host, &mirror.uuid, &mirror.mountpoint)
         .map_err(unchanged("the mirror cannot be looked at"))?;
     let survey = copy::survey(&node.data).map_err(unchanged("the node's files cannot be read whole"))?;
-    let unit = node.control.as_ref().and_then(|c| c.unit());
+    let unit = node.unit.as_deref();
     let running = node::find_running(host, &node.data, unit)
         .map_err(unchanged("it cannot be told whether a node is running"))?;
     let parent = files::parent(&node.directory);
@@ -173,7 +173,7 @@ fn decide(facts: &Facts) -> Result<Plan<Action>, Vec<Blocker>> {
             "make room there",
         ));
     }
-    if node.control.is_none() && !facts.running.is_quiet() {
+    if node.control().is_none() && !facts.running.is_quiet() {
         blockers.push(Blocker::new(
             format!(
                 "{} is in use, and no way to stop the node is declared: {}",
@@ -204,7 +204,8 @@ fn decide(facts: &Facts) -> Result<Plan<Action>, Vec<Blocker>> {
     };
 
     let mut steps = Vec::new();
-    if let Some(control) = &node.control {
+    let control = node.control();
+    if let Some(control) = &control {
         steps.push(Action::StopNode(StopNode {
             control: control.clone(),
             directory: node.directory.clone(),
@@ -242,7 +243,7 @@ fn decide(facts: &Facts) -> Result<Plan<Action>, Vec<Blocker>> {
         manifest,
     }));
     let back = |action: Action| Action::TakeBack(TakeBack { of: Box::new(action) });
-    let control = node.control.as_ref();
+    let control = control.as_ref();
     if let (Some(unit), true) = (control.and_then(|c| c.unit()), facts.systemd) {
         steps.push(back(Action::DropIn(DropIn {
             unit: unit.to_owned(),

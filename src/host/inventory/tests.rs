@@ -2,7 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::*;
+use super::{
+    content::{Blkid, parse_blkid, parse_wipefs},
+    lsblk::COLUMNS,
+    uses::lay_loops,
+    *,
+};
 
 const VERSIONS: [&str; 2] = ["2.38.1", "2.41.5"];
 

@@ -191,6 +191,15 @@ fn declared(
     control: Option<&NodeControl>,
     with: Option<Scheduler>,
 ) -> Mirror {
+    let node = config::Node {
+        kind: facts.layout.kind,
+        directory: facts.directory.clone(),
+        data: data.to_owned(),
+        user: request.user.clone(),
+        unit: None,
+        stop: None,
+        start: None,
+    };
     Mirror {
         name: request.name.clone(),
         backend: request.backend,
@@ -207,13 +216,7 @@ fn declared(
                 size: m.identity.size,
             })
             .collect(),
-        node: Some(config::Node {
-            kind: facts.layout.kind,
-            directory: facts.directory.clone(),
-            data: data.to_owned(),
-            user: request.user.clone(),
-            control: control.cloned(),
-        }),
+        node: Some(node.with_control(control)),
         schedule: with.and_then(|with| config::ScheduleConfig::standard(with).ok()),
     }
 }

@@ -12,11 +12,11 @@ use jiff::Timestamp;
 use super::{NodeChoice, Request, SchedulerChoice};
 use crate::{
     backend,
-    config::{self, Config},
+    config::Config,
     host::{
         Host,
         copy::{self, Survey},
-        files, fstab, inventory, mountinfo,
+        declaration, files, fstab, inventory, mountinfo,
         partition::{self, Room},
         schedule,
     },
@@ -146,7 +146,7 @@ pub fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
         survey,
         running,
         fstab_conflict: fstab::conflict(host, &entry).map_err(unchanged("/etc/fstab cannot be read"))?,
-        config: config::load(host).map_err(unchanged("the declaration cannot be read"))?,
+        config: declaration::load(host).map_err(unchanged("the declaration cannot be read"))?,
         unfinished: unfinished(host)?,
         missing_dirs: missing_dirs(&request.mountpoint),
         mountpoint_in_use: in_use(&request.mountpoint, &mounts),

@@ -10,7 +10,7 @@ use crate::{
     config::{self, Mirror},
     exec::{Cmd, log_change},
     host::{
-        Host, files,
+        Host, declaration, files,
         schedule::{self, Rendered},
     },
     model::Scheduler,
@@ -177,7 +177,7 @@ impl Step for Declare {
     }
     fn probe(&self, host: &Host) -> Result<Probe, StepError> {
         let config =
-            config::load(host).map_err(|e| StepError::failed("the declaration cannot be read", e))?;
+            declaration::load(host).map_err(|e| StepError::failed("the declaration cannot be read", e))?;
         let declared = config.mirror.iter().any(|m| m.name == self.spec.name && m.uuid == self.spec.uuid);
         Ok(if declared { Probe::Done } else { Probe::Pending })
     }
@@ -187,13 +187,13 @@ impl Step for Declare {
             self.name_members(cx.host, &mut mirror)?;
         }
         self.commands().iter().for_each(|c| log_change(c));
-        config::add_mirror(cx.host, &mirror)
+        declaration::add(cx.host, &mirror)
             .map_err(|e| StepError::failed("the declaration could not be written", e))?;
         Ok(Outcome::default())
     }
     fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
         self.undo_commands().iter().for_each(|c| log_change(c));
-        config::remove_mirror(cx.host, &self.spec.name)
+        declaration::remove(cx.host, &self.spec.name)
             .map_err(|e| StepError::failed("the declaration could not be removed", e))?;
         Ok(())
     }

@@ -1,0 +1,115 @@
+//! What a device holds: `wipefs --no-act` and `blkid -p` together.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::{
+    exec::{Cmd, CmdError},
+    host::Host,
+    model::inventory::{Content, Signature},
+};
+
+/// Reads `wipefs --no-act --json`: nothing at all, or a list of signatures.
+pub(super) fn parse_wipefs(text: &str) -> Result<Vec<Signature>, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Found {
+        signatures: Vec<One>,
+    }
+    #[derive(Deserialize)]
+    struct One {
+        #[serde(rename = "type")]
+        kind: String,
+        label: Option<String>,
+        uuid: Option<String>,
+    }
+    if text.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    let found: Found = serde_json::from_str(text)?;
+    let mut signatures: Vec<Signature> = found
+        .signatures
+        .into_iter()
+        .map(|s| Signature { kind: s.kind, label: s.label, uuid: s.uuid })
+        .collect();
+    // A ZFS label or a GPT stands in several places, and a GPT brings a protective MBR.
+    signatures.dedup();
+    if signatures.iter().any(|s| s.kind == "gpt") {
+        signatures.retain(|s| s.kind != "PMBR");
+    }
+    Ok(signatures)
+}
+
+/// What `blkid -p -o export` printed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Blkid {
+    /// The content: the first of TYPE and PTTYPE.
+    pub(super) signature: Option<Signature>,
+    /// It spoke of a content, but not of its kind.
+    pub(super) untyped: bool,
+    /// The partition's own UUID, from the table that it is in.
+    pub(super) partuuid: Option<String>,
+}
+
+/// Reads `blkid -p -o export`: `NAME=value` lines. `PART_ENTRY_*` tell of the table that a partition is in, not of what it holds.
+pub(super) fn parse_blkid(text: &str) -> Blkid {
+    let value =
+        |name: &str| text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned);
+    let kind = value("TYPE").or_else(|| value("PTTYPE"));
+    let of_the_device = |line: &&str| {
+        !line.trim().is_empty() && !line.starts_with("DEVNAME=") && !line.starts_with("PART_ENTRY_")
+    };
+    Blkid {
+        untyped: kind.is_none() && text.lines().any(|line| of_the_device(&line)),
+        signature: kind.map(|kind| Signature { kind, label: value("LABEL"), uuid: value("UUID") }),
+        partuuid: value("PART_ENTRY_UUID"),
+    }
+}
+
+/// What a device holds, by two independent probes, and a partition's own UUID.
+pub(super) fn content(host: &Host, path: &Path) -> (Content, Option<String>) {
+    let unknown = |e: &dyn std::fmt::Display| (Content::Unknown(e.to_string()), None);
+    let wipefs = Cmd::probe("wipefs").args(["--no-act", "--noheadings", "--json"]).arg(path);
+    let signatures = match host.runner().run(&wipefs) {
+        Ok(output) => match parse_wipefs(&output.text()) {
+            Ok(signatures) => signatures,
+            Err(e) => return unknown(&e),
+        },
+        Err(e) => return unknown(&e),
+    };
+    let (found, code) = match blkid(host, path, &[]) {
+        Ok(found) => found,
+        Err(e) => return unknown(&e),
+    };
+    let content = match found.signature {
+        _ if !signatures.is_empty() => Content::Known(signatures),
+        _ if code == CONFLICT => Content::Unknown("contents that stand in each other's way".to_owned()),
+        Some(signature) => Content::Known(vec![signature]),
+        None if found.untyped => Content::Unknown("blkid found something without a type".to_owned()),
+        None => Content::Empty,
+    };
+    (content, found.partuuid)
+}
+
+/// blkid's exit code for contents that stand in each other's way; 0 is something found, 2 nothing (blkid(8)).
+const CONFLICT: i32 = 8;
+
+pub(super) fn blkid(host: &Host, path: &Path, area: &[String]) -> Result<(Blkid, i32), CmdError> {
+    let cmd = Cmd::probe("blkid").args(["-p", "-o", "export"]).args(area).arg(path).accept(&[0, 2, CONFLICT]);
+    let output = host.runner().run(&cmd)?;
+    Ok((parse_blkid(&output.text()), output.code))
+}
+
+/// What is left in one area of a device, in bytes: free space may hold what was deleted from the table only.
+pub(in crate::host) fn content_at(host: &Host, path: &Path, offset: u64, size: u64) -> Content {
+    let area = ["-O".to_owned(), offset.to_string(), "-S".to_owned(), size.to_string()];
+    match blkid(host, path, &area) {
+        Err(e) => Content::Unknown(e.to_string()),
+        Ok((_, CONFLICT)) => Content::Unknown("contents that stand in each other's way".to_owned()),
+        Ok((Blkid { signature: Some(signature), .. }, _)) => Content::Known(vec![signature]),
+        Ok((found, _)) if found.untyped => {
+            Content::Unknown("blkid found something without a type".to_owned())
+        }
+        Ok(_) => Content::Empty,
+    }
+}
