@@ -142,10 +142,7 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Something could not be read or understood: the mirror's state is then unknown.
     fn observe(&self, host: &Host, uuid: &str, mountpoint: &Path) -> Result<MirrorState, BackendError>;
 
-    /// The balance that the schedule documents, fitted to the mirror, with a note where something was left out.
-    fn balance_command(&self, state: &MirrorState, mountpoint: &Path) -> (Cmd, Option<String>);
-
-    /// Balances, until it is done or `watch` says stop.
+    /// Runs the balance that the schedule documents, fitted to the mirror, until it is done or `watch` says stop.
     ///
     /// # Errors
     /// It could not be started or failed for an unforeseen reason.
@@ -157,10 +154,7 @@ pub trait Backend: Send + Sync + fmt::Debug {
         watch: &mut Watcher<'_, ()>,
     ) -> Result<BalanceReport, BackendError>;
 
-    /// The scrub that the schedule documents.
-    fn scrub_command(&self, mountpoint: &Path) -> Cmd;
-
-    /// Scrubs, until it is done or `watch` says stop.
+    /// Runs the scrub that the schedule documents, until it is done or `watch` says stop.
     ///
     /// # Errors
     /// It could not be started, or what it did could not be found out.

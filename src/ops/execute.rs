@@ -109,14 +109,14 @@ pub fn take_up(
     let mut last = None;
     for path in journals(&host.path(JOURNAL_DIR)).map_err(unchanged("the journals cannot be read"))? {
         match Journal::read::<Action>(&path) {
-            Ok((plan, state, _)) if plan.verb == verb => last = Some((path, plan.mirror, state)),
+            Ok((plan, _, _)) if plan.verb == verb => last = Some((path, plan.mirror)),
             Ok(_) | Err(JournalError::Empty { .. }) => {}
             Err(e) => return Err(unchanged("a journal cannot be read")(e)),
         }
     }
     let none =
         || Trouble::refused(format!("there is no {verb} to {way}"), format!("raidguard {verb} --help"));
-    let (path, mirror, _) = last.ok_or_else(none)?;
+    let (path, mirror) = last.ok_or_else(none)?;
     let _lock = lock::take(host, &mirror, verb)?;
     let recheck = recheck(host);
     let mut executor = Executor::<Action>::take_up(host, &recheck, &path)?;

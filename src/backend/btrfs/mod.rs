@@ -133,10 +133,6 @@ impl Backend for Btrfs {
         observe::observe(host, uuid, mountpoint)
     }
 
-    fn balance_command(&self, state: &MirrorState, mountpoint: &Path) -> (Cmd, Option<String>) {
-        balance::command(state, mountpoint)
-    }
-
     fn balance(
         &self,
         host: &Host,
@@ -145,10 +141,6 @@ impl Backend for Btrfs {
         watch: &mut Watcher<'_, ()>,
     ) -> Result<BalanceReport, BackendError> {
         balance::balance(host, mountpoint, state, watch)
-    }
-
-    fn scrub_command(&self, mountpoint: &Path) -> Cmd {
-        scrub::command(mountpoint)
     }
 
     fn scrub(

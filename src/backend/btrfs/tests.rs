@@ -261,7 +261,7 @@ fn the_commands_are_these() {
         lines(Btrfs.container_delete_commands(path)),
         [(Effect::Destroy, "btrfs subvolume delete --commit-after /mnt/rg/lightning".to_owned())]
     );
-    assert_eq!(Btrfs.scrub_command(Path::new(MNT)).line(), "btrfs scrub start -B -c 2 -n 4 /mnt/rg");
+    assert_eq!(scrub::command(Path::new(MNT)).line(), "btrfs scrub start -B -c 2 -n 4 /mnt/rg");
 }
 
 #[test]
@@ -318,7 +318,7 @@ fn big() -> MirrorState {
 #[test]
 fn metadata_is_balanced_only_where_there_is_room() {
     let line = |state: &MirrorState| {
-        let (cmd, note) = Btrfs.balance_command(state, Path::new(MNT));
+        let (cmd, note) = balance::command(state, Path::new(MNT));
         (cmd.line(), note)
     };
     let whole = "btrfs balance start -dusage=50 -dlimit=2 -musage=50 -mlimit=4 /mnt/rg";

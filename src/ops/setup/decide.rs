@@ -146,7 +146,7 @@ pub fn decide(request: &Request, facts: &Facts) -> Result<Decision, Vec<Blocker>
         steps.push(Action::DropIn(DropIn { unit: unit.clone(), mountpoint: request.mountpoint.clone() }));
     }
     let with = facts.with.as_ref().ok().copied().flatten();
-    let mirror = declared(request, facts, &members, &data, control.as_ref(), with);
+    let mirror = declared(request, facts, &members, &data, control.as_ref(), with).map_err(|b| vec![b])?;
     if let Some(with) = with {
         let before = facts.config.mirror.clone();
         let mut mirrors = before.clone();
@@ -190,7 +190,9 @@ fn declared(
     data: &Path,
     control: Option<&NodeControl>,
     with: Option<Scheduler>,
-) -> Mirror {
+) -> Result<Mirror, Blocker> {
+    let schedule = with.map(config::ScheduleConfig::standard).transpose();
+    let schedule = schedule.map_err(|e| Blocker::new(e.to_string(), "use --scheduler none, and tell us"))?;
     let node = config::Node {
         kind: facts.layout.kind,
         directory: facts.directory.clone(),
@@ -200,7 +202,7 @@ fn declared(
         stop: None,
         start: None,
     };
-    Mirror {
+    Ok(Mirror {
         name: request.name.clone(),
         backend: request.backend,
         level: request.level,
@@ -217,6 +219,6 @@ fn declared(
             })
             .collect(),
         node: Some(node.with_control(control)),
-        schedule: with.and_then(|with| config::ScheduleConfig::standard(with).ok()),
-    }
+        schedule,
+    })
 }
