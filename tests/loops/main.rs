@@ -66,7 +66,7 @@ fn a_node_moves_onto_a_mirror_and_back() {
         assert_eq!(done.code, 0, "{}", done.stderr);
         assert!(fstab_complaints() <= complaints, "findmnt --verify finds more than before");
         let blocks = std::fs::metadata("/home/bitcoin/.lightning/bitcoin/mostly holes").unwrap().blocks();
-        assert!(blocks < 2048, "{blocks}: the holes stay holes");
+        assert!(blocks < 256, "{blocks}: the holes stay holes");
         assert_eq!(s.tree(), before);
         let target = std::fs::read_link("/home/bitcoin/.lightning").unwrap();
         assert!(target.starts_with("/srv/lightning/"), "{}", target.display());
