@@ -22,7 +22,9 @@ struct Trees {
 }
 
 fn trees() -> Trees {
-    let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR").to_owned() + "/target").unwrap();
+    // Beside this program: on a real disk, where /tmp may be none.
+    let built = std::env::current_exe().unwrap();
+    let dir = tempfile::tempdir_in(built.parent().unwrap()).unwrap();
     let (source, target) = (dir.path().join("source"), dir.path().join("target"));
     fs::create_dir(&source).unwrap();
     fs::create_dir(&target).unwrap();
