@@ -100,7 +100,11 @@ pub(super) fn node_control(
             None => {
                 blockers.push(Blocker::new(
                     format!("a node runs there, and raidguard does not know how to start it again: {}", facts.running),
-                    "name its unit with --node-unit, or its commands with --node-stop and --node-start, or stop it yourself",
+                    format!(
+                        "name its unit with --node-unit; or its commands, such as --node-stop 'lightning-cli --lightning-dir={dir} stop' \
+                         --node-start 'lightningd --daemon --lightning-dir={dir}'; or stop it yourself",
+                        dir = request.directory.display()
+                    ),
                 ));
                 None
             }

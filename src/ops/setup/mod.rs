@@ -115,3 +115,6 @@ pub fn setup(host: &Host, request: &Request, manner: Manner, console: &mut Conso
     ));
     Ok(Exit::Done)
 }
+
+#[cfg(test)]
+mod tests;
