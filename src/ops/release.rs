@@ -62,7 +62,7 @@ pub fn release(
     let _lock = lock::take(host, &mirror.name, "release")?;
     let facts = gather(host, mirror)?;
     let plan = decide(&facts).map_err(Trouble::Refused)?;
-    let shown = ui::plan(&plan, &[]);
+    let shown = ui::plan(&plan, &[], manner.dry_run);
     if manner.dry_run {
         console.data(shown);
         return Ok(Exit::Done);

@@ -131,7 +131,7 @@ fn what_is_found_is_erased_only_with_wipe() {
         let refused = s.run(&setup(s, &[]));
         assert!(refused.code == 3 && refused.stderr.contains("ext4 `old`"), "{}", refused.stderr);
         let shown = s.run(&setup(s, &["--wipe", "--dry-run"]));
-        assert!(shown.stdout.contains("holds now: ext4 `old`"), "{}", shown.stdout);
+        assert!(shown.stdout.contains("now: ext4 `old`"), "{}", shown.stdout);
         moved(s, &setup(s, &["--wipe"]));
     });
 }

@@ -101,7 +101,7 @@ pub fn setup(host: &Host, request: &Request, manner: Manner, console: &mut Conso
     for warning in &decision.warnings {
         console.warn(warning);
     }
-    let shown = ui::plan(&decision.plan, &decision.erased);
+    let shown = ui::plan(&decision.plan, &decision.erased, manner.dry_run);
     if manner.dry_run {
         console.data(shown);
         return Ok(Exit::Done);
