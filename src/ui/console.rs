@@ -166,8 +166,15 @@ impl Watch for Console {
     }
 
     fn waiting(&mut self, what: &str) {
+        // How long it takes is not known: an old bar beside it would lie.
+        self.work = None;
         match &self.bar {
-            Some(bar) => bar.set_message(what.to_owned()),
+            Some(bar) => {
+                if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}, {elapsed}") {
+                    bar.set_style(style);
+                }
+                bar.set_message(what.to_owned());
+            }
             None => self.say(format_args!("     {what}")),
         }
     }
