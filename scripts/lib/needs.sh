@@ -34,17 +34,14 @@ needs_rust() {
   needs cc:gcc
   [[ -e /usr/include/stdlib.h ]] || install_packages libc6-dev
   [[ -e /etc/ssl/certs/ca-certificates.crt ]] || install_packages ca-certificates
-  if ! command -v cargo >/dev/null; then
-    # Debian 12 has a newer Rust beside its own under these names.
-    if grep -qs '^VERSION_ID="12"' /etc/os-release; then
-      packages=(cargo-web rustc-web)
-      [[ ${1:-} == lints ]] && packages+=(rustfmt-web rust-web-clippy)
-    else
-      packages=(cargo rustc)
-      [[ ${1:-} == lints ]] && packages+=(rustfmt rust-clippy)
-    fi
-    install_packages "${packages[@]}"
+  # Debian 12 has a newer Rust beside its own under these names.
+  if grep -qs '^VERSION_ID="12"' /etc/os-release; then
+    packages=(cargo-web rustc-web rustfmt-web rust-web-clippy)
+  else
+    packages=(cargo rustc rustfmt rust-clippy)
   fi
+  needs "cargo:${packages[0]}" "rustc:${packages[1]}"
+  [[ ${1:-} != lints ]] || needs "cargo-fmt:${packages[2]}" "cargo-clippy:${packages[3]}"
   version=$(cargo --version | cut -d' ' -f2)
   if [[ $(printf '%s\n' 1.85.0 "$version" | sort -V | head -n1) != 1.85.0 ]]; then
     echo "this cargo is $version; 1.85 or newer is needed" >&2
