@@ -30,20 +30,47 @@ pub(crate) fn md_member(size: u64) -> Vec<u8> {
     block
 }
 
-/// The uberblocks of a ZFS label (sys/uberblock_impl.h), and where each of the four labels has them.
+/// A pair of an nvlist in XDR (OpenZFS: `nvs_xdr` in module/nvpair/nvpair.c; RFC 4506).
+fn nvpair(name: &str, kind: u32, value: &[u8]) -> Vec<u8> {
+    let padded = |bytes: &[u8]| {
+        let mut out = u32::try_from(bytes.len()).unwrap().to_be_bytes().to_vec();
+        out.extend(bytes);
+        out.resize(out.len().next_multiple_of(4), 0);
+        out
+    };
+    let value = if kind == 9 { padded(value) } else { value.to_vec() };
+    let rest =
+        [padded(name.as_bytes()), kind.to_be_bytes().to_vec(), 1u32.to_be_bytes().to_vec(), value].concat();
+    let size = u32::try_from(rest.len() + 8).unwrap().to_be_bytes();
+    [&size[..], &size, &rest].concat()
+}
+
+/// The labels of a ZFS member (sys/vdev_impl.h, sys/uberblock_impl.h), and where each of the four stands: its description, which newer
+/// tools look for, and its uberblocks, which older ones do.
 pub(crate) fn zfs_labels(size: u64) -> Vec<(u64, Vec<u8>)> {
-    let mut ring = vec![0u8; 128 << 10];
+    let mut label = vec![0u8; 256 << 10];
+    let number = |name: &str, value: u64| nvpair(name, 8, &value.to_be_bytes());
+    let pairs = [
+        number("version", 5000),
+        nvpair("name", 9, b"tank"),
+        number("state", 0),
+        number("txg", 4),
+        number("pool_guid", 1_111_111),
+        number("top_guid", 222_222),
+        number("guid", 222_222),
+        number("vdev_children", 1),
+    ];
+    let list = [vec![1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], pairs.concat(), vec![0; 8]].concat();
+    label[16 << 10..(16 << 10) + list.len()].copy_from_slice(&list);
     for slot in 0..32u64 {
-        let at = usize::try_from(slot).unwrap() * 4096;
+        let at = (128 << 10) + usize::try_from(slot).unwrap() * 4096;
         for (index, word) in [0x00ba_b10c, 5000, 4 + slot, 1_111_111, 1_700_000_000 + slot].iter().enumerate()
         {
-            ring[at + 8 * index..at + 8 * index + 8].copy_from_slice(&u64::to_le_bytes(*word));
+            label[at + 8 * index..at + 8 * index + 8].copy_from_slice(&u64::to_le_bytes(*word));
         }
     }
     let whole = size & !((256 << 10) - 1);
-    [0, 256 << 10, whole - (512 << 10), whole - (256 << 10)]
-        .map(|start| (start + (128 << 10), ring.clone()))
-        .into()
+    [0, 256 << 10, whole - (512 << 10), whole - (256 << 10)].map(|start| (start, label.clone())).into()
 }
 
 /// The volume descriptors of an ISO 9660 image (ECMA-119, 8.4): they stand at byte 32768.

@@ -21,16 +21,19 @@ struct Cases<'a> {
 
 impl Cases<'_> {
     /// `setup` with these devices must be refused, name the blocker, and leave every device as it is.
+    #[track_caller]
     fn pair(&mut self, hdd: &str, usb: &str, words: &[&str]) {
         self.case(&[&["--hdd", hdd, "--usb", usb], &SETUP[..]].concat(), words);
     }
 
     /// The second device holds something, or is in use, or is not fit.
+    #[track_caller]
     fn second(&mut self, words: &[&str]) {
         let s = self.s;
         self.pair(s.one(), s.two(), words);
     }
 
+    #[track_caller]
     fn case(&mut self, args: &[&str], words: &[&str]) {
         let before = (self.s.devices(), self.s.tree_of("/home"));
         let ran = self.s.run(&[&["setup"], args].concat());
@@ -289,7 +292,7 @@ fn system(cases: &mut Cases<'_>) {
     s.tool("umount", &["/var"]);
     s.wipe();
     // The machine's own disk, where `/` stands on one: only ever named to a run that must refuse.
-    let root = s.tool("findmnt", &["--noheadings", "--output", "SOURCE", "/"]);
+    let root = s.tool("findmnt", &["--noheadings", "--nofsroot", "--output", "SOURCE", "/"]);
     if let Some(root) = Some(root.trim()).filter(|r| Path::new(r).is_absolute()) {
         // It may be closed to reading; a run that must refuse and only plans is all that it is named to.
         let begin = || {
