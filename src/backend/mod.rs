@@ -15,7 +15,11 @@ use serde::{Deserialize, Serialize};
 use crate::{
     exec::{Cmd, CmdError, Flow},
     host::{Host, files::FileError, mountinfo::MountinfoError},
-    model::{BackendKind, Level, mirror::MirrorState},
+    model::{
+        BackendKind, Level,
+        mirror::MirrorState,
+        observed::{Claim, ScrubRecord},
+    },
 };
 
 /// Shown progress, it says whether to go on.
@@ -141,6 +145,34 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// # Errors
     /// Something could not be read or understood: the mirror's state is then unknown.
     fn observe(&self, host: &Host, uuid: &str, mountpoint: &Path) -> Result<MirrorState, BackendError>;
+
+    /// Every device with a superblock of the filesystem with this UUID, mounted or not. Starts no process.
+    ///
+    /// # Errors
+    /// The devices could not be listed.
+    fn claims(&self, host: &Host, uuid: &str) -> Result<Vec<Claim>, BackendError>;
+
+    /// What the backend's own record says of the last scrub. Starts no process.
+    ///
+    /// # Errors
+    /// It could not be read or understood.
+    fn scrub_record(&self, host: &Host, uuid: &str) -> Result<Option<ScrubRecord>, BackendError>;
+
+    /// The container that a path of the mirror lies in.
+    ///
+    /// # Errors
+    /// The path could not be looked at, or lies in none.
+    fn container_of(&self, host: &Host, path: &Path) -> Result<PathBuf, BackendError> {
+        for at in path.ancestors() {
+            if self.is_container(host, at)? {
+                return Ok(at.to_owned());
+            }
+        }
+        Err(ParseError::new("a path of the mirror", path.to_string_lossy()).into())
+    }
+
+    /// Takes a snapshot of a container, to be written to and deleted: all of it at one instant.
+    fn snapshot_commands(&self, container: &Path, to: &Path) -> Vec<Cmd>;
 
     /// Runs the balance that the schedule documents, fitted to the mirror, until it is done or `watch` says stop.
     ///

@@ -46,8 +46,17 @@ pub enum Verb {
     #[command(after_help = "Examples:\n  raidguard status\n  raidguard status --json")]
     Status(JsonArgs),
     /// Is the redundancy real? Exit code 0 ok, 1 warning, 2 critical, 3 unknown
-    #[command(after_help = "Examples:\n  raidguard check\n  raidguard check --format json")]
+    #[command(
+        after_help = "Examples:\n  raidguard check\n  raidguard check --deep\n  raidguard check --format json\n  raidguard check \
+        --format prometheus --output /var/lib/prometheus/node-exporter/raidguard.prom"
+    )]
     Check(CheckArgs),
+    /// What a finding means and how to mend it
+    #[command(after_help = "Examples:\n  raidguard explain MIR-PULLED\n  raidguard explain")]
+    Explain {
+        /// The finding's code; every code where none is given
+        code: Option<String>,
+    },
     /// Read every copy of everything and mend what rotted; the schedule runs it on Sundays
     #[command(after_help = "Examples:\n  raidguard scrub\n  raidguard scrub lightning")]
     Scrub(MirrorArgs),
@@ -105,10 +114,29 @@ pub struct MirrorArgs {
 
 /// How `check` answers.
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct CheckArgs {
     /// Who reads it
     #[arg(long, value_enum, default_value_t = CheckFormat::Human)]
     pub format: CheckFormat,
+    /// Write the answer to this file, at once and whole, instead of standard output
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Have SQLite check the databases too, on a snapshot; the running node does not notice
+    #[arg(long)]
+    pub deep: bool,
+    /// Tell of changes by the channels of raidguard.toml; what the schedule does
+    #[arg(long)]
+    pub notify: bool,
+    /// Afterwards run the jobs that were missed while the machine was off; what cron's check does
+    #[arg(long)]
+    pub catch_up: bool,
+    /// Take what is counted now (errors, bad sectors, mended blocks; with --deep, the databases) as known
+    #[arg(long)]
+    pub acknowledge: bool,
+    /// Write all that was seen to this file, as JSON: for a bug report
+    #[arg(long, value_name = "FILE")]
+    pub dump_observed: Option<PathBuf>,
 }
 
 /// Who reads what `check` says.
@@ -118,6 +146,10 @@ pub enum CheckFormat {
     Human,
     /// A program (schema 1)
     Json,
+    /// Nagios and its kin: one line with performance data
+    Nagios,
+    /// Prometheus, by node_exporter's textfile collector
+    Prometheus,
 }
 
 /// What to do with the regular jobs.

@@ -3,7 +3,7 @@
 use clap::CommandFactory as _;
 
 use super::{
-    CheckFormat, Cli, ScheduleVerb, Verb, man,
+    CheckArgs, CheckFormat, Cli, ScheduleVerb, Verb, man,
     setup::{BackendArg, LevelArg, OriginalArg, SchedulerArg, SetupArgs},
 };
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
     node,
     ops::{
         self, Exit, Trouble,
+        check::{Format, Options},
         execute::{Direction, take_up},
         setup::{Manner, NodeChoice, Request, SchedulerChoice},
     },
@@ -27,7 +28,8 @@ pub fn run(verb: Verb, host: &Host, console: &mut Console) -> Result<u8, Trouble
         Verb::Devices(args) => ops::devices::devices(host, args.json, console)?,
         Verb::Setup(args) => setup(*args, host, console)?,
         Verb::Status(args) => ops::status(host, args.json, console).map(|()| Exit::Done)?,
-        Verb::Check(args) => return ops::check(host, args.format == CheckFormat::Json, console),
+        Verb::Check(args) => return ops::check(host, &check(args), console),
+        Verb::Explain { code } => ops::explain(code.as_deref(), console)?,
         Verb::Scrub(args) => ops::scrub(host, args.name.as_deref(), args.output.json, console)?,
         Verb::Balance(args) => ops::balance(host, args.name.as_deref(), args.output.json, console)?,
         Verb::Schedule { action } => match action {
@@ -52,6 +54,23 @@ pub fn run(verb: Verb, host: &Host, console: &mut Console) -> Result<u8, Trouble
         Verb::Man { dir } => man::man(dir.as_deref(), console)?,
     };
     Ok(exit as u8)
+}
+
+fn check(args: CheckArgs) -> Options {
+    Options {
+        format: match args.format {
+            CheckFormat::Human => Format::Human,
+            CheckFormat::Json => Format::Json,
+            CheckFormat::Nagios => Format::Nagios,
+            CheckFormat::Prometheus => Format::Prometheus,
+        },
+        output: args.output,
+        deep: args.deep,
+        notify: args.notify,
+        catch_up: args.catch_up,
+        acknowledge: args.acknowledge,
+        dump: args.dump_observed,
+    }
 }
 
 fn setup(args: SetupArgs, host: &Host, console: &mut Console) -> Result<Exit, Trouble> {

@@ -1,6 +1,10 @@
 //! `/etc/raidguard/raidguard.toml`: what should be. Written by setup, edited by people; a key that nothing reads is an error.
 
+mod notify;
+
 use std::{fmt, path::PathBuf};
+
+pub use notify::{Notify, SECRETS_PATH, Secrets, parse_secrets};
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +22,9 @@ pub struct Config {
     /// Each mirror.
     #[serde(default)]
     pub mirror: Vec<Mirror>,
+    /// How the operator is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notify: Option<Notify>,
 }
 
 /// One declared mirror.
@@ -123,6 +130,8 @@ pub struct ScheduleConfig {
     pub with: Scheduler,
     /// When `raidguard check` runs.
     pub check: Schedule,
+    /// When `raidguard check --deep` runs.
+    pub deep: Schedule,
     /// When `raidguard balance` runs.
     pub balance: Schedule,
     /// When `raidguard scrub` runs.
@@ -133,8 +142,10 @@ pub struct ScheduleConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The text is not what raidguard knows.
-    #[error("{PATH} line {line}: {message}")]
+    #[error("{path} line {line}: {message}")]
     Text {
+        /// The file.
+        path: &'static str,
         /// The line, from 1.
         line: usize,
         /// What is wrong, with what would be right.
@@ -146,7 +157,7 @@ pub enum ConfigError {
 }
 
 impl ScheduleConfig {
-    /// The documented times: check every quarter of an hour, balance at midnight, scrub on Sundays.
+    /// The documented times: check every quarter of an hour, the databases at half past three, balance at midnight, scrub on Sundays.
     ///
     /// # Errors
     /// None in practice: the expressions are constants, and a test reads them.
@@ -154,6 +165,7 @@ impl ScheduleConfig {
         Ok(Self {
             with,
             check: "*/15 * * * *".parse()?,
+            deep: "30 3 * * *".parse()?,
             balance: "0 0 * * *".parse()?,
             scrub: "0 0 * * 0".parse()?,
         })
@@ -181,11 +193,10 @@ pub fn check_name(name: &str) -> Result<(), ConfigError> {
 /// # Errors
 /// A key is not known, a value makes no sense; with the line.
 pub fn parse(text: &str) -> Result<Config, ConfigError> {
-    let config: Config = toml::from_str(text).map_err(|e| {
-        let at = e.span().map_or(0, |span| span.start);
-        let line = text.get(..at).unwrap_or_default().matches('\n').count() + 1;
-        ConfigError::Text { line, message: e.message().to_owned() }
-    })?;
+    let config: Config = toml::from_str(text).map_err(|e| unreadable(PATH, text, &e))?;
+    if let Some(notify) = &config.notify {
+        notify.check()?;
+    }
     for (index, mirror) in config.mirror.iter().enumerate() {
         check_name(&mirror.name)?;
         let bad = |what: &str| Err(ConfigError::Value(format!("mirror `{}`: {what}", mirror.name)));
@@ -212,8 +223,14 @@ pub fn parse(text: &str) -> Result<Config, ConfigError> {
     Ok(config)
 }
 
+fn unreadable(path: &'static str, text: &str, e: &toml::de::Error) -> ConfigError {
+    let at = e.span().map_or(0, |span| span.start);
+    let line = text.get(..at).unwrap_or_default().matches('\n').count() + 1;
+    ConfigError::Text { path, line, message: e.message().to_owned() }
+}
+
 fn block(mirror: &Mirror) -> Result<String, ConfigError> {
-    let one = Config { mirror: vec![mirror.clone()] };
+    let one = Config { mirror: vec![mirror.clone()], notify: None };
     toml::to_string(&one).map_err(|e| ConfigError::Value(e.to_string()))
 }
 
@@ -240,14 +257,14 @@ pub enum Left {
     Nothing,
 }
 
-/// A declaration without a mirror: from its `[[mirror]]` line to the next one.
+/// A declaration without a mirror: from its `[[mirror]]` line to the next table that is not the mirror's own.
 ///
 /// # Errors
 /// It makes no sense, before or afterwards.
 pub fn without_mirror(text: &str, name: &str) -> Result<Left, ConfigError> {
     let config = parse(text)?;
     let Some(index) = config.mirror.iter().position(|m| m.name == name) else { return Ok(Left::Unchanged) };
-    if config.mirror.len() == 1 {
+    if config.mirror.len() == 1 && config.notify.is_none() {
         return Ok(Left::Nothing);
     }
     let after = without_table(text, index);
@@ -257,12 +274,16 @@ pub fn without_mirror(text: &str, name: &str) -> Result<Left, ConfigError> {
 
 /// `text` without its `index`-th `[[mirror]]` table.
 fn without_table(text: &str, index: usize) -> String {
-    let mut at = None;
+    let (mut seen, mut inside) = (0, false);
     let keep = |line: &&str| {
-        if line.trim_start().starts_with("[[mirror]]") {
-            at = Some(at.map_or(0, |n: usize| n + 1));
+        let line = line.trim_start();
+        if line.starts_with("[[mirror]]") {
+            inside = seen == index;
+            seen += 1;
+        } else if line.starts_with('[') && !line.starts_with("[mirror.") && !line.starts_with("[[mirror.") {
+            inside = false;
         }
-        at != Some(index)
+        !inside
     };
     text.split_inclusive('\n').filter(keep).collect()
 }
@@ -313,6 +334,12 @@ mod tests {
         assert_eq!(without_mirror(&one, "lightning").unwrap(), Left::Nothing);
         assert_eq!(without_mirror(&one, "third").unwrap(), Left::Unchanged);
         assert!(with_mirror(Some(&one), &mirror("lightning")).is_err(), "twice");
+        let told = format!("{one}\n[notify]\nmail = \"root\"\n");
+        let Left::Text(back) = without_mirror(&told, "lightning").unwrap() else { panic!("{told}") };
+        assert!(parse(&back).unwrap().notify.is_some() && !back.contains("mirror]]"), "{back}");
+        let more = with_mirror(Some(&told), &mirror("second")).unwrap();
+        let Left::Text(back) = without_mirror(&more, "lightning").unwrap() else { panic!("{more}") };
+        assert!(parse(&back).unwrap().notify.is_some() && back.contains("second"), "{back}");
     }
 
     #[test]

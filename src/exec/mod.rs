@@ -7,7 +7,7 @@ mod interrupt;
 mod real;
 mod scripted;
 
-pub use cmd::{Cmd, CmdError, Effect, Failure, Output, shell_quote};
+pub use cmd::{Cmd, CmdError, Effect, Failure, Output};
 pub use interrupt::Interrupt;
 pub use real::RealRunner;
 pub use scripted::{Reply, ScriptedRunner};

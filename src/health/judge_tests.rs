@@ -1,180 +1,168 @@
+use std::fmt::Write as _;
+
 use super::*;
 use crate::{
-    config::Mirror,
-    health::samples::healthy,
-    model::{
-        Bytes,
-        mirror::{ChunkKind, ErrorCounts, ProbeFailure, ProfileUse},
+    health::{
+        findings,
+        samples::{healthy, hours_ago, now},
+        states::{Change, State, changed, mirror_states, node_states, states, upkeep_states},
     },
+    model::observed::SmartFacts,
 };
 
-type Change = fn(&mut Mirror, &mut MirrorState);
+fn verdict((declared, observed, record): &State) -> Verdict {
+    judge(declared, observed, &Seen::Read(record.clone()), now())
+}
 
-fn profile(kind: ChunkKind, name: &str, used: u64) -> ProfileUse {
-    ProfileUse { kind, profile: name.into(), total: Bytes::mib(32), used: Bytes(used) }
+/// A state's verdict in a few lines.
+fn told(states: &[(&'static str, Change)]) -> String {
+    let mut out = String::new();
+    for (name, change) in states {
+        let verdict = verdict(&changed(*change));
+        let may_fail = verdict.may_fail.map_or("?".to_owned(), |n| n.to_string());
+        let _ = writeln!(out, "{name}: {} (may fail: {may_fail})", verdict.level);
+        for f in &verdict.findings {
+            let about = if f.about.is_empty() { String::new() } else { format!(" [{}]", f.about) };
+            let _ = writeln!(out, "  {} {}{about}: {}", f.severity, f.code, f.says);
+            for evidence in &f.evidence {
+                let _ = writeln!(out, "      {evidence}");
+            }
+        }
+    }
+    out
 }
 
 #[test]
-#[allow(clippy::too_many_lines, reason = "one table")]
-fn every_fault_has_its_code_and_weight() {
-    let cases: &[(&str, Change, &[&str], Level)] = &[
-        ("healthy", |_, _| {}, &[], Level::Ok),
-        ("not mounted", |_, s| s.mounted = false, &["MNT-ABSENT"], Level::Critical),
-        (
-            "another filesystem there",
-            |_, s| (s.mounted, s.instead) = (false, Some("ext4 from /dev/sda1".into())),
-            &["MNT-OTHER"],
-            Level::Critical,
-        ),
-        (
-            "no device at all",
-            |_, s| {
-                (s.mounted, s.members, s.profiles) = (false, Vec::new(), Vec::new());
-            },
-            &["MNT-ABSENT", "MIR-ABSENT"],
-            Level::Critical,
-        ),
-        ("a member missing", |_, s| s.members[1].missing = true, &["MIR-MISSING"], Level::Critical),
-        ("a member removed", |_, s| drop(s.members.pop()), &["MIR-MISSING"], Level::Critical),
-        (
-            "a member missing, its UUID unreadable",
-            |_, s| (s.members[1].missing, s.members[1].uuid) = (true, None),
-            &["MIR-MISSING"],
-            Level::Critical,
-        ),
-        (
-            "one of three copies missing",
-            |d, s| {
-                d.level = crate::model::Level::Raid1c3;
-                s.profiles.iter_mut().for_each(|p| p.profile = "raid1c3".into());
-                s.members[1].missing = true;
-            },
-            &["MIR-MISSING"],
-            Level::Warning,
-        ),
-        ("another member", |_, s| s.members[1].devid = 3, &["MIR-MISSING", "MIR-FOREIGN"], Level::Critical),
-        (
-            "another UUID",
-            |_, s| s.members[1].uuid = Some("x".into()),
-            &["MIR-MISSING", "MIR-FOREIGN"],
-            Level::Critical,
-        ),
-        ("one member more", |d, _| drop(d.member.pop()), &["MIR-FOREIGN"], Level::Warning),
-        ("a clone", |_, s| s.members.push(s.members[1].clone()), &["MIR-FOREIGN"], Level::Critical),
-        (
-            "data on one member",
-            |_, s| s.profiles.push(profile(ChunkKind::Data, "single", 1)),
-            &["MIR-PROFILE"],
-            Level::Critical,
-        ),
-        (
-            "metadata twice on one member",
-            |_, s| s.profiles.push(profile(ChunkKind::Metadata, "dup", 1)),
-            &["MIR-PROFILE"],
-            Level::Critical,
-        ),
-        (
-            "an empty single chunk",
-            |_, s| s.profiles.push(profile(ChunkKind::System, "single", 0)),
-            &["MIR-PROFILE"],
-            Level::Warning,
-        ),
-        (
-            "a profile nobody knows",
-            |_, s| s.profiles.push(profile(ChunkKind::Data, "raid7", 1)),
-            &["MIR-PROFILE"],
-            Level::Critical,
-        ),
-        (
-            "fewer copies than declared",
-            |d, _| d.level = crate::model::Level::Raid1c3,
-            &["MIR-PROFILE"],
-            Level::Warning,
-        ),
-        ("no chunks", |_, s| s.profiles.clear(), &["OBS-FAILED"], Level::Unknown),
-        (
-            "errors",
-            |_, s| s.members[0].errors = Some(ErrorCounts { write: 1, ..ErrorCounts::default() }),
-            &["MIR-ERRORS"],
-            Level::Warning,
-        ),
-        ("counters unread", |_, s| s.members[0].errors = None, &["OBS-FAILED"], Level::Unknown),
-        (
-            "forced read-only",
-            |_, s| (s.read_only, s.forced_read_only) = (true, true),
-            &["MIR-READONLY"],
-            Level::Critical,
-        ),
-        (
-            "one member read-only",
-            |_, s| s.members[0].writeable = Some(false),
-            &["MIR-READONLY"],
-            Level::Critical,
-        ),
-        ("an old member", |_, s| s.members[1].generation = Some(36), &["MIR-STALE"], Level::Critical),
-        ("a commit on its way", |_, s| s.members[1].generation = Some(37), &[], Level::Ok),
-        ("degraded", |_, s| s.degraded_option = true, &["MIR-DEGRADED-OPTION"], Level::Critical),
-        (
-            "replace",
-            |_, s| s.exclusive_operation = Some("device replace".into()),
-            &["MIR-REPLACING"],
-            Level::Warning,
-        ),
-        ("balance", |_, s| s.exclusive_operation = Some("balance".into()), &[], Level::Ok),
-        ("another filesystem looked at", |_, s| s.uuid = "x".into(), &["OBS-FAILED"], Level::Unknown),
-        (
-            "a member missing, a device unread",
-            |_, s| (s.members[1].missing, s.unread) = (true, vec!["/dev/sdd: I/O error".into()]),
-            &["MIR-MISSING", "OBS-FAILED"],
-            Level::Critical,
-        ),
-    ];
-    for (name, change, codes, level) in cases {
-        let (mut declared, mut observed) = healthy();
-        change(&mut declared, observed.state.as_mut().unwrap());
-        let verdict = judge(&declared, &observed);
-        let found: Vec<_> = verdict.findings.iter().map(|f| f.code.as_str()).collect();
-        assert_eq!((&*found, verdict.level), (*codes, *level), "{name}: {verdict:#?}");
-        for finding in &verdict.findings {
-            assert!(findings::find(&finding.code).is_some(), "{name}");
-            assert!(!finding.remedy.contains("MOUNTPOINT") && !finding.remedy.contains("NAME"), "{name}");
-        }
+fn states_of_the_mirror() {
+    insta::assert_snapshot!(told(&mirror_states()));
+}
+
+#[test]
+fn states_of_the_upkeep() {
+    insta::assert_snapshot!(told(&upkeep_states()));
+}
+
+#[test]
+fn states_of_the_node() {
+    insta::assert_snapshot!(told(&node_states()));
+}
+
+#[test]
+fn every_finding_is_raised_by_a_state_and_none_by_a_healthy_mirror() {
+    let all = states();
+    assert!(all.len() >= 100, "{}", all.len());
+    assert_eq!(verdict(&healthy()).findings, []);
+    let raised: std::collections::BTreeSet<String> =
+        all.iter().flat_map(|(_, change)| verdict(&changed(*change)).findings).map(|f| f.code).collect();
+    for entry in findings::codes() {
+        assert!(raised.contains(entry.code), "no state raises {}", entry.code);
+    }
+    for code in raised {
+        assert!(findings::find(&code).is_some(), "{code} is not explained");
     }
 }
 
 #[test]
-fn what_was_not_read_is_never_ok() {
-    let (declared, mut observed) = healthy();
-    observed.failures.push(ProbeFailure { probe: "the mirror".into(), error: "denied".into() });
-    assert_eq!(judge(&declared, &observed).level, Level::Unknown);
-    observed.state = None;
-    assert_eq!(judge(&declared, &observed).level, Level::Unknown);
-    observed.failures.clear();
-    assert_eq!(judge(&declared, &observed).level, Level::Unknown);
+fn a_remedy_has_no_word_left_to_fill_in_that_is_known() {
+    for (name, change) in states() {
+        for finding in verdict(&changed(change)).findings {
+            for word in [
+                "MOUNTPOINT",
+                "NAME",
+                "LEVEL",
+                "FSUUID",
+                "DATA",
+                "DIRECTORY",
+                "PARENT",
+                "SECRET",
+                "JOB",
+                "DISK",
+                "ORIGINAL",
+            ] {
+                let left = finding
+                    .remedy
+                    .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
+                    .any(|w| w == word);
+                assert!(!left, "{name}: {}: {}", finding.code, finding.remedy);
+            }
+        }
+    }
+}
+
+type Source = (&'static str, fn(&mut Observed));
+
+const SOURCES: &[Source] = &[
+    ("storage", |o| o.storage = Seen::Failed("gone".into())),
+    ("claims", |o| o.claims = Seen::Failed("gone".into())),
+    ("mount", |o| o.mount = Seen::Failed("gone".into())),
+    ("scrub", |o| o.scrub = Seen::Failed("gone".into())),
+    ("disks", |o| o.disks = Seen::Failed("gone".into())),
+    ("smart", |o| o.smart.push(SmartFacts { disk: "sdb".into(), smart: Seen::Failed("gone".into()) })),
+    ("one disk's health", |o| o.smart[0].smart = Seen::Failed("gone".into())),
+    ("node", |o| o.node = Seen::Failed("gone".into())),
+    ("processes", |o| o.processes = Seen::Failed("gone".into())),
+    ("jobs", |o| o.jobs = Seen::Failed("gone".into())),
+    ("databases", |o| o.databases = Seen::Failed("gone".into())),
+    ("channels", |o| o.channels = Seen::Failed("gone".into())),
+];
+
+#[test]
+fn a_source_that_fails_never_improves_the_verdict() {
+    for (name, change) in states() {
+        let (declared, observed, record) = changed(change);
+        let before = judge(&declared, &observed, &Seen::Read(record.clone()), now());
+        // What the last check knew.
+        let known = Record { open: before.findings.clone(), ..record.clone() };
+        for (source, remove) in SOURCES {
+            let mut less = observed.clone();
+            remove(&mut less);
+            let after = judge(&declared, &less, &Seen::Read(known.clone()), now());
+            assert!(
+                after.level >= before.level.max(Severity::Unknown),
+                "{name}, without {source}: {after:#?}"
+            );
+            // Also where nothing was known before: it is never ok, and never only a warning.
+            let fresh = judge(&declared, &less, &Seen::Read(record.clone()), now());
+            assert!(fresh.level >= Severity::Unknown, "{name}, without {source}: {fresh:#?}");
+        }
+        let after = judge(&declared, &observed, &Seen::Failed("gone".into()), now());
+        assert!(after.level >= Severity::Unknown, "{name}, without the record: {after:#?}");
+    }
 }
 
 #[test]
-fn critical_outweighs_unknown_outweighs_warning() {
-    assert!(
-        Level::Critical > Level::Unknown && Level::Unknown > Level::Warning && Level::Warning > Level::Ok
-    );
-    assert_eq!(
-        [Level::Ok, Level::Warning, Level::Critical, Level::Unknown].map(Level::exit_code),
-        [0, 1, 2, 3]
-    );
+fn what_stands_keeps_its_time_and_what_goes_is_gone() {
+    let (declared, mut observed, mut record) = healthy();
+    observed.storage.get_mut().unwrap().members[1].missing = true;
+    let first = judge(&declared, &observed, &Seen::Read(record.clone()), hours_ago(5));
+    record.open = first.findings;
+    let later = judge(&declared, &observed, &Seen::Read(record.clone()), now());
+    assert_eq!(later.findings[0].since, Some(hours_ago(5)));
+    let (_, mended, _) = healthy();
+    assert_eq!(judge(&declared, &mended, &Seen::Read(record), now()).level, Severity::Ok);
 }
 
 #[test]
 fn what_was_seen_survives_json() {
-    let (_, observed) = healthy();
-    let text = serde_json::to_string(&observed).unwrap();
-    assert_eq!(serde_json::from_str::<Observation>(&text).unwrap(), observed);
+    for (name, change) in states() {
+        let (declared, observed, record) = changed(change);
+        let text = serde_json::to_string(&(&observed, &record)).unwrap();
+        let (again, remembered): (Observed, Record) = serde_json::from_str(&text).unwrap();
+        assert_eq!((&again, &remembered), (&observed, &record), "{name}");
+        assert_eq!(verdict(&(declared.clone(), again, remembered)), verdict(&(declared, observed, record)));
+    }
 }
 
 #[test]
 fn a_remedy_names_this_mirror_whatever_it_is_called() {
-    let (mut declared, _) = healthy();
-    (declared.name, declared.mountpoint) = ("LEVEL".into(), "/srv/NAME".into());
-    let remedy = finding(&declared, "MIR-PROFILE", Level::Warning, String::new()).remedy;
-    assert!(remedy.ends_with("-dconvert=raid1,soft -mconvert=raid1,soft /srv/NAME`."), "{remedy}");
+    let mut state = changed(|state| state.1.storage.get_mut().unwrap().profiles[0].profile = "single".into());
+    (state.0.name, state.0.mountpoint) = ("LEVEL".into(), "/srv/NAME of it".into());
+    state.1.storage.get_mut().unwrap().mountpoint = Some(state.0.mountpoint.clone());
+    let found = verdict(&state).findings;
+    let drift = found.iter().find(|f| f.code == "MIR-PROFILE").unwrap();
+    assert!(
+        drift.remedy.ends_with("-dconvert=raid1,soft -mconvert=raid1,soft '/srv/NAME of it'`."),
+        "{}",
+        drift.remedy
+    );
 }

@@ -67,7 +67,7 @@ pub fn remove(host: &Host, name: &str) -> Result<(), DeclarationError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{exec::ScriptedRunner, health::samples::healthy};
+    use crate::{exec::ScriptedRunner, health::samples::declared};
 
     #[test]
     fn what_is_written_is_read_again_and_leaves_nothing_behind() {
@@ -75,7 +75,7 @@ mod tests {
         fs::create_dir(dir.path().join("etc")).unwrap();
         let runner = std::sync::Arc::new(ScriptedRunner::new());
         let host = Host::captured(dir.path(), runner, jiff::Timestamp::UNIX_EPOCH);
-        let (mirror, _) = healthy();
+        let mirror = declared();
         assert_eq!(load(&host).unwrap(), Config::default());
         add(&host, &mirror).unwrap();
         assert_eq!(load(&host).unwrap().mirror, std::slice::from_ref(&mirror));

@@ -14,6 +14,7 @@ use super::{
     files::{self, Doing as _, FileError},
     mountinfo::unescape,
 };
+use crate::model::observed::FstabLine;
 
 /// Where it lies.
 pub const PATH: &str = "/etc/fstab";
@@ -187,6 +188,38 @@ fn read(path: &Path) -> Result<Vec<u8>, FileError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(e) => Err(e).doing("reading", path),
     }
+}
+
+/// The lines of the machine's fstab for a mount point or for a filesystem with this UUID, with their numbers.
+///
+/// # Errors
+/// It cannot be read.
+pub fn lines_for(host: &Host, mountpoint: &Path, uuid: &str) -> Result<Vec<FstabLine>, FstabError> {
+    Ok(lines_in(&read(&real_path(host)?)?, mountpoint, uuid))
+}
+
+fn lines_in(text: &[u8], mountpoint: &Path, uuid: &str) -> Vec<FstabLine> {
+    let place: PathBuf = mountpoint.components().collect();
+    let uuid = uuid.to_lowercase();
+    let numbered = lines(text).zip(1..);
+    let ours = numbered.filter_map(|(line, number)| {
+        let (source, at) = fields(line)?;
+        let source = String::from_utf8_lossy(&source).into_owned();
+        (at == place || source.to_lowercase().contains(&uuid)).then(|| FstabLine {
+            line: number,
+            source,
+            mountpoint: at,
+            options: options(line),
+        })
+    });
+    ours.collect()
+}
+
+/// The fourth field.
+fn options(line: &[u8]) -> Vec<String> {
+    let mut fields = line.split(u8::is_ascii_whitespace).filter(|f| !f.is_empty()).skip(3);
+    let text = fields.next().map(|f| String::from_utf8_lossy(f).into_owned()).unwrap_or_default();
+    text.split(',').filter(|o| !o.is_empty()).map(str::to_owned).collect()
 }
 
 /// Does the machine's fstab hold this very line?

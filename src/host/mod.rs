@@ -1,7 +1,9 @@
 //! The machine, one file a source: what lsblk, the kernel and the files below `/etc` say. Knows no verb.
 
+pub mod below;
 pub mod copy;
 pub mod declaration;
+pub mod disks;
 pub mod exchange;
 pub mod files;
 pub mod fstab;
@@ -9,7 +11,11 @@ pub mod inventory;
 pub mod lock;
 pub mod mountinfo;
 pub mod partition;
+pub mod patience;
 pub mod schedule;
+pub mod secrets;
+pub mod smart;
+pub mod state;
 
 use std::{
     fmt, fs, io,

@@ -6,43 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{Bytes, lossy};
 
-/// What was seen of one mirror, as JSON too: a state captured on a real machine becomes a test.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Observation {
-    /// What was seen; nothing where the observation failed as a whole.
-    pub state: Option<MirrorState>,
-    /// What could not be read.
-    pub failures: Vec<ProbeFailure>,
-}
-
-/// One thing that could not be read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProbeFailure {
-    /// What was looked at.
-    pub probe: String,
-    /// Why it failed, with its causes.
-    pub error: String,
-}
-
-impl Observation {
-    /// The outcome of observing a mirror as a whole.
-    pub fn of(result: Result<MirrorState, &dyn std::error::Error>) -> Self {
-        match result {
-            Ok(state) => Self { state: Some(state), failures: Vec::new() },
-            Err(error) => {
-                let mut text = error.to_string();
-                let mut cause = error.source();
-                while let Some(next) = cause {
-                    text = format!("{text}: {next}");
-                    cause = next.source();
-                }
-                let failure = ProbeFailure { probe: "the mirror".to_owned(), error: text };
-                Self { state: None, failures: vec![failure] }
-            }
-        }
-    }
-}
-
 /// A mirror as the machine shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own, read from a place of its own")]
@@ -97,6 +60,8 @@ pub struct MemberState {
     pub size: Option<Bytes>,
     /// Whether it is gone: the kernel says so, or its block device does.
     pub missing: bool,
+    /// Whether it is gone from under the running mirror, while the kernel still counts it.
+    pub pulled: bool,
     /// How that is known.
     pub missing_because: Option<String>,
     /// The kernel's error counters; unknown while the filesystem is not mounted.

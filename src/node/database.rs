@@ -2,22 +2,18 @@
 //! a file beside its hot journal rewrites it.
 
 use std::{
-    fmt, fs, io,
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
-use crate::host::files::{self, Doing as _, FileError};
-
-/// What a database says of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DatabaseFacts {
-    /// Core Lightning's count of committed transactions: of two copies of one node's database the higher is the newer.
-    pub data_version: Option<i64>,
-    /// The version of its tables.
-    pub schema_version: Option<i64>,
-}
+use crate::{
+    host::files::{self, Doing as _, FileError},
+    model::observed::DatabaseVersion,
+};
 
 /// Why a database does not pass.
 #[derive(Debug, thiserror::Error)]
@@ -53,16 +49,6 @@ impl DatabaseError {
     }
 }
 
-impl fmt::Display for DatabaseFacts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("sound")?;
-        if let Some(version) = self.data_version {
-            write!(f, ", data_version {version}")?;
-        }
-        Ok(())
-    }
-}
-
 /// What SQLite needs to recover a database; `-shm` holds nothing of its own.
 const PARTS: [&str; 3] = ["", "-journal", "-wal"];
 
@@ -81,7 +67,15 @@ pub fn scratch_size(database: &Path) -> u64 {
 ///
 /// # Errors
 /// It does not pass, or could not be checked.
-pub fn check_on_scratch(database: &Path, scratch: &Path) -> Result<DatabaseFacts, DatabaseError> {
+pub fn check_on_scratch(database: &Path, scratch: &Path) -> Result<DatabaseVersion, DatabaseError> {
+    on_scratch(database, scratch, |copy| sound(copy).and_then(|open| version(&open)))
+}
+
+fn on_scratch<T>(
+    database: &Path,
+    scratch: &Path,
+    read: impl FnOnce(&Path) -> Result<T, DatabaseError>,
+) -> Result<T, DatabaseError> {
     let clear = || match fs::remove_dir_all(scratch) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {
             Err(e).doing("removing", scratch).map_err(DatabaseError::Scratch)
@@ -90,7 +84,7 @@ pub fn check_on_scratch(database: &Path, scratch: &Path) -> Result<DatabaseFacts
     };
     clear()?;
     files::create_dirs(scratch, 0o700).map_err(DatabaseError::Scratch)?;
-    let result = copy_in(database, scratch).and_then(|copy| judge(&copy));
+    let result = copy_in(database, scratch).and_then(|copy| read(&copy));
     clear()?;
     result
 }
@@ -109,9 +103,33 @@ fn copy_in(database: &Path, scratch: &Path) -> Result<PathBuf, DatabaseError> {
     Ok(scratch.join(database.file_name().unwrap_or_default()))
 }
 
-fn judge(copy: &Path) -> Result<DatabaseFacts, DatabaseError> {
-    let open = Connection::open_with_flags(copy, OpenFlags::SQLITE_OPEN_READ_WRITE)
-        .map_err(DatabaseError::Sqlite)?;
+/// Has SQLite recover and check a database that is nobody else's: a scratch copy, or one on a snapshot that will be deleted.
+///
+/// # Errors
+/// It does not pass, or could not be checked.
+pub fn judge(copy: &Path) -> Result<DatabaseVersion, DatabaseError> {
+    let open = sound(copy)?;
+    let orphans = || -> rusqlite::Result<Vec<String>> {
+        let mut statement = open.prepare("PRAGMA foreign_key_check")?;
+        let rows = statement.query_map([], |row| {
+            let (table, parent): (String, String) = (row.get(0)?, row.get(2)?);
+            Ok(format!("a row of {table} refers to none of {parent}"))
+        })?;
+        rows.take(5).collect()
+    };
+    let orphans = orphans().map_err(DatabaseError::Sqlite)?;
+    if !orphans.is_empty() {
+        return Err(DatabaseError::Corrupt(orphans.join("; ")));
+    }
+    version(&open)
+}
+
+/// Opens it, and finds its pages whole.
+fn sound(copy: &Path) -> Result<Connection, DatabaseError> {
+    if fs::metadata(copy).doing("reading", copy).map_err(DatabaseError::Scratch)?.len() == 0 {
+        return Err(DatabaseError::Empty);
+    }
+    let open = open(copy)?;
     let faults = || -> rusqlite::Result<Vec<String>> {
         let mut statement = open.prepare("PRAGMA integrity_check(5)")?;
         let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
@@ -121,18 +139,83 @@ fn judge(copy: &Path) -> Result<DatabaseFacts, DatabaseError> {
     if faults != ["ok"] {
         return Err(DatabaseError::Corrupt(faults.join("; ").replace('\n', "; ")));
     }
-    let number = |sql: &str| -> rusqlite::Result<Option<i64>> {
+    Ok(open)
+}
+
+/// As [`judge`], without reading all of it: only how new it is, and whose.
+///
+/// # Errors
+/// It cannot be read.
+pub fn version_of(copy: &Path) -> Result<DatabaseVersion, DatabaseError> {
+    version(&open(copy)?)
+}
+
+fn open(copy: &Path) -> Result<Connection, DatabaseError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags(copy, flags).map_err(DatabaseError::Sqlite)
+}
+
+fn version(open: &Connection) -> Result<DatabaseVersion, DatabaseError> {
+    fn one<T: rusqlite::types::FromSql>(open: &Connection, sql: &str) -> Result<Option<T>, DatabaseError> {
         match open.query_row(sql, [], |row| row.get(0)).optional() {
             // A database of another make has no such table.
             Err(rusqlite::Error::SqliteFailure(_, Some(text))) if text.starts_with("no such") => Ok(None),
-            answer => answer,
+            answer => answer.map(Option::flatten).map_err(DatabaseError::Sqlite),
         }
-    };
-    Ok(DatabaseFacts {
-        data_version: number("SELECT intval FROM vars WHERE name = 'data_version'")
-            .map_err(DatabaseError::Sqlite)?,
-        schema_version: number("SELECT version FROM version").map_err(DatabaseError::Sqlite)?,
+    }
+    let node_id: Option<Vec<u8>> = one(open, "SELECT blobval FROM vars WHERE name = 'node_id'")?;
+    Ok(DatabaseVersion {
+        data_version: one(open, "SELECT intval FROM vars WHERE name = 'data_version'")?,
+        schema_version: one(open, "SELECT version FROM version")?,
+        node_id: node_id.map(|bytes| bytes.iter().map(|b| format!("{b:02x}")).collect()),
     })
+}
+
+/// Copies the database with its journal into `scratch`, a directory that is made and removed, and reads how new it is. On btrfs the copy
+/// shares the original's blocks, and takes no time. Nobody may write to it meanwhile.
+///
+/// # Errors
+/// It cannot be copied or read.
+pub fn version_on_scratch(database: &Path, scratch: &Path) -> Result<DatabaseVersion, DatabaseError> {
+    on_scratch(database, scratch, version_of)
+}
+
+/// What the first page of a database says of its size, against the size that it has (sqlite.org, "Database File Format", 1.3). Only read
+/// while no journal is about: a writer is between two sizes then.
+///
+/// # Errors
+/// It cannot be read.
+pub fn cut_short(database: &Path) -> io::Result<Option<String>> {
+    let journals =
+        || PARTS.iter().skip(1).any(|suffix| fs::metadata(part(database, suffix)).is_ok_and(|m| m.len() > 0));
+    if journals() {
+        return Ok(None);
+    }
+    let file = File::open(database)?;
+    let size = file.metadata()?.len();
+    let mut head = [0; 100];
+    if size < head.len() as u64 {
+        return Ok((size > 0).then(|| format!("it has only {size} bytes")));
+    }
+    file.read_exact_at(&mut head, 0)?;
+    let fault = fault_of(&head, size);
+    // Somebody may have begun to write meanwhile.
+    Ok(if journals() || file.metadata()?.len() != size { None } else { fault })
+}
+
+fn fault_of(head: &[u8; 100], size: u64) -> Option<String> {
+    let word = |at: usize| head.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_be_bytes);
+    if !head.starts_with(b"SQLite format 3\0") {
+        return Some("it is no SQLite database".to_owned());
+    }
+    let page = match word(16) >> 16 {
+        1 => 65536,
+        page => u64::from(page),
+    };
+    // The count is only kept by those who also keep the second number.
+    let kept = word(24) == word(92);
+    let should = page * u64::from(word(28));
+    (kept && should > size).then(|| format!("it has {size} bytes and says that it has {should}"))
 }
 
 #[cfg(test)]
@@ -141,8 +224,9 @@ mod tests {
 
     fn make(path: &Path, rows: i64) {
         let db = Connection::open(path).unwrap();
-        db.execute_batch("CREATE TABLE vars(name TEXT, intval INTEGER); CREATE TABLE version(version INTEGER); CREATE TABLE p(x BLOB);").unwrap();
-        db.execute("INSERT INTO vars VALUES('data_version', ?)", [rows]).unwrap();
+        db.execute_batch("CREATE TABLE vars(name TEXT, intval INTEGER, blobval BLOB); CREATE TABLE version(version INTEGER); CREATE TABLE p(x BLOB);").unwrap();
+        db.execute("INSERT INTO vars VALUES('data_version', ?, NULL)", [rows]).unwrap();
+        db.execute("INSERT INTO vars VALUES('node_id', NULL, x'02ff')", []).unwrap();
         db.execute("INSERT INTO version VALUES(270)", []).unwrap();
         for _ in 0..rows {
             db.execute("INSERT INTO p VALUES(randomblob(900))", []).unwrap();
@@ -156,7 +240,8 @@ mod tests {
         make(&path, 42);
         let before = fs::read(&path).unwrap();
         let facts = check_on_scratch(&path, &dir.path().join("scratch")).unwrap();
-        assert_eq!(facts, DatabaseFacts { data_version: Some(42), schema_version: Some(270) });
+        assert_eq!((facts.data_version, facts.schema_version), (Some(42), Some(270)));
+        assert_eq!(facts.node_id.as_deref(), Some("02ff"));
         assert_eq!(fs::read(&path).unwrap(), before);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
@@ -173,6 +258,38 @@ mod tests {
         let sizes =
             ["lightningd.sqlite3", "lightningd.sqlite3-wal"].map(|n| fs::metadata(dir.path().join(n)));
         assert_eq!(scratch_size(&path), sizes.into_iter().map(|m| m.unwrap().len()).sum::<u64>());
+    }
+
+    #[test]
+    fn one_that_is_cut_short_is_known_by_its_first_page() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lightningd.sqlite3");
+        make(&path, 100);
+        assert_eq!(cut_short(&path).unwrap(), None);
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..whole.len() - 4096]).unwrap();
+        assert!(cut_short(&path).unwrap().unwrap().contains("says that it has"));
+        fs::write(dir.path().join("lightningd.sqlite3-journal"), "x").unwrap();
+        assert_eq!(cut_short(&path).unwrap(), None, "a writer is at work");
+        fs::remove_file(dir.path().join("lightningd.sqlite3-journal")).unwrap();
+        fs::write(&path, vec![0; 200]).unwrap();
+        assert!(cut_short(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_reference_to_nothing_does_not_pass() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lightningd.sqlite3");
+        make(&path, 1);
+        let db = Connection::open(&path).unwrap();
+        db.execute_batch(
+            "CREATE TABLE parent(id INTEGER PRIMARY KEY); CREATE TABLE child(of INTEGER REFERENCES parent(id));
+             PRAGMA foreign_keys = OFF; INSERT INTO child VALUES(7);",
+        )
+        .unwrap();
+        drop(db);
+        let error = judge(&path).unwrap_err();
+        assert!(error.is_fault() && error.to_string().contains("child"), "{error}");
     }
 
     #[test]

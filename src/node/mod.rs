@@ -2,12 +2,16 @@
 
 mod control;
 pub mod database;
+mod facts;
 mod layout;
 mod running;
+mod stray;
 
 pub use control::{
     ControlError, PATIENCE, commands_of, is_held, start, start_again, start_commands, stop, stop_commands,
     verify_running_on,
 };
+pub use facts::facts;
 pub use layout::{Layout, read_layout};
 pub use running::{Running, find_running};
+pub use stray::strays;

@@ -125,8 +125,22 @@ fn subdirectories(dir: &Path) -> Vec<PathBuf> {
 }
 
 fn processes(host: &Host, place: &Place, out: &mut Running) -> Result<(), FileError> {
+    out.unknown = each_process(host, |process, pid, name| {
+        held(process, place)
+            .map(|held| out.holders.extend(held.map(|holds| Holder { pid, name: name(), holds })))
+    })?;
+    Ok(())
+}
+
+/// Shows every other process's directory below `/proc` to `look`, with its number and a way to learn its name. What cannot be told of
+/// one, and why, is the answer.
+pub(super) fn each_process(
+    host: &Host,
+    mut look: impl FnMut(&Path, i32, &dyn Fn() -> String) -> io::Result<()>,
+) -> Result<Option<String>, FileError> {
     let proc = host.path("/proc");
     let own = i32::try_from(std::process::id()).unwrap_or_default();
+    let mut unknown = None;
     for entry in fs::read_dir(&proc).doing("reading", &proc)? {
         let entry = entry.doing("reading", &proc)?;
         let Some(pid) =
@@ -134,22 +148,19 @@ fn processes(host: &Host, place: &Place, out: &mut Running) -> Result<(), FileEr
         else {
             continue;
         };
-        match held(&entry.path(), place) {
-            Ok(Some(holds)) => {
-                let name =
-                    fs::read_to_string(entry.path().join("comm")).unwrap_or_default().trim().to_owned();
-                out.holders.push(Holder { pid, name, holds });
-            }
+        let process = entry.path();
+        let name = || fs::read_to_string(process.join("comm")).unwrap_or_default().trim().to_owned();
+        match look(&process, pid, &name) {
+            Ok(()) => {}
             // A process that ended meanwhile holds nothing.
-            Ok(None) => {}
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {}
             // Some virtual machines and containers hide what init has open, also from root. Init is no node unless it is named so; its
             // lock and socket are looked at all the same.
-            Err(_) if pid == 1 && is_foreign_init(&entry.path()) => {}
-            Err(e) => out.unknown = Some(format!("what process {pid} has open cannot be read: {e}")),
+            Err(_) if pid == 1 && is_foreign_init(&process) => {}
+            Err(e) => unknown = Some(format!("what process {pid} has open cannot be read: {e}")),
         }
     }
-    Ok(())
+    Ok(unknown)
 }
 
 fn is_foreign_init(process: &Path) -> bool {
@@ -160,9 +171,18 @@ fn is_foreign_init(process: &Path) -> bool {
 fn held(process: &Path, place: &Place) -> io::Result<Option<PathBuf>> {
     let namespace = fs::read_link(process.join("ns/mnt")).ok();
     let same = namespace.is_none() || namespace == place.namespace;
+    first_held(process, |link, target| place.holds(link, target, same))
+}
+
+/// The first of what a process has as its working directory, its root or open that `wanted` says yes to, given the link below `/proc`
+/// and where it leads.
+pub(super) fn first_held(
+    process: &Path,
+    wanted: impl Fn(&Path, &Path) -> bool,
+) -> io::Result<Option<PathBuf>> {
     let below = |link: PathBuf| -> io::Result<Option<PathBuf>> {
         match fs::read_link(&link) {
-            Ok(target) => Ok(place.holds(&link, &target, same).then_some(target)),
+            Ok(target) => Ok(wanted(&link, &target).then_some(target)),
             // A kernel thread has none; a file that was closed meanwhile is not held.
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
@@ -181,7 +201,7 @@ fn held(process: &Path, place: &Place) -> io::Result<Option<PathBuf>> {
     Ok(None)
 }
 
-fn strip_deleted(path: &Path) -> &Path {
+pub(super) fn strip_deleted(path: &Path) -> &Path {
     let bytes = path.as_os_str().as_bytes();
     Path::new(std::ffi::OsStr::from_bytes(bytes.strip_suffix(b" (deleted)").unwrap_or(bytes)))
 }

@@ -1,12 +1,13 @@
 //! The declared mirrors, and what they look like now.
 
-use super::Trouble;
+use jiff::Timestamp;
+
+use super::{Trouble, observe::observe};
 use crate::{
-    backend,
     config::Mirror,
-    health::{self, Verdict},
-    host::{Host, declaration},
-    model::mirror::Observation,
+    health,
+    host::{Host, declaration, state::State},
+    model::{Observed, Record, Seen, Verdict},
 };
 
 /// Every declared mirror.
@@ -42,21 +43,36 @@ pub(super) fn named(host: &Host, name: Option<&str>) -> Result<Mirror, Trouble> 
 /// A mirror with what is seen of it and what that means.
 #[derive(Debug)]
 pub(super) struct Judged {
+    /// When the look began.
+    pub(super) at: Timestamp,
     /// What should be.
     pub(super) mirror: Mirror,
     /// What is.
-    pub(super) observed: Observation,
+    pub(super) observed: Observed,
+    /// What was.
+    pub(super) record: Seen<Record>,
     /// What that means.
     pub(super) verdict: Verdict,
 }
 
-/// Looks at a mirror and judges it. What cannot be read becomes a finding.
-pub(super) fn judge(host: &Host, mirror: Mirror) -> Judged {
-    let result = backend::of(mirror.backend).observe(host, &mirror.uuid, &mirror.mountpoint);
-    let observed = match result {
-        Ok(state) => Observation::of(Ok(state)),
-        Err(e) => Observation::of(Err(&e)),
+/// raidguard's own record, open, and what it says of a mirror.
+pub(super) fn recorded(host: &Host, mirror: &str) -> Seen<Record> {
+    match State::open_existing(host) {
+        Ok(None) => Seen::Read(Record::default()),
+        Ok(Some(state)) => Seen::of(state.record(mirror)),
+        Err(e) => Seen::of(Err(e)),
+    }
+}
+
+/// Looks at every mirror and judges it. What cannot be read becomes a finding.
+pub(super) fn judge_all(host: &Host, mirrors: Vec<Mirror>) -> Vec<Judged> {
+    let all = mirrors.clone();
+    let one = |mirror: Mirror| {
+        let at = host.now();
+        let observed = observe(host, &all, &mirror);
+        let record = recorded(host, &mirror.name);
+        let verdict = health::judge(&mirror, &observed, &record, at);
+        Judged { at, mirror, observed, record, verdict }
     };
-    let verdict = health::judge(&mirror, &observed);
-    Judged { mirror, observed, verdict }
+    mirrors.into_iter().map(one).collect()
 }

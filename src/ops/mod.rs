@@ -1,10 +1,13 @@
 //! One file per verb: gather, decide, show, apply, verify.
 
-mod check;
+pub mod check;
+mod deep;
 pub mod devices;
 pub mod execute;
+mod explain;
 mod maintain;
 mod mirrors;
+mod observe;
 pub mod refusal;
 pub mod release;
 pub mod schedule;
@@ -12,6 +15,7 @@ pub mod setup;
 mod trouble;
 
 pub use check::{check, status};
+pub use explain::explain;
 pub use maintain::{balance, scrub};
 
 pub use trouble::{Blocker, Exit, Trouble, stopped};

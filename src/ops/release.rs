@@ -248,6 +248,8 @@ fn decide(facts: &Facts) -> Result<Plan<Action>, Vec<Blocker>> {
         steps.push(back(Action::DropIn(DropIn {
             unit: unit.to_owned(),
             mountpoint: mirror.mountpoint.clone(),
+            mirror: mirror.name.clone(),
+            binary: facts.binary.clone(),
         })));
     }
     if let Some(control) = control {

@@ -4,7 +4,7 @@ use super::{Exit, Trouble, mirrors};
 use crate::{
     config::Mirror,
     host::{Host, schedule},
-    model::Schedule,
+    model::{Record, Schedule},
     ui::{self, Console, JobReport, maintain::ScheduleReport},
 };
 
@@ -30,15 +30,22 @@ pub fn install(host: &Host, console: &Console) -> Result<Exit, Trouble> {
 }
 
 /// A mirror's declared jobs with their next runs.
-pub(super) fn jobs(host: &Host, mirror: &Mirror, runs: usize) -> Vec<JobReport> {
+pub(super) fn jobs(host: &Host, mirror: &Mirror, record: Option<&Record>, runs: usize) -> Vec<JobReport> {
     let now = host.now();
     let report = |job, when: &Schedule| JobReport {
         job,
         when: when.as_crontab().to_owned(),
         next: when.next(now, runs).iter().map(|t| t.strftime("%F %H:%M %Z").to_string()).collect(),
+        last: record.and_then(|r| r.jobs.get(job)).and_then(|run| run.good),
+        failed: record.and_then(|r| r.jobs.get(job)).and_then(|run| run.failed.clone()),
     };
     mirror.schedule.as_ref().map_or_else(Vec::new, |s| {
-        vec![report("check", &s.check), report("balance", &s.balance), report("scrub", &s.scrub)]
+        vec![
+            report("check", &s.check),
+            report("deep", &s.deep),
+            report("balance", &s.balance),
+            report("scrub", &s.scrub),
+        ]
     })
 }
 
@@ -56,7 +63,7 @@ pub fn show(host: &Host, json: bool, console: &Console) -> Result<Exit, Trouble>
             Some(with) => schedule::is_installed(host, with, &declared, &binary()?)
                 .map_err(|e| Trouble::failed("the jobs could not be read", e))?,
         };
-        let jobs = jobs(host, mirror, 2);
+        let jobs = jobs(host, mirror, mirrors::recorded(host, &mirror.name).get(), 2);
         reports.push(ScheduleReport { mirror: mirror.name.clone(), with, installed, jobs });
     }
     console.data(if json { ui::json("schedule", &reports)? } else { ui::maintain::schedule(&reports) });

@@ -10,8 +10,13 @@ use super::{
 };
 use crate::{
     backend::ScrubCounts,
-    health::{judge, samples::healthy},
-    model::{Scheduler, mirror::Observation},
+    config::Mirror,
+    health::{judge, samples},
+    model::{
+        Observed, Scheduler, Seen, Verdict,
+        observed::{Original, Standing, StrayProcess},
+        record::{Change, Fault},
+    },
 };
 
 const DOCS: &str = include_str!("../../docs/json.md");
@@ -59,30 +64,50 @@ fn parsed(text: &str) -> Value {
 }
 
 fn job() -> JobReport {
-    JobReport { job: "check", when: "0 0 * * 0".into(), next: vec!["soon".into()] }
+    JobReport {
+        job: "check",
+        when: "0 0 * * 0".into(),
+        next: vec!["soon".into()],
+        last: Some(samples::now()),
+        failed: None,
+    }
 }
 
 /// A mirror with a finding, and with something to show in every field.
-fn seen() -> (crate::config::Mirror, Observation) {
-    let (declared, mut observed) = healthy();
-    let state = observed.state.as_mut().unwrap();
+fn seen() -> (Mirror, Observed, Verdict) {
+    let (declared, mut observed, record) = samples::healthy();
+    let state = observed.storage.get_mut().unwrap();
     state.also_mounted = vec!["/mnt".into()];
     state.unread = vec!["/dev/sdz".into()];
     state.members[1].missing = true;
-    (declared, observed)
+    observed.mount.get_mut().unwrap().hidden = vec!["file".into()];
+    let node = observed.node.get_mut().unwrap();
+    node.nocow = vec!["file".into()];
+    node.originals = vec![Original { path: "/home/o".into(), since: None }];
+    let stray = StrayProcess { pid: 1, name: "x".into(), holds: "/x".into() };
+    observed.processes.get_mut().unwrap().push(stray);
+    let jobs = observed.jobs.get_mut().unwrap();
+    for list in [&mut jobs.missing, &mut jobs.altered, &mut jobs.surplus, &mut jobs.idle, &mut jobs.doubled] {
+        list.push("file".into());
+    }
+    // The first USB place is null otherwise.
+    observed.disks.get_mut().unwrap()[0].usb = Some(("1-1".into(), 5000));
+    let verdict = judge(&declared, &observed, &Seen::Read(record), samples::now());
+    (declared, observed, verdict)
 }
 
 #[test]
 fn a_path_that_is_not_utf_8_is_printed_all_the_same() {
     use std::os::unix::ffi::OsStringExt as _;
     let odd = || std::path::PathBuf::from(std::ffi::OsString::from_vec(b"/mnt/\xff".to_vec()));
-    let (_, mut observed) = healthy();
-    let state = observed.state.as_mut().unwrap();
+    let (_, mut observed, _) = samples::healthy();
+    let state = observed.storage.get_mut().unwrap();
     state.also_mounted = vec![odd()];
     state.mountpoint = Some(odd());
     state.members[0].path = Some(odd());
+    observed.node.get_mut().unwrap().directory = Standing::Symlink(odd());
     let directory = DirectoryStatus { directory: odd(), points_to: Some(odd()), on_the_mirror: false };
-    for printed in [super::json("a", state), super::json("a", &directory)] {
+    for printed in [super::json("a", &observed), super::json("a", &directory)] {
         assert!(printed.unwrap().contains("/mnt/\u{fffd}"));
     }
 }
@@ -97,16 +122,23 @@ fn devices_as_documented() {
 
 #[test]
 fn status_and_what_it_is_made_of_as_documented() {
-    let (declared, observed) = seen();
-    let verdict = judge(&declared, &observed);
+    let (declared, observed, verdict) = seen();
     agree("a finding", &serde_json::to_value(&verdict.findings[0]).unwrap(), &[]);
-    agree("an observed mirror", &serde_json::to_value(&observed.state).unwrap(), &[]);
+    let state = observed.storage.get().cloned();
+    agree("an observed mirror", &serde_json::to_value(&state).unwrap(), &[]);
     let directory =
         DirectoryStatus { directory: "/d".into(), points_to: Some("/s".into()), on_the_mirror: true };
+    let change = Change {
+        at: samples::now(),
+        verdict: verdict.level,
+        faults: vec![Fault { code: "MIR-MISSING".into(), about: String::new() }],
+    };
     let report = StatusReport {
         declared,
-        observed: observed.state,
+        observed: state,
         verdict,
+        since: Some(samples::now()),
+        history: vec![change],
         directory: Some(directory),
         jobs: vec![job()],
     };
@@ -116,11 +148,12 @@ fn status_and_what_it_is_made_of_as_documented() {
 
 #[test]
 fn check_as_documented() {
-    let (declared, observed) = seen();
-    let verdict = judge(&declared, &observed);
-    let checked = [check::Checked { declared: &declared, observed: &observed, verdict: &verdict }];
+    let (declared, observed, verdict) = seen();
+    let checked =
+        [check::Checked { declared: &declared, observed: &observed, record: None, verdict: &verdict }];
     let printed = serde_json::to_value(check::json(&checked)).unwrap();
     agree("check", &printed, &["mirrors[].findings[]", "mirrors[].observed"]);
+    agree("what was seen", &serde_json::to_value(&observed).unwrap(), &["storage.read"]);
 }
 
 #[test]

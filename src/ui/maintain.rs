@@ -106,7 +106,7 @@ pub fn schedule(reports: &[ScheduleReport]) -> String {
             (BAD, "NOT installed as declared; `raidguard schedule install` mends that")
         };
         let _ = writeln!(out, "{mirror} by {with}: {style}{state}{style:#}");
-        for JobReport { job, when, next } in jobs {
+        for JobReport { job, when, next, .. } in jobs {
             let _ = writeln!(out, "  {job:<8} {when:<14} next {}", next.join(", then "));
         }
     }
@@ -190,6 +190,8 @@ pub(super) mod tests {
     #[test]
     fn jobs_installed_and_not() {
         let job = JobReport {
+            last: None,
+            failed: None,
             job: "scrub",
             when: "0 0 * * 0".into(),
             next: vec!["Sunday".into(), "Sunday after".into()],

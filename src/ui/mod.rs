@@ -4,7 +4,9 @@ pub mod check;
 mod console;
 mod devices;
 pub mod maintain;
+pub mod nagios;
 mod plan;
+pub mod prometheus;
 mod status;
 
 pub use console::{Console, Problem};
@@ -12,11 +14,26 @@ pub use devices::{ContentReport, DeviceReport, Reason, UsbReport, devices};
 pub use plan::plan;
 pub use status::{DirectoryStatus, JobReport, StatusReport, status};
 
+use anstyle::{AnsiColor, Style};
+
+use crate::model::Severity;
+
 /// Names of disks and paths come from outside: what would move the cursor is shown, not done.
 fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
         .collect()
+}
+
+/// The colour of a verdict.
+fn style_of(level: Severity) -> Style {
+    let colour = match level {
+        Severity::Ok => AnsiColor::Green,
+        Severity::Warning => AnsiColor::Yellow,
+        Severity::Unknown => AnsiColor::Magenta,
+        Severity::Critical => AnsiColor::Red,
+    };
+    colour.on_default().bold()
 }
 
 /// `{"schema": 1, NAME: ...}`, indented, with a newline at its end.

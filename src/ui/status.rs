@@ -2,13 +2,13 @@
 
 use std::fmt::Write as _;
 
-use anstyle::{AnsiColor, Style};
+use anstyle::Style;
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
     config::Mirror,
-    health::{Level, Verdict},
-    model::{Bytes, lossy, mirror::MirrorState},
+    model::{Bytes, Verdict, ago, lossy, mirror::MirrorState, record::Change},
 };
 
 const STRONG: Style = Style::new().bold();
@@ -23,6 +23,10 @@ pub struct StatusReport {
     pub observed: Option<MirrorState>,
     /// What that means.
     pub verdict: Verdict,
+    /// Since when the verdict is this, as far as checks have remembered it.
+    pub since: Option<Timestamp>,
+    /// The newest changes of what is to be said, the last first.
+    pub history: Vec<Change>,
     /// Where the node's directory points, or why that cannot be told.
     pub directory: Option<DirectoryStatus>,
     /// The regular jobs.
@@ -38,6 +42,10 @@ pub struct JobReport {
     pub when: String,
     /// The next runs, in the machine's zone.
     pub next: Vec<String>,
+    /// When it last ended well.
+    pub last: Option<Timestamp>,
+    /// Why its last run failed.
+    pub failed: Option<String>,
 }
 
 /// Where the node's directory leads.
@@ -54,10 +62,10 @@ pub struct DirectoryStatus {
 }
 
 /// Renders the picture.
-pub fn status(reports: &[StatusReport]) -> String {
+pub fn status(reports: &[StatusReport], now: Timestamp) -> String {
     let mut out = String::new();
     for report in reports {
-        one(&mut out, report);
+        one(&mut out, report, now);
     }
     if reports.is_empty() {
         out.push_str(
@@ -67,18 +75,14 @@ pub fn status(reports: &[StatusReport]) -> String {
     out
 }
 
-fn one(out: &mut String, report: &StatusReport) {
+fn one(out: &mut String, report: &StatusReport, now: Timestamp) {
     let Mirror { name, level, backend, mountpoint, member, .. } = &report.declared;
-    let (colour, word) = match report.verdict.level {
-        Level::Ok => (AnsiColor::Green, "ok"),
-        Level::Warning => (AnsiColor::Yellow, "warning"),
-        Level::Unknown => (AnsiColor::Magenta, "unknown"),
-        Level::Critical => (AnsiColor::Red, "critical"),
-    };
-    let style = colour.on_default().bold();
+    let style = super::style_of(report.verdict.level);
+    let since = report.since.map_or_else(String::new, |at| format!(" since {at:.0} ({})", ago(now, at)));
     let _ = writeln!(
         out,
-        "{STRONG}{name}{STRONG:#}  {style}{word}{style:#}  {backend} {level} at {}",
+        "{STRONG}{name}{STRONG:#}  {style}{}{style:#}{since}  {backend} {level} at {}",
+        report.verdict.level,
         mountpoint.display()
     );
     for (index, declared) in member.iter().enumerate() {
@@ -131,14 +135,22 @@ fn one(out: &mut String, report: &StatusReport) {
         };
         let _ = writeln!(out, "{} {} {leads}", label("node"), directory.directory.display());
     }
-    for JobReport { job, next, .. } in &report.jobs {
+    for JobReport { job, next, last, failed, .. } in &report.jobs {
+        let last = match (last, failed) {
+            (_, Some(_)) => "failed".to_owned(),
+            (Some(at), None) => ago(now, *at),
+            (None, None) => "not yet".to_owned(),
+        };
         let next = next.first().map_or("never".to_owned(), |next| format!("next {next}"));
-        let _ = writeln!(out, "{} {next}", label(job));
+        let _ = writeln!(out, "{} {next}, last {last}", label(job));
     }
     for finding in &report.verdict.findings {
-        let _ = writeln!(out, "{style}{}{style:#} {}", finding.code, super::printable(&finding.says));
+        let style = super::style_of(finding.severity);
+        let since = finding.since.filter(|since| *since < now);
+        let since = since.map_or_else(String::new, |at| format!(" ({})", ago(now, at)));
+        let _ = writeln!(out, "{style}{}{style:#} {}{since}", finding.code, super::printable(&finding.says));
     }
-    if !report.verdict.findings.is_empty() {
+    if report.verdict.faults().next().is_some() {
         let _ = writeln!(out, "{QUIET}What to do about it: raidguard check{QUIET:#}");
     }
 }
@@ -146,19 +158,24 @@ fn one(out: &mut String, report: &StatusReport) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::health::{judge, samples::healthy};
-    use crate::model::mirror::Observation;
+    use crate::{
+        health::{judge, samples},
+        model::{Observed, Seen},
+    };
 
     fn report(change: impl FnOnce(&mut MirrorState)) -> StatusReport {
-        let (declared, mut observed) = healthy();
-        observed.state.as_mut().map(change);
-        of(declared, observed)
+        let (_, mut observed, _) = samples::healthy();
+        observed.storage.get_mut().map(change);
+        of(&observed)
     }
 
-    fn of(declared: Mirror, observed: Observation) -> StatusReport {
+    fn of(observed: &Observed) -> StatusReport {
+        let (declared, _, record) = samples::healthy();
         StatusReport {
-            verdict: judge(&declared, &observed),
-            observed: observed.state,
+            verdict: judge(&declared, observed, &Seen::Read(record), samples::now()),
+            observed: observed.storage.get().cloned(),
+            since: Some(samples::hours_ago(50)),
+            history: Vec::new(),
             declared,
             directory: Some(DirectoryStatus {
                 directory: "/home/bitcoin/.lightning".into(),
@@ -169,37 +186,39 @@ mod tests {
                 job: "check",
                 when: "*/15 * * * *".into(),
                 next: vec!["2026-11-23 15:15 UTC".into()],
+                last: Some(samples::hours_ago(3)),
+                failed: None,
             }],
         }
     }
 
     fn plain(report: StatusReport) -> String {
-        anstream::adapter::strip_str(&status(&[report])).to_string()
+        anstream::adapter::strip_str(&status(&[report], samples::now())).to_string()
     }
 
     #[test]
     fn a_healthy_mirror() {
         insta::assert_snapshot!(plain(report(|_| {})), @r"
-        lightning  ok  btrfs raid1 at /srv/lightning
+        lightning  ok since 2026-11-21T10:00:00Z (2 days ago)  btrfs raid1 at /srv/lightning
         ├─ /dev/sdb  32 GiB  Example Disk  serial E1  no errors
         └─ /dev/sdc  32 GiB  Example Disk  serial E2  no errors
         redundancy  any one member may fail (data raid1, metadata raid1, system raid1)
         space       400 MiB used, 30 GiB free
         node        /home/bitcoin/.lightning → /srv/lightning/lightning
-        check       next 2026-11-23 15:15 UTC
+        check       next 2026-11-23 15:15 UTC, last 3 hours ago
         ");
     }
 
     #[test]
     fn a_member_that_is_gone() {
         insta::assert_snapshot!(plain(report(|state| state.members[1].missing = true)), @r"
-        lightning  critical  btrfs raid1 at /srv/lightning
+        lightning  critical since 2026-11-21T10:00:00Z (2 days ago)  btrfs raid1 at /srv/lightning
         ├─ /dev/sdb  32 GiB  Example Disk  serial E1  no errors
         └─ /dev/sdc  32 GiB  Example Disk  serial E2  MISSING
         redundancy  none: no member may fail (data raid1, metadata raid1, system raid1)
         space       400 MiB used, 30 GiB free
         node        /home/bitcoin/.lightning → /srv/lightning/lightning
-        check       next 2026-11-23 15:15 UTC
+        check       next 2026-11-23 15:15 UTC, last 3 hours ago
         MIR-MISSING 1 of 2 members is missing; no more may fail
         What to do about it: raidguard check
         ");
@@ -208,13 +227,13 @@ mod tests {
     #[test]
     fn chunks_on_one_member_only() {
         insta::assert_snapshot!(plain(report(|state| state.profiles[0].profile = "single".into())), @r"
-        lightning  critical  btrfs raid1 at /srv/lightning
+        lightning  critical since 2026-11-21T10:00:00Z (2 days ago)  btrfs raid1 at /srv/lightning
         ├─ /dev/sdb  32 GiB  Example Disk  serial E1  no errors
         └─ /dev/sdc  32 GiB  Example Disk  serial E2  no errors
         redundancy  none: no member may fail (data single, metadata raid1, system raid1)
         space       400 MiB used, 30 GiB free
         node        /home/bitcoin/.lightning → /srv/lightning/lightning
-        check       next 2026-11-23 15:15 UTC
+        check       next 2026-11-23 15:15 UTC, last 3 hours ago
         MIR-PROFILE part of mirror lightning exists on one member only
         What to do about it: raidguard check
         ");
@@ -227,13 +246,13 @@ mod tests {
             state.profiles.clear();
         };
         insta::assert_snapshot!(plain(report(gone)), @r"
-        lightning  critical  btrfs raid1 at /srv/lightning
+        lightning  critical since 2026-11-21T10:00:00Z (2 days ago)  btrfs raid1 at /srv/lightning
         ├─ /dev/sdb  32 GiB  Example Disk  serial E1  no errors
         └─ /dev/sdc  32 GiB  Example Disk  serial E2  no errors
         redundancy  cannot be told
         space       400 MiB used, 30 GiB free
         node        /home/bitcoin/.lightning → /srv/lightning/lightning
-        check       next 2026-11-23 15:15 UTC
+        check       next 2026-11-23 15:15 UTC, last 3 hours ago
         MNT-ABSENT mirror lightning is not mounted at /srv/lightning
         What to do about it: raidguard check
         ");
@@ -241,14 +260,14 @@ mod tests {
 
     #[test]
     fn nothing_could_be_read() {
-        let (declared, _) = healthy();
-        let denied = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
-        insta::assert_snapshot!(plain(of(declared, Observation::of(Err(&denied)))), @r"
-        lightning  unknown  btrfs raid1 at /srv/lightning
+        let (_, mut observed, _) = samples::healthy();
+        observed.storage = Seen::Failed("permission denied".into());
+        insta::assert_snapshot!(plain(of(&observed)), @r"
+        lightning  unknown since 2026-11-21T10:00:00Z (2 days ago)  btrfs raid1 at /srv/lightning
         ├─ -  32 GiB  Example Disk  serial E1  not seen
         └─ -  32 GiB  Example Disk  serial E2  not seen
         node        /home/bitcoin/.lightning → /srv/lightning/lightning
-        check       next 2026-11-23 15:15 UTC
+        check       next 2026-11-23 15:15 UTC, last 3 hours ago
         OBS-FAILED the mirror could not be read
         What to do about it: raidguard check
         ");

@@ -21,7 +21,11 @@ use super::{
 use crate::{
     exec::Cmd,
     host::{Host, files::Doing as _},
-    model::{Level, mirror::MirrorState},
+    model::{
+        Level,
+        mirror::MirrorState,
+        observed::{Claim, ScrubRecord},
+    },
 };
 
 /// A subvolume's top directory has this inode number (kernel: `BTRFS_FIRST_FREE_OBJECTID`).
@@ -131,6 +135,18 @@ impl Backend for Btrfs {
 
     fn observe(&self, host: &Host, uuid: &str, mountpoint: &Path) -> Result<MirrorState, BackendError> {
         observe::observe(host, uuid, mountpoint)
+    }
+
+    fn claims(&self, host: &Host, uuid: &str) -> Result<Vec<Claim>, BackendError> {
+        observe::claims(host, uuid)
+    }
+
+    fn scrub_record(&self, host: &Host, uuid: &str) -> Result<Option<ScrubRecord>, BackendError> {
+        scrub::record(host, uuid)
+    }
+
+    fn snapshot_commands(&self, container: &Path, to: &Path) -> Vec<Cmd> {
+        vec![Cmd::change("btrfs").args(["subvolume", "snapshot"]).arg(container).arg(to)]
     }
 
     fn balance(

@@ -22,6 +22,7 @@ use crate::{
     model::{
         Bytes,
         mirror::{ChunkKind, MemberState, MirrorState},
+        observed::Claim,
     },
 };
 
@@ -167,6 +168,7 @@ fn mounted_members(uuid: &str, infos: Vec<DevInfo>, seen: &[Seen]) -> Vec<Member
             path: None,
             size: None,
             missing: info.missing,
+            pulled: false,
             missing_because: info.missing.then(|| "the kernel says so".to_owned()),
             errors: info.errors,
             unallocated: None,
@@ -184,7 +186,7 @@ fn mounted_members(uuid: &str, infos: Vec<DevInfo>, seen: &[Seen]) -> Vec<Member
         } else if info.replace_target {
             // Its superblock is written at the end of the replace.
         } else if !info.missing {
-            member.missing = true;
+            (member.missing, member.pulled) = (true, true);
             let mut reason = "none of the filesystem's devices answers as this member".to_owned();
             if let ([device], [_]) = (strangers.as_slice(), unmatched.as_slice()) {
                 member.path = Some(device.path.clone());
@@ -202,9 +204,9 @@ fn mounted_members(uuid: &str, infos: Vec<DevInfo>, seen: &[Seen]) -> Vec<Member
     infos.into_iter().map(join).collect()
 }
 
-/// Looks for the members of a filesystem that is not mounted on every block device.
-fn scan(host: &Host, state: &mut MirrorState) -> Result<(), BackendError> {
-    let mut expected = 0;
+/// The block devices that may hold a member.
+fn candidates(host: &Host) -> Result<Vec<Seen>, BackendError> {
+    let mut out = Vec::new();
     for name in sysfs::names(host, "/sys/class/block")? {
         // Drives with removable media answer slowly or not at all, and hold no mirrors.
         if ["fd", "sr", "ram", "zram"].iter().any(|kind| {
@@ -217,9 +219,33 @@ fn scan(host: &Host, state: &mut MirrorState) -> Result<(), BackendError> {
             continue;
         }
         let seen = look_at(host, &name)?;
-        if seen.size.is_none_or(|size| size.0 == 0) {
-            continue;
+        if seen.size.is_some_and(|size| size.0 > 0) {
+            out.push(seen);
         }
+    }
+    Ok(out)
+}
+
+/// Every device with a superblock of this filesystem. A device that cannot be read is no clone that could be mounted.
+pub(super) fn claims(host: &Host, uuid: &str) -> Result<Vec<Claim>, BackendError> {
+    let found = candidates(host)?.into_iter().filter_map(|seen| {
+        let sb = seen.superblock.ok()??;
+        (sb.fsid == uuid && sb.finished).then_some(Claim {
+            path: seen.path,
+            devid: sb.devid,
+            uuid: sb.uuid,
+            generation: sb.generation,
+        })
+    });
+    let mut claims: Vec<_> = found.collect();
+    claims.sort_by(|a, b| (a.devid, &a.path).cmp(&(b.devid, &b.path)));
+    Ok(claims)
+}
+
+/// Looks for the members of a filesystem that is not mounted on every block device.
+fn scan(host: &Host, state: &mut MirrorState) -> Result<(), BackendError> {
+    let mut expected = 0;
+    for seen in candidates(host)? {
         match seen.superblock {
             Ok(Some(sb)) if sb.fsid == state.uuid && sb.finished => {
                 expected = expected.max(sb.num_devices);
@@ -229,6 +255,7 @@ fn scan(host: &Host, state: &mut MirrorState) -> Result<(), BackendError> {
                     path: Some(seen.path),
                     size: seen.size,
                     missing: false,
+                    pulled: false,
                     missing_because: None,
                     errors: None,
                     unallocated: Some(Bytes(sb.total - sb.allocated)),

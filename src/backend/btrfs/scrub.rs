@@ -1,13 +1,15 @@
 //! Scrub: read every copy, compare checksums, mend from the other copy (btrfs-scrub(8)).
 
-use std::path::Path;
+use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, path::Path};
+
+use jiff::Timestamp;
 
 use super::{BackendError, ParseError, sysfs::parse_number};
 use crate::{
     backend::{ScrubCounts, ScrubEnd, ScrubProgress, ScrubReport, ScrubStatus, Watcher},
     exec::{Cmd, CmdError, Flow},
-    host::Host,
-    model::{Bytes, mirror::MirrorState},
+    host::{Host, files::Doing as _},
+    model::{Bytes, mirror::MirrorState, observed::ScrubRecord},
 };
 
 /// The documented command: it waits, with the idle I/O class.
@@ -26,15 +28,14 @@ pub(super) fn scrub(
 ) -> Result<ScrubReport, BackendError> {
     let cmd = command(mountpoint);
     let line = cmd.line();
-    let file = format!("/var/lib/btrfs/scrub.status.{}", state.uuid);
     let total = total(state);
     let (mut ticks, mut stopping) = (0_u32, false);
     let mut tick = || {
         let mut progress = ScrubProgress { bytes_scrubbed: None, bytes_total: total };
         // btrfs writes the file anew every five seconds, so it may be caught half-written: progress is a courtesy.
         if ticks % 8 == 0 {
-            let text = host.read_optional(&file).ok().flatten();
-            progress.bytes_scrubbed = text.and_then(|t| running_bytes(&t).ok().flatten()).map(Bytes);
+            let record = record(host, &state.uuid).ok().flatten();
+            progress.bytes_scrubbed = record.filter(|r| r.ended.is_none()).map(|r| r.scrubbed);
         }
         ticks = ticks.wrapping_add(1);
         if stopping || watch(&progress) == Flow::Continue {
@@ -80,7 +81,7 @@ fn total(state: &MirrorState) -> Option<Bytes> {
 pub(super) fn parse_status(text: &str) -> Result<Option<ScrubStatus>, ParseError> {
     let bad = |what: &str| ParseError::new("btrfs scrub status", what);
     let mut uuid = None;
-    let mut fields = std::collections::BTreeMap::new();
+    let mut fields = BTreeMap::new();
     let mut never = false;
     for line in text.lines().map(str::trim).filter(|l| !l.is_empty()) {
         if line == "no stats available" {
@@ -129,28 +130,86 @@ pub(super) fn parse_status(text: &str) -> Result<Option<ScrubStatus>, ParseError
     }))
 }
 
-/// How far the scrub that runs now has come, in bytes over all members, from `/var/lib/btrfs/scrub.status.UUID` (btrfs-progs:
-/// `cmds/scrub.c`). `None` while the file tells of none that runs.
-pub(super) fn running_bytes(text: &str) -> Result<Option<u64>, ParseError> {
+/// btrfs writes its record anew about every five seconds while a scrub runs: one that is older than this, in seconds, and says that it
+/// runs, was interrupted.
+const SILENT: i64 = 60;
+
+/// Where btrfs keeps what a scrub found.
+fn record_path(uuid: &str) -> String {
+    format!("/var/lib/btrfs/scrub.status.{uuid}")
+}
+
+/// What btrfs's own record says of the last scrub.
+pub(super) fn record(host: &Host, uuid: &str) -> Result<Option<ScrubRecord>, BackendError> {
+    let path = record_path(uuid);
+    let Some(text) = host.read_optional(&path).doing("reading", &path)? else { return Ok(None) };
+    let written = fs::metadata(host.path(&path)).doing("reading", &path)?.mtime();
+    let written =
+        Timestamp::from_second(written).map_err(|_| ParseError::new("the scrub status file's time", ""))?;
+    Ok(parse_record(&text, written, host.now())?)
+}
+
+/// Reads `/var/lib/btrfs/scrub.status.UUID` (btrfs-progs: `cmds/scrub.c`, `scrub_read_file`): a line a member, its fields parted by bars.
+/// `written` is when the file was.
+pub(super) fn parse_record(
+    text: &str,
+    written: Timestamp,
+    now: Timestamp,
+) -> Result<Option<ScrubRecord>, ParseError> {
     let bad = |what: &str| ParseError::new("the scrub status file", what);
     let mut lines = text.lines();
     if lines.next() != Some("scrub status:1") {
         return Err(bad("its first line is another"));
     }
-    let (mut sum, mut running) = (0_u64, false);
+    let mut whole: Option<ScrubRecord> = None;
     for line in lines.filter(|l| !l.is_empty()) {
-        let mut ended = None;
-        for field in line.split('|').skip(1) {
-            let (name, value) = field.split_once(':').ok_or_else(|| bad(field))?;
-            match name {
-                "data_bytes_scrubbed" | "tree_bytes_scrubbed" => {
-                    sum = sum.saturating_add(value.parse().map_err(|_| bad(field))?);
-                }
-                "finished" => ended = Some(value == "1"),
-                _ => {}
-            }
-        }
-        running |= !ended.ok_or_else(|| bad(line))?;
+        let one = parse_line(line, written, now)?;
+        whole = Some(match whole {
+            None => one,
+            Some(sum) => ScrubRecord {
+                started: sum.started.min(one.started),
+                // It runs while one member's part does.
+                ended: sum.ended.and_then(|end| one.ended.map(|other| end.max(other))),
+                finished: sum.finished && one.finished,
+                cancelled: sum.cancelled || one.cancelled,
+                scrubbed: Bytes(sum.scrubbed.0.saturating_add(one.scrubbed.0)),
+                corrected: sum.corrected.saturating_add(one.corrected),
+                uncorrectable: sum.uncorrectable.saturating_add(one.uncorrectable),
+            },
+        });
     }
-    Ok(running.then_some(sum))
+    Ok(whole)
+}
+
+fn parse_line(line: &str, written: Timestamp, now: Timestamp) -> Result<ScrubRecord, ParseError> {
+    let bad = |what: &str| ParseError::new("the scrub status file", what);
+    let mut fields = BTreeMap::new();
+    for field in line.split('|').skip(1) {
+        let (name, value) = field.split_once(':').ok_or_else(|| bad(field))?;
+        fields.insert(name, value.parse::<u64>().map_err(|_| bad(field))?);
+    }
+    let get = |name: &str| fields.get(name).copied().ok_or_else(|| bad(&format!("no `{name}` in {line}")));
+    let time = |seconds: u64| {
+        let seconds = i64::try_from(seconds).ok().and_then(|s| Timestamp::from_second(s).ok());
+        seconds.ok_or_else(|| bad("a time that cannot be"))
+    };
+    let (finished, cancelled) = (get("finished")? == 1, get("canceled")? == 1);
+    let (began, took) = (get("t_resumed")?.max(get("t_start")?), get("duration")?);
+    let ended = if finished || cancelled {
+        Some(time(began.checked_add(took).ok_or_else(|| bad("a time that cannot be"))?)?)
+    } else if now.as_second().saturating_sub(written.as_second()) > SILENT {
+        Some(written)
+    } else {
+        None
+    };
+    let uncorrectable = get("uncorrectable_errors")?;
+    Ok(ScrubRecord {
+        started: time(get("t_start")?)?,
+        ended,
+        finished: finished && !cancelled,
+        cancelled,
+        scrubbed: Bytes(get("data_bytes_scrubbed")?.saturating_add(get("tree_bytes_scrubbed")?)),
+        corrected: get("corrected_errors")?,
+        uncorrectable,
+    })
 }

@@ -105,6 +105,10 @@ fn copy_tree(from: &Path, to: &Path) {
     }
 }
 
+fn at(seconds: i64) -> jiff::Timestamp {
+    jiff::Timestamp::from_second(seconds).unwrap()
+}
+
 #[test]
 fn a_recorded_healthy_mirror() {
     let state = Machine::recorded("healthy").observe();
@@ -312,7 +316,7 @@ fn support_is_asked_of_the_kernel() {
 }
 
 fn big() -> MirrorState {
-    health::samples::healthy().1.state.unwrap()
+    health::samples::healthy().1.storage.get().unwrap().clone()
 }
 
 #[test]
@@ -396,11 +400,26 @@ fn scrub_status_of_both_versions() {
         let never = fixture(&format!("{version}/healthy-scrub-status-never.txt"));
         assert_eq!(scrub::parse_status(&never).unwrap(), None);
         let file = |case: &str| fixture(&format!("{version}/{case}-scrub-status-file.txt"));
-        let running = scrub::running_bytes(&file("running")).unwrap().unwrap();
-        assert!(running >= 2 * (6_291_456 + 212_992), "{running}");
-        assert_eq!(scrub::running_bytes(&file("healthy")).unwrap(), None);
-        assert_eq!(scrub::running_bytes(&file("cancelled")).unwrap(), None);
-        assert!(scrub::running_bytes(file("running").trim_start_matches("scrub")).is_err());
+        let read = |text: &str| scrub::parse_record(text, at(1_795_434_300), at(1_795_434_310));
+        let running = read(&file("running")).unwrap().unwrap();
+        assert!(running.scrubbed.0 >= 2 * (6_291_456 + 212_992), "{running:?}");
+        assert_eq!((running.ended, running.finished), (None, false));
+        let silent =
+            scrub::parse_record(&file("running"), at(1_795_434_300), at(1_795_434_400)).unwrap().unwrap();
+        assert_eq!(
+            (silent.ended, silent.finished),
+            (Some(at(1_795_434_300)), false),
+            "nobody writes to it any more"
+        );
+        let whole = read(&file("healthy")).unwrap().unwrap();
+        assert!(whole.finished && !whole.cancelled && whole.ended.is_some() && whole.corrected == 0);
+        for stopped in ["cancelled", "missing"] {
+            let record = read(&file(stopped)).unwrap().unwrap();
+            assert!(record.cancelled && !record.finished, "{stopped}");
+        }
+        assert!(read(&file("returned")).unwrap().unwrap().corrected > 0);
+        assert!(read(&file("uncorrectable")).unwrap().unwrap().uncorrectable > 0);
+        assert!(read(file("running").trim_start_matches("scrub")).is_err());
     }
 }
 
@@ -446,7 +465,7 @@ proptest::proptest! {
     #[test]
     fn no_text_makes_a_parser_panic(text in "(UUID|Status|Duration|[a-z_:| 0-9]{0,9}|\\PC|\n){0,20}") {
         let _ = scrub::parse_status(&text);
-        let _ = scrub::running_bytes(&format!("scrub status:1\n{text}"));
+        let _ = scrub::parse_record(&format!("scrub status:1\n{text}"), at(1), at(2));
         let _ = balance::parse_done(&text);
     }
 }

@@ -15,6 +15,7 @@ use std::{
 
 pub(super) use content::content_at;
 pub use lsblk::parse_lsblk;
+pub(super) use uses::usb;
 
 use super::{Host, files::FileError, mountinfo};
 use crate::{

@@ -95,7 +95,7 @@ fn list(host: &Host, dir: &str) -> Vec<String> {
 }
 
 /// The USB device above a block device, by its place in sysfs, and its link's speed.
-pub(super) fn usb(host: &Host, kname: &str) -> Option<(String, u32)> {
+pub(in crate::host) fn usb(host: &Host, kname: &str) -> Option<(String, u32)> {
     let real = fs::canonicalize(host.path(format!("/sys/class/block/{kname}"))).ok()?;
     real.ancestors().find_map(|at| {
         let speed = fs::read_to_string(at.join("speed")).ok()?;

@@ -1,9 +1,15 @@
 //! The regular jobs, as files of cron or systemd. Rendering is pure; never are both installed.
 
+mod dropin;
+mod facts;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
 };
+
+pub use dropin::{DropInOf, dropin};
+pub use facts::facts;
 
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, context};
 use serde::Serialize;
@@ -14,8 +20,8 @@ use super::{
 };
 use crate::{
     config::Mirror,
-    exec::{Cmd, CmdError, log_change, shell_quote},
-    model::Scheduler,
+    exec::{Cmd, CmdError, log_change},
+    model::{Scheduler, quote::shell_quote},
 };
 
 const CRON: &str = "/etc/cron.d/raidguard";
@@ -65,23 +71,36 @@ pub struct Rendered {
     pub text: String,
 }
 
-fn jobs(mirrors: &[Mirror], binary: &Path) -> Vec<Job> {
+fn jobs(with: Scheduler, mirrors: &[Mirror], binary: &Path) -> Vec<Job> {
     let binary = shell_quote(binary.as_os_str()).into_owned();
     let scheduled: Vec<_> = mirrors.iter().filter_map(|m| Some((m, m.schedule.as_ref()?))).collect();
     let mut jobs = Vec::new();
-    // One check looks at every mirror.
+    // One check looks at every mirror. systemd catches up on what was missed by itself (Persistent=); cron does not.
+    let catch_up = if with == Scheduler::Cron { " --catch-up" } else { "" };
     if let Some((_, schedule)) = scheduled.first() {
-        jobs.push(Job {
-            unit: "raidguard-check".to_owned(),
-            title: "is the redundancy real?".to_owned(),
-            when: schedule.check.as_crontab().to_owned(),
-            calendar: schedule.check.to_oncalendar(),
-            delay: 30,
-            command: format!("{binary} check"),
-            quiet: false,
-            // A finding is an answer, not a failure of the job.
-            codes: "1 2 3",
-        });
+        let checks = [
+            ("check", "is the redundancy real?", &schedule.check, format!("check --notify{catch_up}"), 30),
+            (
+                "deep",
+                "are the databases whole, and the newest?",
+                &schedule.deep,
+                "check --deep --notify".to_owned(),
+                300,
+            ),
+        ];
+        for (unit, title, when, command, delay) in checks {
+            jobs.push(Job {
+                unit: format!("raidguard-{unit}"),
+                title: title.to_owned(),
+                when: when.as_crontab().to_owned(),
+                calendar: when.to_oncalendar(),
+                delay,
+                command: format!("{binary} {command}"),
+                quiet: unit == "deep",
+                // A finding is an answer, not a failure of the job.
+                codes: "1 2 3",
+            });
+        }
     }
     for (mirror, schedule) in scheduled {
         for (verb, when) in [("balance", &schedule.balance), ("scrub", &schedule.scrub)] {
@@ -117,7 +136,7 @@ fn fill(template: &str, context: minijinja::Value) -> Result<String, ScheduleErr
 /// # Errors
 /// A template is faulty.
 pub fn render(with: Scheduler, mirrors: &[Mirror], binary: &Path) -> Result<Vec<Rendered>, ScheduleError> {
-    let jobs = jobs(mirrors, binary);
+    let jobs = jobs(with, mirrors, binary);
     if jobs.is_empty() {
         return Ok(Vec::new());
     }
@@ -252,7 +271,7 @@ fn present(host: &Host) -> Result<Vec<PathBuf>, FileError> {
     };
     for entry in entries {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let ours = ["raidguard-check.", "raidguard-balance-", "raidguard-scrub-"]
+        let ours = ["raidguard-check.", "raidguard-deep.", "raidguard-balance-", "raidguard-scrub-"]
             .iter()
             .any(|p| name.starts_with(p));
         if ours && Path::new(&name).extension().is_some_and(|e| e == "timer" || e == "service") {
@@ -302,6 +321,21 @@ pub fn is_systemd(host: &Host) -> bool {
     host.path("/run/systemd/system").is_dir()
 }
 
+/// Whether a cron daemon runs.
+fn cron_runs(host: &Host) -> bool {
+    let is_cron = |pid: &str| {
+        let name = fs::read_to_string(host.path(format!("/proc/{pid}/comm")));
+        name.is_ok_and(|name| matches!(name.trim_end(), "cron" | "crond"))
+    };
+    // Where it says that it is, before every process is asked.
+    let told = ["/run/crond.pid", "/run/cron.pid"].iter().filter_map(|file| host.read(file).ok());
+    if told.into_iter().any(|pid| is_cron(pid.trim())) {
+        return true;
+    }
+    let processes = fs::read_dir(host.path("/proc")).into_iter().flatten().flatten();
+    processes.map(|e| e.file_name().to_string_lossy().into_owned()).any(|pid| is_cron(&pid))
+}
+
 /// What runs jobs on this machine.
 ///
 /// # Errors
@@ -310,27 +344,10 @@ pub fn detect(host: &Host) -> Result<Scheduler, ScheduleError> {
     if is_systemd(host) {
         return Ok(Scheduler::Systemd);
     }
-    let processes = fs::read_dir(host.path("/proc")).into_iter().flatten().flatten();
-    let mut names = processes.filter_map(|e| fs::read_to_string(e.path().join("comm")).ok());
-    if names.any(|name| matches!(name.trim_end(), "cron" | "crond")) && host.path("/etc/cron.d").is_dir() {
+    if host.path("/etc/cron.d").is_dir() && cron_runs(host) {
         return Ok(Scheduler::Cron);
     }
     Err(ScheduleError::Nothing)
-}
-
-/// The drop-in that ties a unit to a mount: its path and text. Names with blanks are quoted as systemd wants it (systemd.syntax(7)).
-///
-/// # Errors
-/// A template is faulty.
-pub fn dropin(unit: &str, mountpoint: &Path) -> Result<Rendered, ScheduleError> {
-    let plain = mountpoint.to_string_lossy().replace('%', "%%");
-    let mountpoint = if plain.contains(|c: char| c.is_whitespace() || "\"'\\".contains(c)) {
-        format!("\"{}\"", plain.replace('\\', "\\\\").replace('"', "\\\""))
-    } else {
-        plain
-    };
-    let text = fill(include_str!("../../../templates/dropin.conf"), context! { mountpoint })?;
-    Ok(Rendered { path: Path::new(UNITS).join(format!("{unit}.d/raidguard.conf")), text })
 }
 
 #[cfg(test)]

@@ -36,7 +36,8 @@ fn the_crontab_has_one_check_and_each_mirrors_jobs() {
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
     # cron mails whatever a job prints: so it prints only when it does not end well.
-    */15 * * * * root out=$(/usr/local/bin/raidguard check 2>&1) || printf '\%s\n' "$out"
+    */15 * * * * root out=$(/usr/local/bin/raidguard check --notify --catch-up 2>&1) || printf '\%s\n' "$out"
+    30 3 * * * root out=$(/usr/local/bin/raidguard check --deep --notify 2>&1) || printf '\%s\n' "$out"
     0 0 * * * root out=$(/usr/local/bin/raidguard balance lightning 2>&1) || printf '\%s\n' "$out"
     0 0 * * 0 root out=$(/usr/local/bin/raidguard scrub lightning 2>&1) || printf '\%s\n' "$out"
     0 0 * * * root out=$(/usr/local/bin/raidguard balance second 2>&1) || printf '\%s\n' "$out"
@@ -54,6 +55,8 @@ fn a_unit_and_its_timer_say_the_same() {
         [
             "raidguard-check.service",
             "raidguard-check.timer",
+            "raidguard-deep.service",
+            "raidguard-deep.timer",
             "raidguard-balance-lightning.service",
             "raidguard-balance-lightning.timer",
             "raidguard-scrub-lightning.service",
@@ -63,22 +66,22 @@ fn a_unit_and_its_timer_say_the_same() {
     insta::assert_snapshot!(files[4].text, @r"
     # Written by raidguard; `raidguard schedule install` writes it anew.
     [Unit]
-    Description=raidguard: scrub of the mirror lightning
+    Description=raidguard: balance of the mirror lightning
     Documentation=man:raidguard(8)
 
     [Service]
     Type=oneshot
-    ExecStart=/usr/local/bin/raidguard scrub lightning
+    ExecStart=/usr/local/bin/raidguard balance lightning
     Nice=10
     IOSchedulingClass=idle
     ");
     insta::assert_snapshot!(files[5].text, @r"
     # Written by raidguard; `raidguard schedule install` writes it anew.
     [Unit]
-    Description=raidguard: scrub of the mirror lightning
+    Description=raidguard: balance of the mirror lightning
 
     [Timer]
-    OnCalendar=Sun *-*-* 0:0:00
+    OnCalendar=*-*-* 0:0:00
     Persistent=true
     RandomizedDelaySec=300
 
@@ -102,7 +105,7 @@ fn one_set_replaces_the_other_and_all_go_away() {
     for with in [Scheduler::Cron, Scheduler::Systemd, Scheduler::Cron] {
         install(&host, with, &mirrors, binary).unwrap();
         assert!(is_installed(&host, with, &mirrors, binary).unwrap(), "{with}");
-        assert_eq!(present(&host).unwrap().len(), if with == Scheduler::Cron { 1 } else { 6 });
+        assert_eq!(present(&host).unwrap().len(), if with == Scheduler::Cron { 1 } else { 8 });
     }
     fs::write(dir.path().join("etc/cron.d/raidguard"), "altered\n").unwrap();
     assert!(!is_installed(&host, Scheduler::Cron, &mirrors, binary).unwrap());
@@ -114,9 +117,14 @@ fn one_set_replaces_the_other_and_all_go_away() {
 
 #[test]
 fn a_mount_point_with_blanks_is_quoted_for_systemd() {
-    let plain = dropin("lightningd.service", Path::new("/srv/lightning")).unwrap();
+    let of = |unit, mountpoint: &'static str| {
+        let (mountpoint, binary) = (Path::new(mountpoint), Path::new("/usr/bin/raidguard"));
+        dropin(DropInOf { unit, mountpoint, mirror: "lightning", binary }).unwrap()
+    };
+    let plain = of("lightningd.service", "/srv/lightning");
     assert_eq!(plain.path, Path::new("/etc/systemd/system/lightningd.service.d/raidguard.conf"));
-    assert!(plain.text.ends_with("RequiresMountsFor=/srv/lightning\n"));
-    let odd = dropin("x.service", Path::new("/srv/my 100% \"dir\"")).unwrap();
-    assert!(odd.text.ends_with("RequiresMountsFor=\"/srv/my 100%% \\\"dir\\\"\"\n"), "{}", odd.text);
+    assert!(plain.text.contains("\nRequiresMountsFor=/srv/lightning\n"), "{}", plain.text);
+    assert!(plain.text.ends_with("\nExecStartPre=+/usr/bin/raidguard guard lightning\n"), "{}", plain.text);
+    let odd = of("x.service", "/srv/my 100% \"dir\"");
+    assert!(odd.text.contains("RequiresMountsFor=\"/srv/my 100%% \\\"dir\\\"\"\n"), "{}", odd.text);
 }

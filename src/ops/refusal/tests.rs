@@ -26,7 +26,7 @@ fn device(kname: &str, minor: u32) -> Device {
 
 /// A declared mirror with one member, whose serial is that of nobody here.
 fn declared() -> Mirror {
-    let (mut mirror, _) = crate::health::samples::healthy();
+    let mut mirror = crate::health::samples::declared();
     let disk = device("sdz", 99);
     mirror.member = vec![Member {
         id: "1".into(),

@@ -143,7 +143,12 @@ pub fn decide(request: &Request, facts: &Facts) -> Result<Decision, Vec<Blocker>
         manifest,
     }));
     if let (Some(unit), true) = (&unit, facts.systemd) {
-        steps.push(Action::DropIn(DropIn { unit: unit.clone(), mountpoint: request.mountpoint.clone() }));
+        steps.push(Action::DropIn(DropIn {
+            unit: unit.clone(),
+            mountpoint: request.mountpoint.clone(),
+            mirror: request.name.clone(),
+            binary: facts.binary.clone(),
+        }));
     }
     let with = facts.with.as_ref().ok().copied().flatten();
     let mirror = declared(request, facts, &members, &data, control.as_ref(), with).map_err(|b| vec![b])?;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     config::Config,
-    health::samples::healthy,
+    health::samples::declared,
     host::{
         copy::Survey,
         partition::{Room, Slot},
@@ -218,7 +218,7 @@ type Change = fn(&mut Request, &mut Facts);
 fn everything_that_stands_in_the_way_is_named_with_what_clears_it() {
     let cases: &[(&str, Change)] = &[
         ("is no name for a mirror", |r, _| r.name = "../x".into()),
-        ("a mirror `lightning` is declared already", |_, f| f.config.mirror.push(healthy().0)),
+        ("a mirror `lightning` is declared already", |_, f| f.config.mirror.push(declared())),
         ("`raidguard setup` of `old` was interrupted", |_, f| {
             f.unfinished.push(("setup".into(), "old".into()))
         }),
@@ -238,7 +238,7 @@ fn everything_that_stands_in_the_way_is_named_with_what_clears_it() {
         ("lie within each other", |r, _| r.mountpoint = "/home/bitcoin/.lightning/mnt".into()),
         ("is on the declared mirror", |_, f| {
             f.directory = "/srv/lightning/lightning".into();
-            f.config.mirror.push(crate::config::Mirror { name: "other".into(), ..healthy().0 });
+            f.config.mirror.push(crate::config::Mirror { name: "other".into(), ..declared() });
         }),
         ("the root directory cannot be moved", |_, f| f.directory = "/".into()),
         ("does not know how to start it again", |_, f| f.running = running(None)),

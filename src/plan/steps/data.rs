@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{fail, is_moved, line};
 use crate::{
-    exec::{log_change, shell_quote},
+    exec::log_change,
     host::{
         Host,
         copy::{self, CopyError, Manifest, Progress},
         files,
     },
-    model::Bytes,
+    model::{Bytes, quote::shell_quote},
     node::database,
     plan::{Context, Outcome, Probe, Step, StepError, Watch, Work},
 };

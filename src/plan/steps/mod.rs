@@ -30,9 +30,9 @@ pub use storage::{Container, Erase, Fstab, MakeMirror, MountMirror};
 
 use super::{Context, Outcome, Probe, Step, StepError};
 use crate::{
-    exec::{Cmd, Output, shell_quote},
+    exec::{Cmd, Output},
     host::Host,
-    model::Identity,
+    model::{Identity, quote::shell_quote},
 };
 
 /// Every change that a plan may hold.

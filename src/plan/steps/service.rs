@@ -11,7 +11,7 @@ use crate::{
     exec::{Cmd, log_change},
     host::{
         Host, declaration, files,
-        schedule::{self, Rendered},
+        schedule::{self, DropInOf, Rendered},
     },
     model::Scheduler,
     plan::{Context, Outcome, Probe, Step, StepError},
@@ -24,6 +24,10 @@ pub struct DropIn {
     pub unit: String,
     /// Where the mirror is mounted.
     pub mountpoint: PathBuf,
+    /// The mirror's name.
+    pub mirror: String,
+    /// The raidguard that guards the start.
+    pub binary: PathBuf,
 }
 
 /// Installs the regular jobs.
@@ -54,7 +58,8 @@ fn scheduling(e: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StepErr
 
 impl DropIn {
     fn rendered(&self) -> Result<Rendered, StepError> {
-        schedule::dropin(&self.unit, &self.mountpoint).map_err(scheduling)
+        let Self { unit, mountpoint, mirror, binary } = self;
+        schedule::dropin(DropInOf { unit, mountpoint, mirror, binary }).map_err(scheduling)
     }
 
     fn path(&self) -> PathBuf {

@@ -1,0 +1,205 @@
+//! The mirror itself: members, layout, scrubs, space.
+
+use super::Entry;
+use crate::model::Source::{Clones, Disks, Scrubs, Storage};
+
+pub(super) const CODES: &[Entry] = &[
+    Entry {
+        code: "MIR-ABSENT",
+        source: Storage,
+        title: "the mirror is nowhere on this machine",
+        meaning: "No block device holds a member of the declared filesystem. The disks are unplugged, dead, or have been erased.",
+        remedy: "Do not start the node. Check cables and power, then look at `raidguard devices`.",
+    },
+    Entry {
+        code: "MIR-MISSING",
+        source: Storage,
+        title: "a member is missing",
+        meaning: "A declared member is gone, so there are fewer copies of the data than there should be. Once as many members are gone \
+                  as the level survives, one more failure loses data.",
+        remedy: "Plug the member in again. If it is dead, give its place to another disk: `btrfs replace start DEVID NEW-DEVICE MOUNTPOINT`, \
+                 then `raidguard scrub NAME` and `raidguard check`.",
+    },
+    Entry {
+        code: "MIR-PULLED",
+        source: Storage,
+        title: "a member was pulled, and the kernel still counts it",
+        meaning: "The member's block device is gone from under the running mirror. The kernel says nothing until something is written, so \
+                  its own state looks healthy; but what is written from now on exists once only.",
+        remedy: "Plug it in again, then unmount and mount the mirror so that the kernel takes it back (a running mirror does not), and run \
+                 `raidguard scrub NAME`. If it is dead: `btrfs replace start DEVID NEW-DEVICE MOUNTPOINT`.",
+    },
+    Entry {
+        code: "MIR-WRITE-ERRORS",
+        source: Storage,
+        title: "writes to a member have failed",
+        meaning: "The kernel has counted failed writes since the counters were last acknowledged. What was to be written there may be missing \
+                  on this member until a scrub has mended it from the other copy.",
+        remedy: "Look at the cable and at `smartctl -a DEVICE`, run `raidguard scrub NAME`, then `raidguard check --acknowledge`. If the \
+                 counters grow again, exchange the member.",
+    },
+    Entry {
+        code: "MIR-READ-ERRORS",
+        source: Storage,
+        title: "reads from a member have failed",
+        meaning: "The kernel has counted failed reads since the counters were last acknowledged. btrfs took the other copy each time, but \
+                  the member may be about to fail.",
+        remedy: "Look at the cable and at `smartctl -a DEVICE`, run `raidguard scrub NAME`, then `raidguard check --acknowledge`. If the \
+                 counters grow again, exchange the member.",
+    },
+    Entry {
+        code: "MIR-FLUSH-ERRORS",
+        source: Storage,
+        title: "a member did not empty its cache when told to",
+        meaning: "A commit is only safe once the disk's cache is on the medium. A member that fails here may lose what it said it had.",
+        remedy: "Look at the cable and the power of DEVICE, run `raidguard scrub NAME`, then `raidguard check --acknowledge`.",
+    },
+    Entry {
+        code: "MIR-CORRUPTION",
+        source: Storage,
+        title: "a member returned data with a wrong checksum",
+        meaning: "What was read is not what was written. btrfs mended it from the other copy where there was one; the member, its cable or \
+                  the memory is not to be trusted.",
+        remedy: "Run `raidguard scrub NAME`, which mends all that can be mended and counts what cannot, then `raidguard check --acknowledge`.",
+    },
+    Entry {
+        code: "MIR-GENERATION",
+        source: Storage,
+        title: "a member holds metadata older than it should be",
+        meaning: "Writes that the member said it had made did not arrive. This happens when a member was away for a while, or when a disk \
+                  lies about its cache.",
+        remedy: "Run `raidguard scrub NAME`, then `raidguard check --acknowledge`. If it comes back, exchange the member.",
+    },
+    Entry {
+        code: "MIR-PROFILE",
+        source: Storage,
+        title: "chunks are not at the declared level",
+        meaning: "Part of the filesystem is stored with another profile. This happens when a mirror was written to while a member was \
+                  missing: what was written then may exist once only, even with every member back.",
+        remedy: "With every member present: `btrfs balance start -dconvert=LEVEL,soft -mconvert=LEVEL,soft MOUNTPOINT`.",
+    },
+    Entry {
+        code: "MIR-READONLY",
+        source: Storage,
+        title: "the mirror cannot be written to",
+        meaning: "The filesystem is read-only. The kernel makes it so by itself when going on would harm it; the node cannot save its state.",
+        remedy: "Stop the node, read the reason with `dmesg`, then `umount MOUNTPOINT`, `mount MOUNTPOINT`, `raidguard scrub NAME`.",
+    },
+    Entry {
+        code: "MIR-DEGRADED-OPTION",
+        source: Storage,
+        title: "the mirror is mounted with `degraded`",
+        meaning: "With this option the filesystem mounts with a member missing and nobody notices; what is written then exists once only.",
+        remedy: "Remove `degraded` from /etc/fstab, and when every member is present: `umount MOUNTPOINT`, `mount MOUNTPOINT`.",
+    },
+    Entry {
+        code: "MIR-FOREIGN",
+        source: Storage,
+        title: "a member is not a declared one",
+        meaning: "The filesystem has a member that was not declared. It is part of the mirror all the same: without it data may be lost.",
+        remedy: "If the mirror was changed on purpose, declare it anew: `raidguard adopt MOUNTPOINT`.",
+    },
+    Entry {
+        code: "MIR-CLONE",
+        source: Clones,
+        title: "two devices say that they are the same member",
+        meaning: "One is a copy of the other, made by dd or a snapshot below the filesystem. btrfs may take either one, and then mixes old \
+                  with new.",
+        remedy: "Unplug the copy now, without mounting anything; then `raidguard scrub NAME`.",
+    },
+    Entry {
+        code: "MIR-STALE",
+        source: Storage,
+        title: "a member holds older data than another",
+        meaning: "A member was away while the mirror was written to, so part of its content is old. Until a scrub has mended it, reads may \
+                  meet old blocks, and the newest data exists on the other member only.",
+        remedy: "Do not start the node yet. If one half alone was written to: mount the mirror with every member and run `raidguard scrub \
+                 NAME`. If both were written to apart, do not mount them together: choose the one with the newest data.",
+    },
+    Entry {
+        code: "MIR-REPLACING",
+        source: Storage,
+        title: "the mirror's members are being changed",
+        meaning: "A device is being added, removed or replaced. Redundancy is whole again when this is done.",
+        remedy: "Wait; see `btrfs replace status MOUNTPOINT`.",
+    },
+    Entry {
+        code: "MIR-SAME-DISK",
+        source: Disks,
+        title: "two members lie on one disk or behind one bridge",
+        meaning: "When that disk or bridge fails, both copies are gone at once: this is no redundancy.",
+        remedy: "Move one member to a disk of its own: `btrfs replace start DEVID NEW-DEVICE MOUNTPOINT`.",
+    },
+    Entry {
+        code: "MIR-SAME-HUB",
+        source: Disks,
+        title: "two members hang on one USB hub",
+        meaning: "When the hub or its power fails, both members drop off at the same moment. Nothing is lost by that alone, but the node \
+                  stops, and it is the moment when halves part.",
+        remedy: "Plug one of them into another port of the machine, if it has one that is not behind the same hub.",
+    },
+    Entry {
+        code: "SCR-NEVER",
+        source: Scrubs,
+        title: "the mirror was never scrubbed to its end",
+        meaning: "Nobody has ever read every copy of everything, so nobody knows whether the second copies are good.",
+        remedy: "`raidguard scrub NAME`",
+    },
+    Entry {
+        code: "SCR-OVERDUE",
+        source: Scrubs,
+        title: "the last whole scrub is too long ago",
+        meaning: "Copies rot unread. Without a scrub this is noticed only when the other copy has gone too.",
+        remedy: "`raidguard scrub NAME`; if the schedule should have done it: `raidguard schedule show`.",
+    },
+    Entry {
+        code: "SCR-ABORTED",
+        source: Scrubs,
+        title: "the last scrub did not read everything",
+        meaning: "It was cancelled, interrupted, or could not go on. What it did not reach is unknown.",
+        remedy: "`raidguard scrub NAME`",
+    },
+    Entry {
+        code: "SCR-CORRECTED",
+        source: Scrubs,
+        title: "the last scrub mended errors",
+        meaning: "Blocks of one copy were wrong and were written anew from the other. Nothing is lost; the cause is still there.",
+        remedy: "Look at the member whose counters grew (`btrfs device stats MOUNTPOINT`) and its cable. When that is settled: `raidguard \
+                 check --acknowledge`.",
+    },
+    Entry {
+        code: "SCR-UNCORRECTABLE",
+        source: Scrubs,
+        title: "the last scrub found errors that it could not mend",
+        meaning: "Every copy of some blocks is wrong: part of the data is lost on this mirror.",
+        remedy: "Stop the node. The damaged files are named by `dmesg | grep -i btrfs`; look at the database with `raidguard check --deep`.",
+    },
+    Entry {
+        code: "SCR-RUNNING",
+        source: Scrubs,
+        title: "a scrub is running",
+        meaning: "Every copy is being read; the mirror can be used meanwhile, a little slower.",
+        remedy: "Nothing; `btrfs scrub status MOUNTPOINT` shows how far it is.",
+    },
+    Entry {
+        code: "SPC-FREE",
+        source: Storage,
+        title: "the mirror is nearly full",
+        meaning: "Core Lightning ends when its database cannot grow: every database error is fatal to it by design.",
+        remedy: "Make room: `du -x -h --max-depth=2 MOUNTPOINT | sort -h | tail`, then `raidguard balance NAME`.",
+    },
+    Entry {
+        code: "SPC-UNALLOCATED",
+        source: Storage,
+        title: "a member has hardly any unallocated space",
+        meaning: "btrfs takes space in chunks. When no new chunk fits on enough members, it reports a full disk although files would fit.",
+        remedy: "`raidguard balance NAME`; if that finds nothing to give back, make room or use larger members.",
+    },
+    Entry {
+        code: "SPC-METADATA",
+        source: Storage,
+        title: "metadata is nearly full and cannot grow",
+        meaning: "When metadata finds no room, the kernel makes the filesystem read-only, and the node ends.",
+        remedy: "`btrfs balance start -dusage=50 MOUNTPOINT` gives data chunks back to it.",
+    },
+];

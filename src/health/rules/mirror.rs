@@ -1,0 +1,249 @@
+//! Members, counters, layout, and how the mirror is mounted.
+
+use crate::{
+    health::case::{Case, is_declared_as, name_of, words_for},
+    model::{
+        Severity, Source,
+        mirror::{ErrorCounts, MirrorState, ProfileUse},
+    },
+};
+
+pub(in crate::health) fn judge(case: &mut Case<'_>) {
+    if let Some(state) = case.observed.storage.get() {
+        place(case, state);
+        members(case, state);
+        profiles(case, state);
+        stale(case, state);
+        counters(case, state);
+        modes(case, state);
+    }
+    clones(case);
+}
+
+fn place(case: &mut Case<'_>, state: &MirrorState) {
+    let declared = case.declared;
+    let (name, at) = (&declared.name, declared.mountpoint.display());
+    if state.uuid != declared.uuid || state.mountpoint.as_ref().is_some_and(|m| *m != declared.mountpoint) {
+        let evidence = vec![format!("looked at filesystem {}, declared is {}", state.uuid, declared.uuid)];
+        let says = format!("what was looked at is not mirror {name}");
+        case.unread(Source::Storage, "another mirror", says, evidence);
+    }
+    if let Some(other) = &state.instead {
+        let evidence = vec![format!("mounted there: {other}"), format!("declared: btrfs {}", declared.uuid)];
+        let says = format!("{at} shows another filesystem than mirror {name}");
+        case.add("MNT-OTHER", Severity::Critical, "", says, evidence);
+    } else if !state.mounted {
+        let elsewhere = state.also_mounted.iter().map(|m| format!("it is mounted at {}", m.display()));
+        let says = format!("mirror {name} is not mounted at {at}");
+        case.add("MNT-ABSENT", Severity::Critical, "", says, elsewhere.collect());
+    }
+}
+
+fn members(case: &mut Case<'_>, state: &MirrorState) {
+    let declared = case.declared;
+    if state.members.is_empty() {
+        let evidence = declared.member.iter().map(|m| format!("declared: {m}")).collect();
+        let says = format!("no device of mirror {} is on this machine", declared.name);
+        case.add("MIR-ABSENT", Severity::Critical, "", says, evidence);
+        unread(case, state);
+        return;
+    }
+    let (mut missing, mut pulled) = (Vec::new(), Vec::new());
+    for wanted in &declared.member {
+        match state.members.iter().find(|m| is_declared_as(m, wanted)) {
+            None if state.profiles.is_empty() => {
+                missing.push(format!("{wanted}: no device answers as this member"));
+            }
+            None => missing.push(format!("{wanted} is not part of the filesystem")),
+            Some(m) if m.missing => {
+                let why = m.missing_because.as_deref().unwrap_or("no reason is known");
+                let list = if m.pulled { &mut pulled } else { &mut missing };
+                list.push(format!("{wanted}: {why}"));
+            }
+            Some(_) => {}
+        }
+    }
+    for member in state.members.iter().filter(|m| !m.replace_target) {
+        if declared.member.iter().any(|d| is_declared_as(member, d)) {
+            continue;
+        }
+        let uuid = member.uuid.as_deref().unwrap_or("unknown");
+        let says = format!("{} was not declared", name_of(member));
+        let about = format!("member {}", member.devid);
+        case.add("MIR-FOREIGN", Severity::Warning, about, says, vec![format!("its UUID is {uuid}")]);
+        if member.missing {
+            missing.push(format!("{}, which was not declared, is gone too", name_of(member)));
+        }
+    }
+    let gone = missing.len() + pulled.len();
+    if gone == 0 {
+        return;
+    }
+    let be = if gone == 1 { "is" } else { "are" };
+    let says = format!("{gone} of {} members {be} missing", declared.member.len());
+    let (severity, says) = match declared.level.survives().checked_sub(gone) {
+        None => (Severity::Critical, format!("{says}, more than {} survives", declared.level)),
+        Some(0) => (Severity::Critical, format!("{says}; no more may fail")),
+        Some(left) => (Severity::Warning, format!("{says}; {left} more may fail")),
+    };
+    let words: Vec<_> = state
+        .members
+        .iter()
+        .find(|m| m.missing)
+        .map(|m| vec![("DEVID", m.devid.to_string())])
+        .unwrap_or_default();
+    for (code, evidence) in [("MIR-MISSING", missing), ("MIR-PULLED", pulled)] {
+        if !evidence.is_empty() {
+            case.add_with(code, severity, "", says.clone(), evidence, &words);
+        }
+    }
+    unread(case, state);
+}
+
+/// Devices that could not be read matter where a member may be among them.
+fn unread(case: &mut Case<'_>, state: &MirrorState) {
+    if !state.unread.is_empty() {
+        let says = "devices could not be read, and a member may be among them";
+        case.unread(Source::Storage, "devices", says, state.unread.clone());
+    }
+}
+
+fn profiles(case: &mut Case<'_>, state: &MirrorState) {
+    let declared = case.declared;
+    let chunks = state.profiles.iter().filter(|p| p.total.0 > 0);
+    let drifted: Vec<_> = chunks.clone().filter(|p| p.profile != declared.level.as_str()).collect();
+    if drifted.is_empty() {
+        if state.mounted && chunks.count() == 0 {
+            let says = format!("no chunk of mirror {} was seen", declared.name);
+            case.unread(Source::Storage, "chunks", says, Vec::new());
+        }
+        return;
+    }
+    let single = |p: &ProfileUse| p.copies().is_none_or(|c| c.devices < 2) && p.used.0 > 0;
+    let at_risk = drifted.iter().any(|p| single(p));
+    let says = if at_risk {
+        format!("part of mirror {} exists on one member only", declared.name)
+    } else {
+        format!("part of mirror {} is not stored as {}", declared.name, declared.level)
+    };
+    let show = |p: &&ProfileUse| format!("{} as {}: {} in use of {}", p.kind, p.profile, p.used, p.total);
+    let severity = if at_risk { Severity::Critical } else { Severity::Warning };
+    case.add("MIR-PROFILE", severity, "", says, drifted.iter().map(show).collect());
+}
+
+/// Which members' last commit is older than another's. One commit apart is no fault: it may be on its way, or was cut by a power
+/// failure.
+fn stale(case: &mut Case<'_>, state: &MirrorState) {
+    let present = || state.members.iter().filter(|m| !m.missing).filter_map(|m| Some((m, m.generation?)));
+    let Some(newest) = present().map(|(_, generation)| generation).max() else { return };
+    for (member, generation) in present().filter(|(_, generation)| newest - generation > 1) {
+        let evidence = vec![format!("its last commit is {generation}, the newest is {newest}")];
+        let says = format!("{} holds older data than another member", name_of(member));
+        case.add("MIR-STALE", Severity::Critical, format!("member {}", member.devid), says, evidence);
+    }
+}
+
+/// What was counted since the operator last acknowledged it. A counter that fell was reset by somebody: all of it is new then.
+fn growth(now: ErrorCounts, known: Option<&ErrorCounts>) -> [(&'static str, u64, u64); 5] {
+    let known = known.copied().unwrap_or_default();
+    let codes =
+        ["MIR-WRITE-ERRORS", "MIR-READ-ERRORS", "MIR-FLUSH-ERRORS", "MIR-CORRUPTION", "MIR-GENERATION"];
+    let mut out = [("", 0, 0); 5];
+    for (slot, (code, ((_, now), (_, known)))) in
+        out.iter_mut().zip(codes.into_iter().zip(now.named().into_iter().zip(known.named())))
+    {
+        *slot = (code, now, now.checked_sub(known).unwrap_or(now));
+    }
+    out
+}
+
+fn counters(case: &mut Case<'_>, state: &MirrorState) {
+    for member in &state.members {
+        let Some(errors) = member.errors else {
+            if !state.profiles.is_empty() {
+                let says = format!("the error counters of {} could not be read", name_of(member));
+                case.unread(
+                    Source::Storage,
+                    &format!("counters of member {}", member.devid),
+                    says,
+                    Vec::new(),
+                );
+            }
+            continue;
+        };
+        let known = member.uuid.as_ref().and_then(|uuid| case.record.acknowledged.get(uuid));
+        for (code, total, grown) in growth(errors, known).into_iter().filter(|(_, _, grown)| *grown > 0) {
+            let kind = code.trim_start_matches("MIR-").trim_end_matches("-ERRORS").to_lowercase();
+            let says = format!("{} has counted {grown} {kind} {}", name_of(member), plural(grown, "error"));
+            let evidence = if grown == total {
+                Vec::new()
+            } else {
+                vec![format!("{total} in all, {} of them acknowledged", total - grown)]
+            };
+            let words = words_for(member);
+            let about = format!("member {}", member.devid);
+            case.add_with(code, Severity::Warning, about, says, evidence, &words);
+        }
+    }
+}
+
+fn plural(count: u64, word: &str) -> String {
+    if count == 1 { word.to_owned() } else { format!("{word}s") }
+}
+
+fn modes(case: &mut Case<'_>, state: &MirrorState) {
+    let name = &case.declared.name;
+    let options = || vec![format!("mount options: {}", state.mount_options.join(","))];
+    if state.read_only {
+        let says = if state.forced_read_only {
+            format!("the kernel has made mirror {name} read-only")
+        } else {
+            format!("mirror {name} is mounted read-only")
+        };
+        case.add("MIR-READONLY", Severity::Critical, "", says, options());
+    } else if state.mounted {
+        for member in state.members.iter().filter(|m| m.writeable == Some(false) && !m.missing) {
+            let says = format!("{} cannot be written to", name_of(member));
+            case.add(
+                "MIR-READONLY",
+                Severity::Critical,
+                format!("member {}", member.devid),
+                says,
+                Vec::new(),
+            );
+        }
+    }
+    if state.degraded_option {
+        let says = format!("mirror {name} is mounted with `degraded`");
+        case.add("MIR-DEGRADED-OPTION", Severity::Critical, "", says, options());
+    }
+    if let Some(work) = state.exclusive_operation.as_deref().filter(|w| w.starts_with("device ")) {
+        let says = format!("{work} runs on mirror {name}");
+        case.add("MIR-REPLACING", Severity::Warning, "", says, Vec::new());
+    }
+}
+
+/// Two devices with one member's UUID: a copy is attached.
+fn clones(case: &mut Case<'_>) {
+    let Some(claims) = case.observed.claims.get() else { return };
+    for (index, first) in claims.iter().enumerate() {
+        let mut same = claims.iter().filter(|c| c.uuid == first.uuid || c.devid == first.devid);
+        let is_first = same.clone().next().is_some_and(|c| c.path == first.path);
+        let others: Vec<_> = same.by_ref().filter(|c| c.path != first.path).collect();
+        if !is_first || others.is_empty() || index >= claims.len() {
+            continue;
+        }
+        let show =
+            |path: &std::path::Path, generation| format!("{}: last commit {generation}", path.display());
+        let evidence = std::iter::once(show(&first.path, first.generation))
+            .chain(others.iter().map(|c| show(&c.path, c.generation)));
+        let says = format!("{} devices say that they are member {}", others.len() + 1, first.devid);
+        case.add(
+            "MIR-CLONE",
+            Severity::Critical,
+            format!("member {}", first.devid),
+            says,
+            evidence.collect(),
+        );
+    }
+}

@@ -1,0 +1,10 @@
+//! The rules, one file an area. Each looks at a case and adds what it finds.
+
+pub(super) mod channels;
+pub(super) mod disks;
+pub(super) mod jobs;
+pub(super) mod mirror;
+pub(super) mod mount;
+pub(super) mod node;
+pub(super) mod scrub;
+pub(super) mod space;

@@ -1,0 +1,71 @@
+//! When everything was last read, and what that found.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{
+    health::case::Case,
+    model::{Severity, ago, observed::ScrubRecord},
+};
+
+/// How long a mirror without a schedule may go unscrubbed.
+const WITHOUT_SCHEDULE: SignedDuration = SignedDuration::from_hours(31 * 24);
+/// How late a scrub may be: it may be long, and wait for a balance.
+const GRACE: SignedDuration = SignedDuration::from_hours(24);
+
+pub(in crate::health) fn judge(case: &mut Case<'_>) {
+    let Some(seen) = case.observed.scrub.get() else { return };
+    if let Some(record) = seen {
+        result(case, record);
+    }
+    let whole = seen.as_ref().filter(|r| r.finished && !r.cancelled).and_then(|r| r.ended);
+    let own = case.record.jobs.get("scrub").and_then(|run| run.good);
+    match whole.max(own) {
+        Some(last) if overdue(case, last) => {
+            let says = format!("mirror {} was last scrubbed {}", case.declared.name, ago(case.now, last));
+            case.add(
+                "SCR-OVERDUE",
+                Severity::Warning,
+                "",
+                says,
+                vec![format!("the last whole scrub ended {last:.0}")],
+            );
+        }
+        None if case.record.first_seen.is_some_and(|first| overdue(case, first)) => {
+            let says = format!("mirror {} was never scrubbed to its end", case.declared.name);
+            case.add("SCR-NEVER", Severity::Warning, "", says, Vec::new());
+        }
+        _ => {}
+    }
+}
+
+fn overdue(case: &Case<'_>, since: Timestamp) -> bool {
+    let due = case.declared.schedule.as_ref().and_then(|s| s.scrub.next(since, 1).pop());
+    let due = due.map_or(since + WITHOUT_SCHEDULE, |run| run.timestamp());
+    due + GRACE < case.now
+}
+
+fn result(case: &mut Case<'_>, record: &ScrubRecord) {
+    let name = &case.declared.name;
+    let began = format!("it began {:.0} and read {}", record.started, record.scrubbed);
+    if record.ended.is_none() {
+        case.add(
+            "SCR-RUNNING",
+            Severity::Ok,
+            "",
+            format!("mirror {name} is being scrubbed"),
+            vec![began.clone()],
+        );
+    } else if record.cancelled || !record.finished {
+        let says = if record.cancelled { "was cancelled" } else { "was interrupted" };
+        let says = format!("the last scrub of mirror {name} {says}");
+        case.add("SCR-ABORTED", Severity::Warning, "", says, vec![began.clone()]);
+    }
+    if record.uncorrectable > 0 {
+        let says =
+            format!("{} blocks of mirror {name} are lost: every copy of them is wrong", record.uncorrectable);
+        case.add("SCR-UNCORRECTABLE", Severity::Critical, "", says, vec![began]);
+    } else if record.corrected > 0 && case.record.acknowledged_scrub != Some(record.started) {
+        let says = format!("the last scrub of mirror {name} mended {} blocks", record.corrected);
+        case.add("SCR-CORRECTED", Severity::Warning, "", says, vec![began]);
+    }
+}

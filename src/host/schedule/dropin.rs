@@ -1,0 +1,43 @@
+//! The drop-in that ties a node's unit to its mirror.
+
+use std::path::{Path, PathBuf};
+
+use minijinja::context;
+
+use super::{Rendered, ScheduleError, UNITS, fill};
+
+/// What a drop-in is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct DropInOf<'a> {
+    /// The node's unit.
+    pub unit: &'a str,
+    /// Where the mirror is mounted.
+    pub mountpoint: &'a Path,
+    /// The mirror's name.
+    pub mirror: &'a str,
+    /// The raidguard that guards the start.
+    pub binary: &'a Path,
+}
+
+/// The drop-in that ties a unit to a mount and has its start guarded: its path and text.
+///
+/// # Errors
+/// A template is faulty.
+pub fn dropin(of: DropInOf<'_>) -> Result<Rendered, ScheduleError> {
+    let mountpoint = quoted(&of.mountpoint.to_string_lossy());
+    let binary = quoted(&of.binary.to_string_lossy()).replace('$', "$$");
+    let mirror = of.mirror;
+    let text = fill(include_str!("../../../templates/dropin.conf"), context! { mountpoint, binary, mirror })?;
+    let path: PathBuf = Path::new(UNITS).join(format!("{}.d/raidguard.conf", of.unit));
+    Ok(Rendered { path, text })
+}
+
+/// A name as systemd wants it: with blanks in quotes (systemd.syntax(7)), specifiers doubled (systemd.unit(5)).
+fn quoted(name: &str) -> String {
+    let plain = name.replace('%', "%%");
+    if plain.contains(|c: char| c.is_whitespace() || "\"'\\".contains(c)) {
+        format!("\"{}\"", plain.replace('\\', "\\\\").replace('"', "\\\""))
+    } else {
+        plain
+    }
+}

@@ -1,0 +1,221 @@
+//! What a disk says of its health: `smartctl --json` (smartctl(8), EXIT STATUS and `-n`). A sleeping disk is not woken.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::Host;
+use crate::{
+    exec::{Cmd, CmdError, Failure},
+    model::observed::{Smart, SmartHealth},
+};
+
+/// A disk that takes longer than this to answer is not well.
+const LIMIT: Duration = Duration::from_secs(8);
+/// Why a disk's health is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum SmartError {
+    /// smartctl failed.
+    #[error(transparent)]
+    Command(#[from] CmdError),
+    /// It printed something else.
+    #[error("what smartctl printed is not of the known form: {0}")]
+    Form(String),
+    /// It could not ask the disk.
+    #[error("smartctl could not ask the disk: {0}")]
+    Refused(String),
+}
+
+#[derive(Deserialize)]
+struct Printed {
+    smartctl: Tool,
+    #[serde(default)]
+    smart_status: Status,
+    #[serde(default)]
+    temperature: Temperature,
+    ata_smart_attributes: Option<Attributes>,
+    ata_sct_erc: Option<Erc>,
+    nvme_smart_health_information_log: Option<Nvme>,
+    endurance_used: Option<Endurance>,
+}
+
+#[derive(Deserialize)]
+struct Tool {
+    exit_status: i32,
+    #[serde(default)]
+    messages: Vec<Message>,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    string: String,
+}
+
+#[derive(Deserialize, Default)]
+struct Status {
+    passed: Option<bool>,
+}
+
+#[derive(Deserialize, Default)]
+struct Temperature {
+    current: Option<i64>,
+}
+
+#[derive(Deserialize)]
+struct Attributes {
+    table: Vec<Attribute>,
+}
+
+#[derive(Deserialize)]
+struct Attribute {
+    id: u32,
+    raw: Raw,
+}
+
+#[derive(Deserialize)]
+struct Raw {
+    value: u64,
+}
+
+#[derive(Deserialize)]
+struct Erc {
+    read: Option<ErcRead>,
+}
+
+#[derive(Deserialize)]
+struct ErcRead {
+    enabled: bool,
+    deciseconds: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Nvme {
+    critical_warning: Option<u64>,
+    percentage_used: Option<u64>,
+    media_errors: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Endurance {
+    current_percent: Option<u64>,
+}
+
+/// Asks a disk, by its kernel name.
+///
+/// # Errors
+/// smartctl failed, or its answer is not understood: nothing is known then.
+pub fn ask(host: &Host, disk: &str) -> Result<Smart, SmartError> {
+    // The bits of the exit code tell of the disk, and so does the JSON, in words.
+    let codes: Vec<i32> = (0..256).collect();
+    let cmd = Cmd::probe("smartctl")
+        .args(["--json", "-n", "standby", "-H", "-A", "-l", "scterc"])
+        .arg(format!("/dev/{disk}"))
+        .accept(&codes)
+        .timeout(LIMIT);
+    match host.runner().run(&cmd) {
+        Ok(output) => parse(&output.text()),
+        Err(CmdError { failure: Failure::Absent { .. }, .. }) => Ok(Smart::NoTool),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Reads smartctl's JSON.
+///
+/// # Errors
+/// It is not of the known form, or says that the disk could not be asked.
+pub fn parse(text: &str) -> Result<Smart, SmartError> {
+    let printed: Printed = serde_json::from_str(text).map_err(|e| SmartError::Form(e.to_string()))?;
+    let said = printed.smartctl.messages.iter().map(|m| m.string.as_str()).collect::<Vec<_>>().join("; ");
+    let status = printed.smartctl.exit_status;
+    if ["STANDBY mode, exit(", "SLEEP mode, exit("].iter().any(|asleep| said.contains(asleep)) {
+        return Ok(Smart::Asleep);
+    }
+    // Bit 0: it did not know how to ask. Bit 1: the device could not be opened or identified.
+    if status & 0b11 != 0 {
+        let unknown = ["Unknown USB bridge", "Unable to detect device type", "Please specify device type"];
+        return if unknown.iter().any(|known| said.contains(known)) {
+            Ok(Smart::Unsupported(said))
+        } else {
+            Err(SmartError::Refused(if said.is_empty() { format!("exit status {status}") } else { said }))
+        };
+    }
+    let health = health(&printed);
+    if health == SmartHealth::default() {
+        return Ok(Smart::Unsupported(if said.is_empty() { "it says nothing".to_owned() } else { said }));
+    }
+    Ok(Smart::Health(health))
+}
+
+fn health(printed: &Printed) -> SmartHealth {
+    // The numbers are those of smartmontools' drivedb.h that all makers share.
+    let attribute = |id: u32| {
+        let table = printed.ata_smart_attributes.as_ref().map(|a| &a.table);
+        // Some makers keep more in the upper bytes.
+        table.and_then(|t| t.iter().find(|a| a.id == id)).map(|a| a.raw.value & 0xffff_ffff)
+    };
+    let nvme = printed.nvme_smart_health_information_log.as_ref();
+    let erc = printed.ata_sct_erc.as_ref().and_then(|erc| erc.read.as_ref());
+    SmartHealth {
+        passed: printed.smart_status.passed,
+        reallocated: attribute(5),
+        pending: attribute(197),
+        uncorrectable: nvme.and_then(|n| n.media_errors).or_else(|| attribute(198)),
+        temperature: printed.temperature.current,
+        wear: nvme
+            .and_then(|n| n.percentage_used)
+            .or_else(|| printed.endurance_used.as_ref().and_then(|e| e.current_percent)),
+        critical_warning: nvme.and_then(|n| n.critical_warning),
+        erc_read: erc.map(|read| if read.enabled { read.deciseconds.unwrap_or(0) } else { 0 }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ata_disk_and_an_nvme_are_read() {
+        let ata = r#"{"smartctl":{"exit_status":0},"smart_status":{"passed":true},"temperature":{"current":31},
+            "ata_smart_attributes":{"table":[{"id":5,"raw":{"value":8}},{"id":197,"raw":{"value":2}},{"id":198,"raw":{"value":1}}]},
+            "ata_sct_erc":{"read":{"enabled":true,"deciseconds":70}}}"#;
+        let Smart::Health(found) = parse(ata).unwrap() else { panic!() };
+        assert_eq!((found.bad_sectors(), found.erc_read, found.temperature), (11, Some(70), Some(31)));
+        let nvme = r#"{"smartctl":{"exit_status":8},"smart_status":{"passed":false,"nvme":{"value":4}},
+            "nvme_smart_health_information_log":{"critical_warning":4,"percentage_used":97,"media_errors":3}}"#;
+        let Smart::Health(found) = parse(nvme).unwrap() else { panic!() };
+        assert_eq!((found.passed, found.critical_warning, found.wear), (Some(false), Some(4), Some(97)));
+    }
+
+    #[test]
+    fn a_sleeper_a_stranger_and_a_dead_one_are_told_apart() {
+        let says = |status: i32, text: &str| {
+            parse(&format!(
+                r#"{{"smartctl":{{"exit_status":{status},"messages":[{{"string":"{text}","severity":"information"}}]}}}}"#
+            ))
+        };
+        assert_eq!(says(2, "Device is in STANDBY mode, exit(2)").unwrap(), Smart::Asleep);
+        assert!(matches!(
+            says(1, "/dev/sdb: Unknown USB bridge [0x1234:0x5678 (0x100)]").unwrap(),
+            Smart::Unsupported(_)
+        ));
+        assert!(says(2, "Smartctl open device: /dev/sdb failed: No such device").is_err());
+        assert!(says(1, "bad option").is_err());
+        assert!(matches!(says(0, "").unwrap(), Smart::Unsupported(_)));
+        let recorded = include_str!("../../tests/fixtures/smartctl/7.3/loop.json");
+        assert!(matches!(parse(recorded).unwrap(), Smart::Unsupported(why) if why.contains("device type")));
+    }
+
+    #[test]
+    fn garbage_is_no_health() {
+        for text in [
+            "",
+            "{}",
+            "null",
+            "smartctl 7.3",
+            r#"{"smartctl":{"exit_status":"0"}}"#,
+            r#"{"smartctl":{"exit_status":0},"ata_smart_attributes":{"table":[{"id":5}]}}"#,
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+}

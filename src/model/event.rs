@@ -1,0 +1,43 @@
+//! What the operator is told of.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::finding::{Finding, Severity};
+
+/// One message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Unlike any other's: a receiver that gets it twice can tell.
+    pub id: String,
+    /// Why it is sent.
+    pub kind: EventKind,
+    /// The machine's name.
+    pub host: String,
+    /// The mirror's name.
+    pub mirror: String,
+    /// When it was written.
+    pub at: Timestamp,
+    /// The verdict now.
+    pub verdict: Severity,
+    /// The verdict that was told of last.
+    pub before: Severity,
+    /// The faults now, the worst first.
+    pub findings: Vec<Finding>,
+    /// The faults that are gone since.
+    pub cleared: Vec<Finding>,
+}
+
+/// Why a message is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EventKind {
+    /// The faults are others than before.
+    Change,
+    /// They last.
+    Reminder,
+    /// All is well again.
+    Cleared,
+    /// The operator tries the channel.
+    Test,
+}

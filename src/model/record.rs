@@ -1,0 +1,96 @@
+//! What raidguard remembers of a mirror from one run to the next: its own record, kept outside the mirror.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    finding::{Finding, Severity},
+    mirror::ErrorCounts,
+    observed::DatabaseFacts,
+};
+
+/// All that is remembered of one mirror.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// When it was first looked at.
+    pub first_seen: Option<Timestamp>,
+    /// Error counters that the operator has acknowledged, by the member's UUID.
+    pub acknowledged: BTreeMap<String, ErrorCounts>,
+    /// Bad sectors that the operator has acknowledged, by the disk's kernel name.
+    pub acknowledged_sectors: BTreeMap<String, u64>,
+    /// The scrub whose mended errors the operator has acknowledged, by when it began.
+    pub acknowledged_scrub: Option<Timestamp>,
+    /// The findings of the last look, with the time since when each is known.
+    pub open: Vec<Finding>,
+    /// The last verdict, and since when it is that.
+    pub verdict: Option<(Severity, Timestamp)>,
+    /// The last run of each job.
+    pub jobs: BTreeMap<String, JobRun>,
+    /// The newest state ever seen of each database, by its network's directory.
+    pub ledger: BTreeMap<String, LedgerEntry>,
+    /// What the last look at the databases found, and when.
+    pub databases: Option<(Timestamp, Vec<DatabaseFacts>)>,
+    /// Channels whose last message did not arrive.
+    pub channels: Vec<ChannelFailure>,
+    /// A start of the node that was allowed against the guard, until the guard passes by itself.
+    pub overridden: Option<(Timestamp, String)>,
+}
+
+/// The last run of a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRun {
+    /// When it began.
+    pub started: Timestamp,
+    /// When it ended; nothing while it runs, or where it died.
+    pub ended: Option<Timestamp>,
+    /// Why it failed.
+    pub failed: Option<String>,
+    /// When it last ended well.
+    pub good: Option<Timestamp>,
+}
+
+/// The newest state ever seen of a database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerEntry {
+    /// The node's public key, in hexadecimal.
+    pub node_id: Option<String>,
+    /// Core Lightning's count of committed transactions.
+    pub data_version: i64,
+    /// When that was seen.
+    pub at: Timestamp,
+}
+
+/// A channel that fails.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelFailure {
+    /// Which: `mail`, `command`, `webhook`, `heartbeat`.
+    pub channel: String,
+    /// What happened.
+    pub error: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// How many messages wait.
+    pub waiting: u64,
+}
+
+/// One change of what is to be said of a mirror.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// When.
+    pub at: Timestamp,
+    /// The verdict from then on.
+    pub verdict: Severity,
+    /// Its faults.
+    pub faults: Vec<Fault>,
+}
+
+/// A fault, as far as it is remembered for good.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// Its code.
+    pub code: String,
+    /// What it is about.
+    pub about: String,
+}

@@ -1,0 +1,109 @@
+//! What a check remembers, and what it does after it has spoken.
+
+use std::collections::BTreeMap;
+
+use super::{Judged, Options};
+use crate::{
+    health,
+    host::{
+        Host,
+        state::{State, StateError},
+    },
+    model::{
+        Record, Seen,
+        observed::{DatabaseState, Smart, causes},
+        record::LedgerEntry,
+    },
+    ops::Trouble,
+    ui::Console,
+};
+
+/// Takes what is counted now as known, and judges again.
+///
+/// # Errors
+/// The record cannot be written.
+pub(super) fn acknowledge(host: &Host, judged: &mut [Judged]) -> Result<(), Trouble> {
+    let failed = |e| Trouble::failed("nothing was acknowledged: raidguard's record cannot be written", e);
+    let state = State::open(host).map_err(failed)?;
+    for one in judged {
+        one_known(&state, one).map_err(failed)?;
+        one.record = Seen::of(state.record(&one.mirror.name));
+        one.verdict = health::judge(&one.mirror, &one.observed, &one.record, host.now());
+    }
+    Ok(())
+}
+
+fn one_known(state: &State, one: &Judged) -> Result<(), StateError> {
+    let name = &one.mirror.name;
+    state.durably(|| {
+        if let Some(storage) = one.observed.storage.get() {
+            let counted = storage.members.iter().filter_map(|m| Some((m.uuid.clone()?, m.errors?)));
+            state.put(name, "acknowledged", &counted.collect::<BTreeMap<_, _>>())?;
+        }
+        let bad = one.observed.smart.iter().filter_map(|disk| match disk.smart.get() {
+            Some(Smart::Health(found)) => Some((disk.disk.clone(), found.bad_sectors())),
+            _ => None,
+        });
+        state.put(name, "acknowledged-sectors", &bad.collect::<BTreeMap<_, _>>())?;
+        if let Some(scrub) = one.observed.scrub.get().and_then(Option::as_ref) {
+            state.put(name, "acknowledged-scrub", &scrub.started)?;
+        }
+        // The databases as they are now are the newest, whatever was there before: only after they were looked at.
+        for (network, entry) in newest(one) {
+            state.put(name, &format!("ledger/{network}"), &entry)?;
+        }
+        Ok(())
+    })
+}
+
+/// How new the databases are that were just looked at and are sound.
+fn newest(one: &Judged) -> Vec<(String, LedgerEntry)> {
+    let found = one.observed.databases.get().into_iter().flatten();
+    found
+        .filter_map(|facts| match &facts.state {
+            DatabaseState::Sound(version) => {
+                let at = one.at;
+                let entry =
+                    LedgerEntry { node_id: version.node_id.clone(), data_version: version.data_version?, at };
+                Some((facts.network.clone(), entry))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+/// Remembers what was seen, tells who is to be told, and runs what was missed. Failures are said, and change no verdict: they are
+/// findings of the next check.
+pub(super) fn keep(host: &Host, judged: &[Judged], options: &Options, console: &mut Console) {
+    // Somebody who only looks (another user, a rescue system) leaves no trace.
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let kept = State::open(host)
+        .and_then(|state| judged.iter().try_for_each(|one| remember(host, &state, one, options)));
+    if let Err(e) = kept {
+        console.warn(format_args!("what was seen could not be remembered: {}", causes(&e)));
+    }
+}
+
+fn remember(host: &Host, state: &State, one: &Judged, options: &Options) -> Result<(), StateError> {
+    let (name, now) = (&one.mirror.name, host.now());
+    let nothing = Record::default();
+    state.keep_verdict(name, one.record.get().unwrap_or(&nothing), &one.verdict, now)?;
+    let run = (one.at, now);
+    state.job_ended(name, "check", run, None)?;
+    if options.deep {
+        match &one.observed.databases {
+            Seen::Read(found) => {
+                state.keep_databases(name, now, found)?;
+                for (network, entry) in newest(one) {
+                    state.raise_ledger(name, &network, &entry)?;
+                }
+                state.job_ended(name, "deep", run, None)?;
+            }
+            Seen::Failed(why) => state.job_ended(name, "deep", run, Some(why.clone()))?,
+            Seen::Skipped => {}
+        }
+    }
+    Ok(())
+}

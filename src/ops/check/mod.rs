@@ -1,0 +1,151 @@
+//! `check` and `status`: what should be, what is, what that means.
+
+mod keep;
+
+use std::path::PathBuf;
+
+use super::{Trouble, deep, mirrors, mirrors::Judged};
+use crate::{
+    health,
+    host::{Host, files, state::State},
+    model::{Record, Severity},
+    ui::{self, Console, DirectoryStatus, StatusReport, check::Checked},
+};
+
+/// Who reads what `check` says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Format {
+    /// A person.
+    #[default]
+    Human,
+    /// A program.
+    Json,
+    /// Nagios and its kin: one line with performance data.
+    Nagios,
+    /// Prometheus' node_exporter, by its textfile collector.
+    Prometheus,
+}
+
+/// What `check` is to do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+pub struct Options {
+    /// Who reads it.
+    pub format: Format,
+    /// Where it is written to, at once and whole; standard output otherwise.
+    pub output: Option<PathBuf>,
+    /// Whether the databases are looked at too.
+    pub deep: bool,
+    /// Whether the operator is told of changes.
+    pub notify: bool,
+    /// Whether jobs that were missed are run afterwards.
+    pub catch_up: bool,
+    /// Whether the counters as they are now are taken as known.
+    pub acknowledge: bool,
+    /// Where all that was seen is written to.
+    pub dump: Option<PathBuf>,
+}
+
+/// Runs `check`. The answer is the verdict's exit code: 0 ok, 1 warning, 2 critical, 3 unknown.
+///
+/// # Errors
+/// The declaration cannot be read, or a file that was asked for cannot be written.
+pub fn check(host: &Host, options: &Options, console: &mut Console) -> Result<u8, Trouble> {
+    let declared = mirrors::declared(host)?;
+    let mut judged = mirrors::judge_all(host, declared);
+    if options.deep {
+        for one in &mut judged {
+            console.waiting_for(&format!("SQLite has checked the databases of {}", one.mirror.name));
+            look_deep(host, one);
+        }
+    }
+    if options.acknowledge {
+        keep::acknowledge(host, &mut judged)?;
+    }
+    if let Some(file) = &options.dump {
+        write(file, &(dump(host, &judged)? + "\n"))?;
+    }
+    let checked: Vec<_> = judged.iter().map(shown).collect();
+    let level = ui::check::worst(&checked);
+    let text = match options.format {
+        Format::Human => ui::check::human(&checked),
+        Format::Json => serde_json::to_string_pretty(&ui::check::json(&checked))? + "\n",
+        Format::Nagios => ui::nagios::nagios(&checked),
+        Format::Prometheus => ui::prometheus::prometheus(&checked, host.now()),
+    };
+    drop(checked);
+    match &options.output {
+        Some(file) => write(file, &text)?,
+        None => console.data(text),
+    }
+    keep::keep(host, &judged, options, console);
+    Ok(level.exit_code())
+}
+
+fn shown(judged: &Judged) -> Checked<'_> {
+    let Judged { mirror, observed, record, verdict, .. } = judged;
+    Checked { declared: mirror, observed, record: record.get(), verdict }
+}
+
+fn look_deep(host: &Host, one: &mut Judged) {
+    let nothing = Record::default();
+    let record = one.record.get().unwrap_or(&nothing);
+    one.observed.databases = deep::databases(host, &one.mirror, record);
+    one.verdict = health::judge(&one.mirror, &one.observed, &one.record, host.now());
+}
+
+/// All that the verdicts were made of, so that they can be made again.
+fn dump(host: &Host, judged: &[Judged]) -> Result<String, Trouble> {
+    let one = |j: &Judged| {
+        serde_json::json!({
+            "declared": j.mirror, "observed": j.observed, "record": j.record, "verdict": j.verdict,
+        })
+    };
+    let mirrors: Vec<_> = judged.iter().map(one).collect();
+    Ok(serde_json::to_string_pretty(
+        &serde_json::json!({ "schema": 1, "now": host.now(), "mirrors": mirrors }),
+    )?)
+}
+
+/// In one step, so that a collector never reads half of it. Where it is no plain file it is written to as it is.
+fn write(file: &std::path::Path, text: &str) -> Result<(), Trouble> {
+    let failed = |e: &dyn std::fmt::Display| Trouble::refused(e.to_string(), "name another file");
+    let special = std::fs::metadata(file).is_ok_and(|m| !m.is_file());
+    if special {
+        return std::fs::write(file, text).map_err(|e| failed(&format!("{}: {e}", file.display())));
+    }
+    files::replace(file, text.as_bytes(), 0o644)
+        .map_err(|e| Trouble::failed(format!("{} cannot be written", file.display()), e))
+}
+
+/// Runs `status`.
+///
+/// # Errors
+/// The declaration cannot be read.
+pub fn status(host: &Host, json: bool, console: &Console) -> Result<(), Trouble> {
+    let state = State::open_existing(host).ok().flatten();
+    let reports: Vec<StatusReport> = mirrors::judge_all(host, mirrors::declared(host)?)
+        .into_iter()
+        .map(|judged| {
+            let directory = judged.mirror.node.as_ref().map(|node| {
+                let points_to = std::fs::read_link(&node.directory).ok();
+                let on_the_mirror = points_to.as_ref() == Some(&node.data) && node.data.is_dir();
+                DirectoryStatus { directory: node.directory.clone(), points_to, on_the_mirror }
+            });
+            let record = judged.record.get();
+            let same = |(level, at): (Severity, _)| (level == judged.verdict.level).then_some(at);
+            let name = &judged.mirror.name;
+            StatusReport {
+                since: record.and_then(|r| r.verdict).and_then(same),
+                history: state.as_ref().and_then(|s| s.history(name, 5).ok()).unwrap_or_default(),
+                jobs: super::schedule::jobs(host, &judged.mirror, record, 1),
+                observed: judged.observed.storage.get().cloned(),
+                verdict: judged.verdict,
+                directory,
+                declared: judged.mirror,
+            }
+        })
+        .collect();
+    console.data(if json { ui::json("mirrors", &reports)? } else { ui::status(&reports, host.now()) });
+    Ok(())
+}

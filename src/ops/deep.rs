@@ -1,0 +1,92 @@
+//! The databases, looked at on a snapshot: SQLite recovers and checks them there. Where the node works, nothing is opened.
+
+use std::path::Path;
+
+use crate::{
+    backend::{self, Backend},
+    config::{Mirror, Node},
+    exec::CmdError,
+    host::{
+        Host,
+        lock::{self, LockError},
+    },
+    model::{
+        Record, Seen,
+        observed::{DatabaseFacts, DatabaseState, causes},
+    },
+    node::{self, database},
+};
+
+/// Why the databases could not be looked at.
+#[derive(Debug, thiserror::Error)]
+enum DeepError {
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error("no snapshot could be made")]
+    Backend(#[from] backend::BackendError),
+    #[error("no snapshot could be made or deleted")]
+    Command(#[from] CmdError),
+    #[error(transparent)]
+    File(#[from] crate::host::files::FileError),
+    #[error("the database of `{0}` could not be looked at")]
+    Database(String, #[source] database::DatabaseError),
+    #[error("{0} is not on the mirror")]
+    Off(String),
+}
+
+/// What SQLite says of each database of the mirror's node. Skipped where there is no node, or none of Core Lightning's.
+pub(super) fn databases(host: &Host, mirror: &Mirror, record: &Record) -> Seen<Vec<DatabaseFacts>> {
+    match &mirror.node {
+        None => Seen::Skipped,
+        Some(node) => Seen::of(look(host, mirror, node, record)),
+    }
+}
+
+fn look(host: &Host, mirror: &Mirror, node: &Node, record: &Record) -> Result<Vec<DatabaseFacts>, DeepError> {
+    let _lock = lock::take(host, &format!("{}.deep", mirror.name), "check --deep")?;
+    let backend = backend::of(mirror.backend);
+    let snapshot = mirror.mountpoint.join(".raidguard-deep");
+    // What a killed run left.
+    drop_snapshot(host, backend, &snapshot)?;
+    let container = backend.container_of(host, &node.data)?;
+    let below =
+        node.data.strip_prefix(&container).map_err(|_| DeepError::Off(node.data.display().to_string()))?;
+    if !container.starts_with(&mirror.mountpoint) {
+        return Err(DeepError::Off(node.data.display().to_string()));
+    }
+    for cmd in backend.snapshot_commands(&container, &snapshot) {
+        host.runner().run(&cmd)?;
+    }
+    let found = judge(&snapshot.join(below), record);
+    drop_snapshot(host, backend, &snapshot)?;
+    found
+}
+
+fn drop_snapshot(host: &Host, backend: &dyn Backend, snapshot: &Path) -> Result<(), DeepError> {
+    if backend.is_container(host, snapshot)? {
+        for cmd in backend.container_delete_commands(snapshot) {
+            host.runner().run(&cmd)?;
+        }
+    }
+    Ok(())
+}
+
+fn judge(data: &Path, record: &Record) -> Result<Vec<DatabaseFacts>, DeepError> {
+    let layout = node::read_layout(data)?;
+    let mut found = Vec::new();
+    for relative in layout.databases {
+        let network = relative.parent().map(|p| p.to_string_lossy().into_owned()).unwrap_or_default();
+        let state = match database::judge(&data.join(&relative)) {
+            Ok(version) => DatabaseState::Sound(version),
+            Err(e) if e.is_fault() => DatabaseState::Faulty(causes(&e)),
+            Err(e) => return Err(DeepError::Database(network, e)),
+        };
+        found.push(DatabaseFacts { network, state });
+    }
+    for network in record.ledger.keys() {
+        if !found.iter().any(|f| f.network == *network) {
+            found.push(DatabaseFacts { network: network.clone(), state: DatabaseState::Missing });
+        }
+    }
+    Ok(found)
+}

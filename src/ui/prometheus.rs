@@ -1,0 +1,183 @@
+//! Metrics for Prometheus, as node_exporter's textfile collector reads them (Prometheus exposition format, text).
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+
+use super::check::Checked;
+use crate::model::{
+    Severity,
+    mirror::{ChunkKind, ErrorCounts},
+};
+
+/// One metric: its name, type and meaning, and a line of labels and value for each sample.
+struct Metric {
+    name: &'static str,
+    kind: &'static str,
+    help: &'static str,
+    samples: Vec<(String, String)>,
+}
+
+impl Metric {
+    fn new(name: &'static str, kind: &'static str, help: &'static str) -> Self {
+        Self { name, kind, help, samples: Vec::new() }
+    }
+
+    fn add(&mut self, labels: &[(&str, &str)], value: impl Into<i128>) {
+        let labels: Vec<_> =
+            labels.iter().map(|(key, value)| format!("{key}=\"{}\"", escaped(value))).collect();
+        self.samples.push((labels.join(","), value.into().to_string()));
+    }
+}
+
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+/// All metrics of these mirrors.
+pub fn prometheus(checked: &[Checked<'_>], now: Timestamp) -> String {
+    let mut time = Metric::new("raidguard_check_timestamp_seconds", "gauge", "When the check was made.");
+    time.add(&[], now.as_second());
+    let mut metrics = vec![time];
+    metrics.extend(verdicts(checked));
+    metrics.extend(storage(checked));
+    metrics.extend(times(checked));
+    let mut out = String::new();
+    for Metric { name, kind, help, samples } in metrics.into_iter().filter(|m| !m.samples.is_empty()) {
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        for (labels, value) in samples {
+            let labels = if labels.is_empty() { labels } else { format!("{{{labels}}}") };
+            let _ = writeln!(out, "{name}{labels} {value}");
+        }
+    }
+    out
+}
+
+fn verdicts(checked: &[Checked<'_>]) -> Vec<Metric> {
+    let mut verdict =
+        Metric::new("raidguard_verdict", "gauge", "The verdict: 0 ok, 1 warning, 2 critical, 3 unknown.");
+    let mut may_fail =
+        Metric::new("raidguard_may_fail", "gauge", "How many more members may fail without loss of data.");
+    let mut findings = Metric::new("raidguard_finding", "gauge", "A fault that is there now.");
+    for c in checked {
+        let mirror = ("mirror", c.declared.name.as_str());
+        verdict.add(&[mirror], c.verdict.level.exit_code());
+        if let Some(count) = c.verdict.may_fail {
+            may_fail.add(&[mirror], count);
+        }
+        for f in c.verdict.findings.iter().filter(|f| f.severity > Severity::Ok) {
+            let labels =
+                [mirror, ("code", &f.code), ("severity", f.severity.as_str()), ("about", f.about.as_str())];
+            findings.add(&labels, 1);
+        }
+    }
+    vec![verdict, may_fail, findings]
+}
+
+fn storage(checked: &[Checked<'_>]) -> Vec<Metric> {
+    let gauge = |name, help| Metric::new(name, "gauge", help);
+    let mut mounted = gauge("raidguard_mounted", "Whether the mirror is mounted at its place.");
+    let mut missing = gauge("raidguard_member_missing", "Whether a member is gone.");
+    let mut errors = Metric::new("raidguard_member_errors_total", "counter", "What the kernel has counted.");
+    let mut unallocated =
+        gauge("raidguard_member_unallocated_bytes", "Space of a member that is in no chunk yet.");
+    let mut used = gauge("raidguard_used_bytes", "Data and metadata, counted once.");
+    let mut free = gauge("raidguard_free_bytes", "How much more data would fit.");
+    let mut chunks = gauge("raidguard_chunk_bytes", "Size of the chunks of a kind, by profile.");
+    for c in checked {
+        let mirror = ("mirror", c.declared.name.as_str());
+        let Some(state) = c.observed.storage.get() else { continue };
+        mounted.add(&[mirror], i128::from(state.mounted));
+        for member in &state.members {
+            let devid = member.devid.to_string();
+            let path = member.path.as_ref().map(|p| p.to_string_lossy().into_owned()).unwrap_or_default();
+            let own = [mirror, ("devid", devid.as_str()), ("device", path.as_str())];
+            missing.add(&own, i128::from(member.missing));
+            for (kind, count) in member.errors.iter().flat_map(ErrorCounts::named) {
+                errors.add(&[own.as_slice(), &[("kind", kind)]].concat(), count);
+            }
+            if let Some(room) = member.unallocated {
+                unallocated.add(&own, room.0);
+            }
+        }
+        if state.mounted {
+            used.add(&[mirror], state.used.0);
+        }
+        if let Some(room) = state.free {
+            free.add(&[mirror], room.0);
+        }
+        for kind in ChunkKind::ALL {
+            for profile in state.profiles.iter().filter(|p| p.kind == kind) {
+                let labels = [mirror, ("kind", kind.as_str()), ("profile", profile.profile.as_str())];
+                chunks.add(&labels, profile.total.0);
+            }
+        }
+    }
+    vec![mounted, missing, errors, unallocated, used, free, chunks]
+}
+
+fn times(checked: &[Checked<'_>]) -> Vec<Metric> {
+    let mut scrub =
+        Metric::new("raidguard_scrub_timestamp_seconds", "gauge", "When the last whole scrub ended.");
+    let mut mended = Metric::new("raidguard_scrub_blocks", "gauge", "What the last scrub found, by result.");
+    let mut jobs = Metric::new("raidguard_job_timestamp_seconds", "gauge", "When a job last ended well.");
+    let mut newest = Metric::new(
+        "raidguard_database_version",
+        "gauge",
+        "The newest data_version ever seen of a database.",
+    );
+    for c in checked {
+        let mirror = ("mirror", c.declared.name.as_str());
+        if let Some(record) = c.observed.scrub.get().and_then(Option::as_ref) {
+            if let Some(ended) = record.ended.filter(|_| record.finished) {
+                scrub.add(&[mirror], ended.as_second());
+            }
+            for (result, count) in [("corrected", record.corrected), ("uncorrectable", record.uncorrectable)]
+            {
+                mended.add(&[mirror, ("result", result)], count);
+            }
+        }
+        let Some(record) = c.record else { continue };
+        for (job, good) in record.jobs.iter().filter_map(|(job, run)| Some((job, run.good?))) {
+            jobs.add(&[mirror, ("job", job)], good.as_second());
+        }
+        for (network, entry) in &record.ledger {
+            newest.add(&[mirror, ("network", network)], entry.data_version);
+        }
+    }
+    vec![scrub, mended, jobs, newest]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        health::{judge, samples},
+        model::Seen,
+    };
+
+    #[test]
+    fn every_metric_has_its_type_once_and_labels_are_escaped() {
+        let (mut declared, mut observed, record) = samples::healthy();
+        declared.name = "a\"b\\c\nd".into();
+        observed.storage.get_mut().unwrap().members[1].missing = true;
+        let verdict = judge(&declared, &observed, &Seen::Read(record.clone()), samples::now());
+        let one =
+            Checked { declared: &declared, observed: &observed, record: Some(&record), verdict: &verdict };
+        let text = prometheus(&[one, one], samples::now());
+        let types: Vec<_> = text.lines().filter(|l| l.starts_with("# TYPE")).collect();
+        let mut different = types.clone();
+        different.dedup();
+        assert_eq!(types, different);
+        assert!(text.contains(r#"raidguard_verdict{mirror="a\"b\\c\nd"} 2"#), "{text}");
+        assert!(
+            text.lines()
+                .all(|l| l.starts_with('#') || l.split(' ').next_back().unwrap().parse::<f64>().is_ok())
+        );
+        insta::assert_snapshot!(prometheus(&[], samples::now()), @r"
+        # HELP raidguard_check_timestamp_seconds When the check was made.
+        # TYPE raidguard_check_timestamp_seconds gauge
+        raidguard_check_timestamp_seconds 1795435200
+        ");
+    }
+}
