@@ -146,6 +146,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Something could not be read or understood: the mirror's state is then unknown.
     fn observe(&self, host: &Host, uuid: &str, mountpoint: &Path) -> Result<MirrorState, BackendError>;
 
+    /// The UUID, in lower case, of what is mounted at exactly this place; nothing where no mirror of this kind is. Starts no process.
+    ///
+    /// # Errors
+    /// The mounts could not be read.
+    fn uuid_at(&self, host: &Host, mountpoint: &Path) -> Result<Option<String>, BackendError>;
+
     /// Every device with a superblock of the filesystem with this UUID, mounted or not. Starts no process.
     ///
     /// # Errors

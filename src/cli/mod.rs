@@ -1,5 +1,6 @@
 //! What was typed. The types here are the command line's contract; `run` turns each into a request and hands it to its verb.
 
+mod adopt;
 mod man;
 mod run;
 mod setup;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use adopt::AdoptArgs;
 pub use run::run;
 pub use setup::{LevelArg, OriginalArg, SchedulerArg, SetupArgs};
 
@@ -42,6 +44,8 @@ pub enum Verb {
     Devices(JsonArgs),
     /// Make a mirror of two or more devices and move the node's directory onto it
     Setup(Box<SetupArgs>),
+    /// Take a mirror that is there already into care, changing nothing on it
+    Adopt(Box<AdoptArgs>),
     /// The picture: mirror, members, data, space, jobs
     #[command(after_help = "Examples:\n  raidguard status\n  raidguard status --json")]
     Status(JsonArgs),
@@ -68,6 +72,19 @@ pub enum Verb {
         /// What to do with them
         #[command(subcommand)]
         action: ScheduleVerb,
+    },
+    /// May the node start? Exit code 0 yes, 3 no; what the node's unit asks before each start
+    #[command(
+        after_help = "Refuses when the mirror is not mounted, the directory is not on it, the database or the secret is missing, older than\n\
+        it was or another node's, or when another process uses them. A missing member is no reason.\n\nExamples:\n  raidguard guard\n  \
+        raidguard guard lightning --override \"restored on purpose\""
+    )]
+    Guard {
+        /// The mirror's name; not needed where there is only one
+        name: Option<String>,
+        /// Allow what stands against a start now; recorded, and shown by status until the guard passes by itself
+        #[arg(long = "override", value_name = "REASON")]
+        reason: Option<String>,
     },
     /// Take the node off the mirror: newest data copied back and verified, everything setup added removed
     #[command(

@@ -3,7 +3,7 @@
 use clap::CommandFactory as _;
 
 use super::{
-    CheckArgs, CheckFormat, Cli, ScheduleVerb, Verb, man,
+    AdoptArgs, CheckArgs, CheckFormat, Cli, ScheduleVerb, Verb, man,
     setup::{BackendArg, LevelArg, OriginalArg, SchedulerArg, SetupArgs},
 };
 use crate::{
@@ -27,8 +27,10 @@ pub fn run(verb: Verb, host: &Host, console: &mut Console) -> Result<u8, Trouble
     let exit = match verb {
         Verb::Devices(args) => ops::devices::devices(host, args.json, console)?,
         Verb::Setup(args) => setup(*args, host, console)?,
+        Verb::Adopt(args) => adopt(*args, host, console)?,
         Verb::Status(args) => ops::status(host, args.json, console).map(|()| Exit::Done)?,
         Verb::Check(args) => return ops::check(host, &check(args), console),
+        Verb::Guard { name, reason } => ops::guard(host, name.as_deref(), reason.as_deref(), console)?,
         Verb::Explain { code } => ops::explain(code.as_deref(), console)?,
         Verb::Scrub(args) => ops::scrub(host, args.name.as_deref(), args.output.json, console)?,
         Verb::Balance(args) => ops::balance(host, args.name.as_deref(), args.output.json, console)?,
@@ -73,6 +75,60 @@ fn check(args: CheckArgs) -> Options {
     }
 }
 
+fn adopt(args: AdoptArgs, host: &Host, console: &mut Console) -> Result<Exit, Trouble> {
+    if args.resume {
+        return take_up(host, "adopt", Direction::Forward, console);
+    }
+    if args.rollback {
+        return take_up(host, "adopt", Direction::Back, console);
+    }
+    let typed = args.mountpoint.unwrap_or_default();
+    // As the kernel names it, without symlinks and trailing slashes.
+    let mountpoint = std::fs::canonicalize(&typed).map_err(|e| {
+        Trouble::refused(format!("{} cannot be read: {e}", typed.display()), "name where it is mounted")
+    })?;
+    let request = ops::adopt::Request {
+        mountpoint,
+        name: args.name,
+        directory: match args.lightning_dir {
+            Some(dir) => Some((dir, true)),
+            None => super::default_directory().map(|dir| (dir, false)),
+        },
+        node: node_choice(
+            args.node_unit,
+            args.node_stop.as_deref(),
+            args.node_start.as_deref(),
+            args.no_node,
+        )?,
+        scheduler: scheduler(args.scheduler),
+    };
+    ops::adopt::adopt(host, &request, Manner { dry_run: args.dry_run, yes: args.yes }, console)
+}
+
+fn node_choice(
+    unit: Option<String>,
+    stop: Option<&str>,
+    start: Option<&str>,
+    none: bool,
+) -> Result<NodeChoice, Trouble> {
+    let words = |text: &str| node::commands_of(text).map_err(Trouble::Usage);
+    Ok(match (unit, stop, start) {
+        (Some(unit), _, _) => NodeChoice::Unit(unit),
+        (None, Some(stop), Some(start)) => NodeChoice::Commands { stop: words(stop)?, start: words(start)? },
+        _ if none => NodeChoice::None,
+        _ => NodeChoice::Detect,
+    })
+}
+
+fn scheduler(typed: SchedulerArg) -> SchedulerChoice {
+    match typed {
+        SchedulerArg::Auto => SchedulerChoice::Auto,
+        SchedulerArg::Cron => SchedulerChoice::With(Scheduler::Cron),
+        SchedulerArg::Systemd => SchedulerChoice::With(Scheduler::Systemd),
+        SchedulerArg::None => SchedulerChoice::None,
+    }
+}
+
 fn setup(args: SetupArgs, host: &Host, console: &mut Console) -> Result<Exit, Trouble> {
     if args.resume {
         return take_up(host, "setup", Direction::Forward, console);
@@ -100,13 +156,8 @@ fn request(args: SetupArgs) -> Result<Request, Trouble> {
             devices.len()
         )));
     }
-    let words = |text: &str| node::commands_of(text).map_err(Trouble::Usage);
-    let node = match (args.node_unit, &args.node_stop, &args.node_start) {
-        (Some(unit), _, _) => NodeChoice::Unit(unit),
-        (None, Some(stop), Some(start)) => NodeChoice::Commands { stop: words(stop)?, start: words(start)? },
-        _ if args.no_node => NodeChoice::None,
-        _ => NodeChoice::Detect,
-    };
+    let node =
+        node_choice(args.node_unit, args.node_stop.as_deref(), args.node_start.as_deref(), args.no_node)?;
     let directory = args
         .lightning_dir
         .or_else(super::default_directory)
@@ -130,12 +181,7 @@ fn request(args: SetupArgs) -> Result<Request, Trouble> {
         user: args.user,
         node,
         patience: args.node_timeout,
-        scheduler: match args.scheduler {
-            SchedulerArg::Auto => SchedulerChoice::Auto,
-            SchedulerArg::Cron => SchedulerChoice::With(Scheduler::Cron),
-            SchedulerArg::Systemd => SchedulerChoice::With(Scheduler::Systemd),
-            SchedulerArg::None => SchedulerChoice::None,
-        },
+        scheduler: scheduler(args.scheduler),
         keep_original: args.original == OriginalArg::Keep,
         size: args.size,
         wipe: args.wipe,

@@ -2,6 +2,7 @@
 
 mod case;
 pub mod findings;
+pub mod guard;
 mod judge;
 mod rules;
 #[cfg(test)]

@@ -177,6 +177,7 @@ pub(crate) fn healthy() -> (Mirror, Observed, Record) {
         smart: vec![smart("sdb"), smart("sdc")],
         node: Seen::Read(node()),
         processes: Seen::Read(Vec::new()),
+        users: Seen::Skipped,
         jobs: Seen::Read(JobFacts { with: Some(Scheduler::Cron), ..JobFacts::default() }),
         databases: Seen::Read(vec![database(120)]),
         channels: Seen::Read(ChannelFacts::default()),

@@ -7,7 +7,7 @@ use crate::{
         Bytes, Observed, Record, Seen,
         mirror::{ChunkKind, ErrorCounts, ProfileUse},
         observed::{DatabaseState, FstabLine, Original, Owned, Smart, SmartHealth, Standing, StrayProcess},
-        record::{ChannelFailure, JobRun},
+        record::{ChannelFailure, Fault, JobRun, Override},
     },
 };
 
@@ -358,6 +358,9 @@ pub(super) fn node_states() -> Vec<(&'static str, Change)> {
                 p.push(StrayProcess { pid: 42, name: "lightningd".into(), holds: "/home/o".into() })
             ),
         ),
+        ("another node runs", |state| {
+            state.1.users = Seen::Read(vec!["lightningd (pid 7, its lock)".into()]);
+        }),
         (
             "a damaged database",
             read!(databases, d, d[0].state = DatabaseState::Faulty("row 7 missing from index x".into())),
@@ -371,7 +374,11 @@ pub(super) fn node_states() -> Vec<(&'static str, Change)> {
             state.2.databases = Some((hours_ago(8), vec![database(7)]));
         }),
         ("started against the guard", |state| {
-            state.2.overridden = Some((hours_ago(1), "I know better".into()))
+            state.2.overridden = Some(Override {
+                at: hours_ago(1),
+                reason: "I know better".into(),
+                faults: vec![Fault { code: "NODE-OLDER".into(), about: "bitcoin".into() }],
+            });
         }),
         ("no node", |state| {
             state.0.node = None;

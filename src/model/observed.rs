@@ -83,6 +83,8 @@ pub struct Observed {
     pub node: Seen<NodeFacts>,
     /// Processes that run on the node's files off the mirror.
     pub processes: Seen<Vec<StrayProcess>>,
+    /// Processes that use the node's directory: asked only before a start, when there may be none.
+    pub users: Seen<Vec<String>>,
     /// The regular jobs.
     pub jobs: Seen<JobFacts>,
     /// The databases, each on a snapshot; skipped unless that was asked for.
@@ -106,6 +108,7 @@ impl Observed {
         }
         add(Source::Node, self.node.failure());
         add(Source::Processes, self.processes.failure());
+        add(Source::Processes, self.users.failure());
         add(Source::Jobs, self.jobs.failure());
         add(Source::Databases, self.databases.failure());
         add(Source::Channels, self.channels.failure());

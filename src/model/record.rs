@@ -35,7 +35,18 @@ pub struct Record {
     /// Channels whose last message did not arrive.
     pub channels: Vec<ChannelFailure>,
     /// A start of the node that was allowed against the guard, until the guard passes by itself.
-    pub overridden: Option<(Timestamp, String)>,
+    pub overridden: Option<Override>,
+}
+
+/// A start of the node that was allowed against the guard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Override {
+    /// When.
+    pub at: Timestamp,
+    /// Why, in the operator's words.
+    pub reason: String,
+    /// The faults that may be there: any other still stops the node.
+    pub faults: Vec<Fault>,
 }
 
 /// The last run of a job.

@@ -42,6 +42,13 @@ impl Running {
     }
 }
 
+impl Running {
+    /// Each user in words, and what cannot be told.
+    pub fn users(&self) -> Vec<String> {
+        self.holders.iter().map(ToString::to_string).chain(self.unknown.clone()).collect()
+    }
+}
+
 impl fmt::Display for Running {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts: Vec<String> = self.holders.iter().take(5).map(ToString::to_string).collect();

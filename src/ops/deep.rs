@@ -12,14 +12,14 @@ use crate::{
     },
     model::{
         Record, Seen,
-        observed::{DatabaseFacts, DatabaseState, causes},
+        observed::{DatabaseFacts, DatabaseState, DatabaseVersion, causes},
     },
     node::{self, database},
 };
 
 /// Why the databases could not be looked at.
 #[derive(Debug, thiserror::Error)]
-enum DeepError {
+pub(super) enum DeepError {
     #[error(transparent)]
     Lock(#[from] LockError),
     #[error("no snapshot could be made")]
@@ -57,9 +57,16 @@ fn look(host: &Host, mirror: &Mirror, node: &Node, record: &Record) -> Result<Ve
     for cmd in backend.snapshot_commands(&container, &snapshot) {
         host.runner().run(&cmd)?;
     }
-    let found = judge(&snapshot.join(below), record);
+    let found = judge(&snapshot.join(below), record, &database::judge);
     drop_snapshot(host, backend, &snapshot)?;
     found
+}
+
+/// How new each database is, on copies that share its blocks. Only before the node starts: nobody may write to them meanwhile.
+pub(super) fn versions(mirror: &Mirror, record: &Record) -> Result<Vec<DatabaseFacts>, DeepError> {
+    let Some(node) = &mirror.node else { return Ok(Vec::new()) };
+    let scratch = mirror.mountpoint.join(format!(".raidguard-guard-{}", std::process::id()));
+    judge(&node.data, record, &|database| database::version_on_scratch(database, &scratch))
 }
 
 fn drop_snapshot(host: &Host, backend: &dyn Backend, snapshot: &Path) -> Result<(), DeepError> {
@@ -71,12 +78,17 @@ fn drop_snapshot(host: &Host, backend: &dyn Backend, snapshot: &Path) -> Result<
     Ok(())
 }
 
-fn judge(data: &Path, record: &Record) -> Result<Vec<DatabaseFacts>, DeepError> {
+/// Looks at every database below `data` with `look`; one that the record knows and that is not there is missing.
+fn judge(
+    data: &Path,
+    record: &Record,
+    look: &dyn Fn(&Path) -> Result<DatabaseVersion, database::DatabaseError>,
+) -> Result<Vec<DatabaseFacts>, DeepError> {
     let layout = node::read_layout(data)?;
     let mut found = Vec::new();
     for relative in layout.databases {
         let network = relative.parent().map(|p| p.to_string_lossy().into_owned()).unwrap_or_default();
-        let state = match database::judge(&data.join(&relative)) {
+        let state = match look(&data.join(&relative)) {
             Ok(version) => DatabaseState::Sound(version),
             Err(e) if e.is_fault() => DatabaseState::Faulty(causes(&e)),
             Err(e) => return Err(DeepError::Database(network, e)),

@@ -2,10 +2,10 @@
 
 use super::{Exit, Trouble, mirrors, trouble::need_root};
 use crate::{
-    backend::{self, BalanceEnd},
+    backend::{self, BalanceEnd, ScrubEnd},
     exec::Flow,
-    host::{Host, lock},
-    model::mirror::MirrorState,
+    host::{Host, lock, state::State},
+    model::{mirror::MirrorState, observed::causes},
     plan::{Watch as _, Work},
     ui::{self, Console},
 };
@@ -26,6 +26,24 @@ fn observed(host: &Host, mirror: &crate::config::Mirror) -> Result<MirrorState, 
 
 fn flow(host: &Host) -> Flow {
     if host.interrupt().is_raised() { Flow::Stop } else { Flow::Continue }
+}
+
+/// Remembers that a job began, and how it ended. A record that cannot be written is said; the job matters more.
+fn recorded<T>(
+    host: &Host,
+    mirror: &str,
+    job: &str,
+    console: &mut Console,
+    run: impl FnOnce(&mut Console) -> (Option<String>, T),
+) -> T {
+    let began = host.now();
+    let kept = State::open(host).and_then(|state| state.job_began(mirror, job, began));
+    let (failed, value) = run(console);
+    let ended = kept.and_then(|()| State::open(host)?.job_ended(mirror, job, (began, host.now()), failed));
+    if let Err(e) = ended {
+        console.warn(format_args!("this run could not be remembered: {}", causes(&e)));
+    }
+    value
 }
 
 /// Says once who is waited for.
@@ -49,11 +67,20 @@ pub fn scrub(host: &Host, name: Option<&str>, json: bool, console: &mut Console)
     let title = format!("scrub {}", mirror.name);
     console.plan(std::slice::from_ref(&title), false);
     console.begin(0, &title);
-    let report = backend.scrub(host, &mirror.mountpoint, &state, &mut |progress| {
-        if let (Some(done), Some(total)) = (progress.bytes_scrubbed, progress.bytes_total) {
-            console.work(Work { done, total });
-        }
-        flow(host)
+    let report = recorded(host, &mirror.name, "scrub", console, |console| {
+        let report = backend.scrub(host, &mirror.mountpoint, &state, &mut |progress| {
+            if let (Some(done), Some(total)) = (progress.bytes_scrubbed, progress.bytes_total) {
+                console.work(Work { done, total });
+            }
+            flow(host)
+        });
+        let failed = match &report {
+            // What it found is judged by what it found.
+            Ok(report) if report.end == ScrubEnd::Finished => None,
+            Ok(report) => Some(ui::maintain::scrub(&mirror.name, report).trim().to_owned()),
+            Err(e) => Some(causes(e)),
+        };
+        (failed, report)
     });
     console.clear();
     let report = report.map_err(|e| Trouble::failed("the scrub could not be run", e))?;
@@ -72,9 +99,17 @@ pub fn balance(host: &Host, name: Option<&str>, json: bool, console: &mut Consol
         waiting(host, console, holder)
     })?;
     let state = observed(host, &mirror)?;
-    let report = backend::of(mirror.backend)
-        .balance(host, &mirror.mountpoint, &state, &mut |&()| flow(host))
-        .map_err(|e| Trouble::failed("the balance could not be run", e))?;
+    let backend = backend::of(mirror.backend);
+    let report = recorded(host, &mirror.name, "balance", console, |_| {
+        let report = backend.balance(host, &mirror.mountpoint, &state, &mut |&()| flow(host));
+        let failed = match &report {
+            Ok(report) if matches!(report.end, BalanceEnd::Done | BalanceEnd::AlreadyRunning) => None,
+            Ok(report) => Some(ui::maintain::balance(&mirror.name, report).trim().to_owned()),
+            Err(e) => Some(causes(e)),
+        };
+        (failed, report)
+    });
+    let report = report.map_err(|e| Trouble::failed("the balance could not be run", e))?;
     console.data(if json {
         ui::json("balance", &report)?
     } else {

@@ -1,10 +1,12 @@
 //! One file per verb: gather, decide, show, apply, verify.
 
+pub mod adopt;
 pub mod check;
 mod deep;
 pub mod devices;
 pub mod execute;
 mod explain;
+mod guard;
 mod maintain;
 mod mirrors;
 mod observe;
@@ -16,6 +18,7 @@ mod trouble;
 
 pub use check::{check, status};
 pub use explain::explain;
+pub use guard::guard;
 pub use maintain::{balance, scrub};
 
 pub use trouble::{Blocker, Exit, Trouble, stopped};

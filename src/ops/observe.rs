@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use super::deep;
 use crate::{
     backend,
     config::{Mirror, SECRETS_PATH},
@@ -13,7 +14,7 @@ use crate::{
         smart,
     },
     model::{
-        Observed, Seen,
+        Observed, Record, Seen,
         mirror::MirrorState,
         observed::{ChannelFacts, DiskFacts, MountFacts, SmartFacts, causes},
     },
@@ -91,10 +92,55 @@ pub(super) fn observe(host: &Host, all: &[Mirror], mirror: &Mirror) -> Observed 
         smart,
         node: node_facts.map_or(Seen::Skipped, Source::answer),
         processes: processes.map_or(Seen::Skipped, Source::answer),
+        users: Seen::Skipped,
         jobs: jobs.answer(),
         databases: Seen::Skipped,
         channels: channels.answer(),
     }
+}
+
+/// What the guard needs, and no more: a node is waiting for it.
+pub(super) fn observe_for_start(host: &Host, mirror: &Mirror, record: &Record) -> Observed {
+    let backend = backend::of(mirror.backend);
+    let storage = {
+        let (host, mirror) = (host.clone(), mirror.clone());
+        ask(move || backend.observe(&host, &mirror.uuid, &mirror.mountpoint))
+    };
+    let mut observed = Observed {
+        storage: storage.answer(),
+        claims: Seen::Skipped,
+        mount: Seen::Skipped,
+        scrub: Seen::Skipped,
+        disks: Seen::Skipped,
+        smart: Vec::new(),
+        node: Seen::Skipped,
+        processes: Seen::Skipped,
+        users: Seen::Skipped,
+        jobs: Seen::Skipped,
+        databases: Seen::Skipped,
+        channels: Seen::Skipped,
+    };
+    let Some(node) = mirror.node.clone() else { return observed };
+    let facts = {
+        let (host, node, mountpoint) = (host.clone(), node.clone(), mirror.mountpoint.clone());
+        ask(move || node::facts(&host, &node, &mountpoint))
+    };
+    let processes = {
+        let (host, node) = (host.clone(), node.clone());
+        ask(move || node::strays(&host, &node))
+    };
+    let users = {
+        let (host, data) = (host.clone(), node.data.clone());
+        ask(move || node::find_running(&host, &data, None).map(|running| running.users()))
+    };
+    observed.node = facts.answer();
+    observed.users = users.answer();
+    observed.processes = processes.answer();
+    if observed.node.get().is_some_and(|facts| facts.on_mirror) {
+        let (mirror, record) = (mirror.clone(), record.clone());
+        observed.databases = ask(move || deep::versions(&mirror, &record)).answer();
+    }
+    observed
 }
 
 fn mount(host: &Host, mirror: &Mirror) -> Result<MountFacts, std::io::Error> {

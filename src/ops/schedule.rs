@@ -24,7 +24,9 @@ pub fn install(host: &Host, console: &Console) -> Result<Exit, Trouble> {
             "raidguard setup, or a [mirror.schedule] in /etc/raidguard/raidguard.toml",
         ));
     };
-    schedule::install(host, with, &declared, &binary()?)
+    let binary = binary()?;
+    schedule::install(host, with, &declared, &binary)
+        .and_then(|()| schedule::install_dropins(host, &declared, &binary))
         .map_err(|e| Trouble::failed("the jobs could not be installed", e))?;
     show(host, false, console)
 }

@@ -86,6 +86,7 @@ fn seen() -> (Mirror, Observed, Verdict) {
     node.originals = vec![Original { path: "/home/o".into(), since: None }];
     let stray = StrayProcess { pid: 1, name: "x".into(), holds: "/x".into() };
     observed.processes.get_mut().unwrap().push(stray);
+    observed.users = Seen::Read(vec!["x".into()]);
     let jobs = observed.jobs.get_mut().unwrap();
     for list in [&mut jobs.missing, &mut jobs.altered, &mut jobs.surplus, &mut jobs.idle, &mut jobs.doubled] {
         list.push("file".into());

@@ -76,7 +76,7 @@ fn a_node_moves_onto_a_mirror_and_back() {
         }
         let fstab = String::from_utf8_lossy(&std::fs::read("/etc/fstab").unwrap()).into_owned();
         assert!(fstab.contains("UUID=") && fstab.contains("autodefrag"), "{fstab}");
-        assert_eq!(s.run(&["check"]).code, 0);
+        s.check_is_ok();
         assert_eq!(s.run(&["status"]).code, 0);
         assert_eq!(s.run(&["scrub"]).code, 0);
         assert_eq!(s.run(&["balance"]).code, 0);

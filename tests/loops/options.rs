@@ -20,7 +20,7 @@ fn moved(s: &Sandbox, args: &[&str]) {
     let done = s.run(args);
     assert_eq!(done.code, 0, "{args:?}: {}", done.stderr);
     assert_eq!(s.tree(), before, "{args:?}");
-    assert_eq!(s.run(&["check"]).code, 0, "{args:?}");
+    s.check_is_ok();
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn a_mount_point_with_blanks_and_a_name_of_its_own() {
         assert!(String::from_utf8_lossy(&fstab).contains("/srv/my\\040mirror\\011of\\040two btrfs "));
         s.tool("umount", &[place]);
         s.tool("mount", &["-a"]);
-        assert_eq!(s.run(&["check"]).code, 0, "fstab alone mounts it");
+        s.check_is_ok();
         assert_eq!(s.run(&["release", "--yes"]).code, 0);
         assert!(!Path::new(place).exists());
     });

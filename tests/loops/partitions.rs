@@ -51,7 +51,7 @@ fn partitions_are_made_in_free_space_and_nothing_else_is_touched() {
         for member in [format!("{}p1", s.one()), format!("{}p2", s.two())] {
             assert!(shown.contains(&format!("size {} ", 1200 << 20)) && shown.contains(&member), "{shown}");
         }
-        assert_eq!(s.run(&["check"]).code, 0);
+        s.check_is_ok();
         let again = s.run(&setup(s, &["--name", "other", "--mountpoint", "/srv/other"]));
         assert_eq!(again.code, 3, "{}", again.stderr);
         assert_eq!(s.run(&["release", "--yes"]).code, 0);
@@ -92,7 +92,7 @@ fn a_kill_while_partitions_are_made_is_resumed_and_rolled_back() {
                         let two = s.tool("sfdisk", &["--dump", s.two()]);
                         assert!(!two.contains("lightning"), "{at}: {two}");
                     } else if !nothing {
-                        assert_eq!(s.run(&["check"]).code, 0, "{at}");
+                        s.check_is_ok();
                     }
                     s.reset_mounts();
                     forget(s);

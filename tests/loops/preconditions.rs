@@ -193,6 +193,6 @@ fn nobody_reads_what_it_says() {
         assert_eq!(child.wait().unwrap().code(), Some(0));
         assert!(Path::new("/home/bitcoin/.lightning").is_symlink());
         assert!(s.tree() == before);
-        assert_eq!(s.run(&["check"]).code, 0);
+        s.check_is_ok();
     });
 }

@@ -5,11 +5,11 @@ use std::{
     fs,
     io::Write as _,
     os::unix::{
-        fs::{FileExt as _, MetadataExt as _},
+        fs::{FileExt as _, MetadataExt as _, PermissionsExt as _},
         net::UnixListener,
     },
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::Once,
 };
 
@@ -74,6 +74,7 @@ pub(crate) fn note(text: impl std::fmt::Display) {
 pub(crate) struct Sandbox {
     scratch: PathBuf,
     loops: Vec<Loop>,
+    cron: Child,
 }
 
 pub(crate) struct Loop {
@@ -117,7 +118,10 @@ impl Sandbox {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         let none: Option<&str> = None;
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-        let mut sandbox = Self { scratch, loops: Vec::new() };
+        // Something that is called cron: whether a scheduler runs is looked at.
+        fs::copy("/bin/sleep", scratch.join("bin/cron")).unwrap();
+        let cron = Command::new(scratch.join("bin/cron")).arg("1000000").spawn().unwrap();
+        let mut sandbox = Self { scratch, loops: Vec::new(), cron };
         for name in ["one", "two"] {
             let image = sandbox.scratch.join(name);
             fs::File::create(&image).unwrap().set_len(2 << 30).unwrap();
@@ -152,7 +156,8 @@ impl Sandbox {
         fs::create_dir_all(net).unwrap();
         let db = rusqlite::Connection::open(net.join("lightningd.sqlite3")).unwrap();
         db.execute_batch(
-            "CREATE TABLE vars(name TEXT, intval INTEGER); INSERT INTO vars VALUES('data_version', 42);
+            "CREATE TABLE vars(name TEXT, intval INTEGER, blobval BLOB);
+             INSERT INTO vars VALUES('data_version', 42, NULL), ('node_id', NULL, x'02ab');
              CREATE TABLE version(version INTEGER); INSERT INTO version VALUES(270); CREATE TABLE p(x BLOB);",
         )
         .unwrap();
@@ -160,7 +165,9 @@ impl Sandbox {
             db.execute("INSERT INTO p VALUES(randomblob(9000))", []).unwrap();
         }
         drop(db);
+        fs::set_permissions(net.parent().unwrap(), fs::Permissions::from_mode(0o700)).unwrap();
         fs::write(net.join("hsm_secret"), [7; 32]).unwrap();
+        fs::set_permissions(net.join("hsm_secret"), fs::Permissions::from_mode(0o400)).unwrap();
         fs::hard_link(net.join("hsm_secret"), net.join("same secret")).unwrap();
         fs::write(net.join("new\nline"), "odd").unwrap();
         fs::create_dir(net.join("empty")).unwrap();
@@ -250,6 +257,13 @@ impl Sandbox {
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
+    }
+
+    /// `check` finds nothing wrong.
+    #[track_caller]
+    pub(crate) fn check_is_ok(&self) {
+        let ran = self.run(&["check"]);
+        assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
     }
 
     /// Runs it until SIGKILL at the `number`-th of these system calls. False: it ended before.
@@ -400,6 +414,8 @@ impl Loop {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
+        let _ = self.cron.kill();
+        let _ = self.cron.wait();
         let _ = Command::new("umount").args(["-R", "-l", "/srv/lightning"]).stderr(Stdio::null()).status();
         self.loops.clear();
         // Those that were attached for one case.

@@ -310,7 +310,7 @@ fn the_way_back_stops_as_well() {
             assert_eq!(fs::read("/etc/fstab").unwrap() == fstab, direction == "--rollback");
             assert!(s.tree() == before);
             if direction == "--rollback" {
-                assert_eq!(s.run(&["check"]).code, 0);
+                s.check_is_ok();
             }
             s.reset();
         }

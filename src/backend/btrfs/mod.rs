@@ -137,6 +137,10 @@ impl Backend for Btrfs {
         observe::observe(host, uuid, mountpoint)
     }
 
+    fn uuid_at(&self, host: &Host, mountpoint: &Path) -> Result<Option<String>, BackendError> {
+        observe::uuid_at(host, mountpoint)
+    }
+
     fn claims(&self, host: &Host, uuid: &str) -> Result<Vec<Claim>, BackendError> {
         observe::claims(host, uuid)
     }

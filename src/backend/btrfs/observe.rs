@@ -121,18 +121,32 @@ fn kernel_name(host: &Host, source: &Path) -> String {
 }
 
 fn owned_by_another(host: &Host, uuid: &str, source: &Path) -> Result<bool, BackendError> {
-    let name = kernel_name(host, source);
-    for other in sysfs::names(host, "/sys/fs/btrfs")? {
-        if other == uuid || other == "features" || other == "debug" {
+    Ok(owner_of(host, source)?.is_some_and(|owner| owner != uuid))
+}
+
+/// The mounted filesystem that a device is a member of.
+fn owner_of(host: &Host, device: &Path) -> Result<Option<String>, BackendError> {
+    let name = kernel_name(host, device);
+    for uuid in sysfs::names(host, "/sys/fs/btrfs")? {
+        if uuid == "features" || uuid == "debug" {
             continue;
         }
-        if let Some(dir) = SysFs::find(host, &other)? {
+        if let Some(dir) = SysFs::find(host, &uuid)? {
             if dir.devices()?.contains(&name) {
-                return Ok(true);
+                return Ok(Some(uuid));
             }
         }
     }
-    Ok(false)
+    Ok(None)
+}
+
+/// The UUID of the filesystem that is mounted at exactly this place.
+pub(super) fn uuid_at(host: &Host, mountpoint: &Path) -> Result<Option<String>, BackendError> {
+    let mounts = mountinfo::read(host)?;
+    match mountinfo::topmost_at(&mounts, mountpoint).filter(|mount| mount.fstype == "btrfs") {
+        Some(mount) => owner_of(host, &mount.source),
+        None => Ok(None),
+    }
 }
 
 fn look_at(host: &Host, name: &str) -> Result<Seen, BackendError> {

@@ -97,7 +97,8 @@ pub(super) const CODES: &[Entry] = &[
         source: Storage,
         title: "a member is not a declared one",
         meaning: "The filesystem has a member that was not declared. It is part of the mirror all the same: without it data may be lost.",
-        remedy: "If the mirror was changed on purpose, declare it anew: `raidguard adopt MOUNTPOINT`.",
+        remedy: "If the mirror was changed on purpose, write the member into /etc/raidguard/raidguard.toml; `raidguard status --json` \
+                 shows its number, UUID and size.",
     },
     Entry {
         code: "MIR-CLONE",

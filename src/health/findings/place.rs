@@ -108,6 +108,14 @@ pub(super) const CODES: &[Entry] = &[
         remedy: "Stop that node now, and do not start another before you know which database is the newest: `raidguard check --deep`.",
     },
     Entry {
+        code: "NODE-RUNNING",
+        source: Processes,
+        title: "another process already uses the node's directory",
+        meaning: "Two nodes on one database destroy it: nothing but the database itself tells the second of the first. Only the guard \
+                  looks for this.",
+        remedy: "Stop the other one first, and wait until it has ended.",
+    },
+    Entry {
         code: "NODE-DATABASE",
         source: Databases,
         title: "the database is damaged",

@@ -34,9 +34,15 @@ pub(in crate::health) fn judge(case: &mut Case<'_>) {
         let evidence = vec![process.holds.display().to_string()];
         case.add("NODE-STRAY", Severity::Critical, format!("pid {}", process.pid), says, evidence);
     }
+    let users = case.observed.users.get().cloned().unwrap_or_default();
+    if !users.is_empty() {
+        let says = format!("another process uses {}", node.data.display());
+        case.add("NODE-RUNNING", Severity::Critical, "", says, users);
+    }
     databases(case);
-    if let Some((when, reason)) = &case.record.overridden {
-        let evidence = vec![format!("{when:.0}: {reason}")];
+    if let Some(allowed) = &case.record.overridden {
+        let codes = allowed.faults.iter().map(|f| f.code.as_str()).collect::<Vec<_>>().join(", ");
+        let evidence = vec![format!("{:.0}: {} ({codes})", allowed.at, allowed.reason)];
         case.add(
             "NODE-OVERRIDDEN",
             Severity::Warning,
@@ -51,8 +57,8 @@ fn directory(case: &mut Case<'_>, node: &Node, facts: &NodeFacts) {
     let at = node.directory.display();
     let found = match &facts.directory {
         Standing::Symlink(to) if *to == node.data => None,
-        // A relative link, or one through other links, may lead there all the same.
-        Standing::Symlink(_) if facts.leads_there => None,
+        // By a relative link, through other links, or because the node itself is told the place on the mirror.
+        Standing::Symlink(_) | Standing::Directory if facts.leads_there => None,
         Standing::Symlink(to) => Some(format!("it leads to {}", to.display())),
         Standing::Directory => Some("it is a directory of its own".to_owned()),
         Standing::Other => Some("it is neither a directory nor a symlink".to_owned()),

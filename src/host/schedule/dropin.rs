@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use minijinja::context;
 
-use super::{Rendered, ScheduleError, UNITS, fill};
+use super::{Act, Rendered, ScheduleError, UNITS, fill, is_systemd, systemctl};
+use crate::{config::Mirror, host::Host};
 
 /// What a drop-in is made of.
 #[derive(Debug, Clone, Copy)]
@@ -40,4 +41,23 @@ fn quoted(name: &str) -> String {
     } else {
         plain
     }
+}
+
+/// Writes the drop-in of every node's unit, where systemd runs, and has systemd read them.
+///
+/// # Errors
+/// One cannot be written, or systemd cannot be told.
+pub fn install_dropins(host: &Host, mirrors: &[Mirror], binary: &Path) -> Result<(), ScheduleError> {
+    let mut acts = Vec::new();
+    for mirror in mirrors {
+        if let Some(unit) = mirror.node.as_ref().and_then(|node| node.unit.as_deref()) {
+            let of = DropInOf { unit, mountpoint: &mirror.mountpoint, mirror: &mirror.name, binary };
+            acts.push(Act::Write(dropin(of)?));
+        }
+    }
+    if acts.is_empty() || !is_systemd(host) {
+        return Ok(());
+    }
+    acts.push(Act::Tell(systemctl(&["daemon-reload"])));
+    acts.iter().try_for_each(|act| act.apply(host))
 }

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use dropin::{DropInOf, dropin};
+pub use dropin::{DropInOf, dropin, install_dropins};
 pub use facts::facts;
 
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, context};

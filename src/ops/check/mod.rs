@@ -1,5 +1,6 @@
 //! `check` and `status`: what should be, what is, what that means.
 
+mod catch_up;
 mod keep;
 
 use std::path::PathBuf;
@@ -79,6 +80,9 @@ pub fn check(host: &Host, options: &Options, console: &mut Console) -> Result<u8
         None => console.data(text),
     }
     keep::keep(host, &judged, options, console);
+    if options.catch_up {
+        catch_up::catch_up(host, &judged, options, console);
+    }
     Ok(level.exit_code())
 }
 

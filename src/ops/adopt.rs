@@ -1,0 +1,316 @@
+//! `adopt`: takes a mirror that is there already into care. Nothing on it is changed.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    Blocker, Exit, Trouble, execute, mirrors,
+    setup::{Manner, NodeChoice, SchedulerChoice},
+    trouble::{need_root, unchanged},
+};
+use crate::{
+    backend::{self, MirrorSpec},
+    config::{self, Member, Mirror, Node, ScheduleConfig},
+    host::{Host, inventory, lock, schedule},
+    model::{
+        BackendKind, Inventory, Level, NodeControl, NodeKind, Scheduler,
+        inventory::Device,
+        mirror::{ChunkKind, MemberState, MirrorState},
+    },
+    node,
+    plan::{
+        Plan,
+        steps::{Action, Declare, DropIn, InstallSchedule},
+    },
+    ui::{self, Console},
+};
+
+/// What `adopt` was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Where the mirror is mounted.
+    pub mountpoint: PathBuf,
+    /// What it is to be called.
+    pub name: String,
+    /// The node's directory, and whether it was named rather than guessed.
+    pub directory: Option<(PathBuf, bool)>,
+    /// How the node is stopped and started.
+    pub node: NodeChoice,
+    /// What runs the regular jobs.
+    pub scheduler: SchedulerChoice,
+}
+
+/// What was found.
+#[derive(Debug, Clone)]
+struct Facts {
+    uuid: String,
+    state: MirrorState,
+    inventory: Inventory,
+    declared: Vec<Mirror>,
+    /// The node's directory and the place on the mirror where it ends.
+    node: Option<(PathBuf, PathBuf, NodeKind)>,
+    unit: Option<String>,
+    with: Result<Option<Scheduler>, String>,
+    systemd: bool,
+    binary: PathBuf,
+    now: jiff::Timestamp,
+}
+
+/// Runs `adopt`.
+///
+/// # Errors
+/// Refused, with every blocker named, or stopped on its way.
+pub fn adopt(host: &Host, request: &Request, manner: Manner, console: &mut Console) -> Result<Exit, Trouble> {
+    need_root("adopt")?;
+    config::check_name(&request.name).map_err(|e| Trouble::Usage(e.to_string()))?;
+    let _lock = lock::take(host, &request.name, "adopt")?;
+    let facts = gather(host, request)?;
+    let plan = decide(request, &facts).map_err(Trouble::Refused)?;
+    match &facts.node {
+        Some((directory, data, _)) => {
+            console.say(format_args!(
+                "the node: {} on the mirror at {}",
+                directory.display(),
+                data.display()
+            ));
+        }
+        None => console.say("no node's directory leads to this mirror; name one with --lightning-dir"),
+    }
+    let shown = ui::plan(&plan, &[], manner.dry_run);
+    if manner.dry_run {
+        console.data(shown);
+        return Ok(Exit::Done);
+    }
+    console.say(shown);
+    execute::confirm(console, manner.yes, "Nothing on the mirror is changed.")?;
+    execute::start(host, plan, console)?;
+    console.say(format_args!(
+        "\nThe mirror `{}` is in raidguard's care. Look at it any time with: raidguard status",
+        request.name
+    ));
+    Ok(Exit::Done)
+}
+
+fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
+    let place = &request.mountpoint;
+    let backend = backend::of(BackendKind::Btrfs);
+    let uuid =
+        backend.uuid_at(host, place).map_err(unchanged("the mounts cannot be read"))?.ok_or_else(|| {
+            Trouble::refused(
+                format!("no btrfs is mounted at {}", place.display()),
+                "mount it there first, without `degraded`; `findmnt -t btrfs` shows what is mounted",
+            )
+        })?;
+    let state = backend.observe(host, &uuid, place).map_err(unchanged("the mirror cannot be looked at"))?;
+    let node = match (&request.node, &request.directory) {
+        (NodeChoice::None, _) | (_, None) => None,
+        (_, Some((directory, named))) => find_node(directory, *named, place)?,
+    };
+    let unit = match (&request.node, &node) {
+        (NodeChoice::Unit(unit), _) => Some(unit.clone()),
+        (NodeChoice::Detect, Some((_, data, _))) => {
+            node::find_running(host, data, None)
+                .map_err(unchanged("it cannot be told whether a node is running"))?
+                .unit
+        }
+        _ => None,
+    };
+    Ok(Facts {
+        uuid,
+        state,
+        inventory: inventory::gather(host).map_err(unchanged("the block devices cannot be read"))?,
+        declared: mirrors::declared(host)?,
+        node,
+        unit,
+        with: match request.scheduler {
+            SchedulerChoice::None => Ok(None),
+            SchedulerChoice::With(with) => Ok(Some(with)),
+            SchedulerChoice::Auto => schedule::detect(host).map(Some).map_err(|e| e.to_string()),
+        },
+        systemd: schedule::is_systemd(host),
+        binary: std::env::current_exe().map_err(unchanged("raidguard's own path cannot be read"))?,
+        now: host.now(),
+    })
+}
+
+/// The node's directory, where it ends on the mirror. One that was only guessed may well be none.
+fn find_node(
+    directory: &Path,
+    named: bool,
+    mountpoint: &Path,
+) -> Result<Option<(PathBuf, PathBuf, NodeKind)>, Trouble> {
+    let real = match fs::canonicalize(directory) {
+        Ok(real) => real,
+        Err(_) if !named => return Ok(None),
+        Err(e) => {
+            return Err(Trouble::refused(
+                format!("{} cannot be read: {e}", directory.display()),
+                "name the node's directory with --lightning-dir",
+            ));
+        }
+    };
+    if !real.starts_with(mountpoint) || !real.is_dir() {
+        return if named {
+            Err(Trouble::refused(
+                format!(
+                    "{} does not lead to a directory below {}",
+                    directory.display(),
+                    mountpoint.display()
+                ),
+                "adopt takes the node as it is; `raidguard setup` moves one onto a mirror that it makes",
+            ))
+        } else {
+            Ok(None)
+        };
+    }
+    let layout = node::read_layout(&real).map_err(unchanged("the node's directory cannot be read"))?;
+    Ok(Some((directory.to_owned(), real, layout.kind)))
+}
+
+fn decide(request: &Request, facts: &Facts) -> Result<Plan<Action>, Vec<Blocker>> {
+    let mut blockers = standing(request, facts);
+    let level = level_of(&facts.state).map_err(|b| blockers.push(b)).ok();
+    let with = facts.with.clone().unwrap_or_else(|why| {
+        blockers.push(Blocker::new(why, "name one with --scheduler, or --scheduler none"));
+        None
+    });
+    let node = node(request, facts).unwrap_or_else(|b| {
+        blockers.push(b);
+        None
+    });
+    let schedule = with.map(ScheduleConfig::standard).transpose().unwrap_or_else(|e| {
+        blockers.push(Blocker::new(e.to_string(), "use --scheduler none, and tell us"));
+        None
+    });
+    let (Some(level), true) = (level, blockers.is_empty()) else { return Err(blockers) };
+    if facts.state.members.len() < level.min_members() {
+        return Err(vec![Blocker::new("it has fewer members than its level needs", "add a device first")]);
+    }
+    let mirror = Mirror {
+        name: request.name.clone(),
+        backend: BackendKind::Btrfs,
+        level,
+        uuid: facts.uuid.clone(),
+        mountpoint: request.mountpoint.clone(),
+        member: members(facts),
+        node,
+        schedule,
+    };
+    Ok(Plan::new("adopt", &request.name, facts.now, steps(facts, mirror)))
+}
+
+/// What stands in the way of taking it as it is.
+fn standing(request: &Request, facts: &Facts) -> Vec<Blocker> {
+    let mut blockers = Vec::new();
+    for known in &facts.declared {
+        if known.uuid == facts.uuid {
+            let says = format!("this mirror is declared already, as `{}`", known.name);
+            blockers.push(Blocker::new(says, "raidguard status shows it"));
+        } else if known.name == request.name {
+            let says = format!("a mirror `{}` is declared already", known.name);
+            blockers.push(Blocker::new(says, "give this one another --name"));
+        } else if known.mountpoint == request.mountpoint {
+            let says = format!("the mirror `{}` is declared for {}", known.name, known.mountpoint.display());
+            blockers.push(Blocker::new(says, "take that one out of /etc/raidguard/raidguard.toml"));
+        }
+    }
+    for member in facts.state.members.iter().filter(|m| m.missing || m.uuid.is_none()) {
+        let says = format!("member {} of it is missing", member.devid);
+        blockers.push(Blocker::new(
+            says,
+            "only a whole mirror is adopted: plug the member in, or replace it first",
+        ));
+    }
+    if facts.state.exclusive_operation.as_deref().is_some_and(|work| work.starts_with("device ")) {
+        blockers.push(Blocker::new("its members are being changed", "wait until that is done"));
+    }
+    blockers
+}
+
+/// The level that it is kept at: that of its data, and nothing may be kept at less.
+fn level_of(state: &MirrorState) -> Result<Level, Blocker> {
+    let chunks = || state.profiles.iter().filter(|p| p.total.0 > 0);
+    let data = chunks().filter(|p| p.kind == ChunkKind::Data).max_by_key(|p| p.total);
+    let single = chunks().find(|p| p.copies().is_none_or(|c| c.devices < 2));
+    if let Some(found) = single {
+        return Err(Blocker::new(
+            format!("it is no mirror: its {} is kept as {}", found.kind, found.profile),
+            "with two devices or more: btrfs balance start -dconvert=raid1 -mconvert=raid1 MOUNTPOINT",
+        ));
+    }
+    let word = data.map_or("", |p| p.profile.as_str());
+    Level::ALL.into_iter().find(|level| level.as_str() == word).ok_or_else(|| {
+        Blocker::new(
+            format!("its data is kept as `{word}`, which raidguard does not know"),
+            "convert it to raid1 first",
+        )
+    })
+}
+
+fn node(request: &Request, facts: &Facts) -> Result<Option<Node>, Blocker> {
+    let Some((directory, data, kind)) = facts.node.clone() else { return Ok(None) };
+    if data == request.mountpoint {
+        return Err(Blocker::new(
+            format!("{} is the mount point itself", data.display()),
+            "a node whose directory is the mount point makes a new, empty one when the mirror is not mounted: move it into a \
+             directory below, and lead a symlink there",
+        ));
+    }
+    let control = match (&request.node, &facts.unit) {
+        (NodeChoice::Commands { stop, start }, _) => {
+            Some(NodeControl::Commands { stop: stop.clone(), start: start.clone() })
+        }
+        (_, Some(unit)) => Some(NodeControl::Systemd { unit: unit.clone() }),
+        _ => None,
+    };
+    let node = Node { kind, directory, data, user: None, unit: None, stop: None, start: None };
+    Ok(Some(node.with_control(control.as_ref())))
+}
+
+/// The members as the filesystem numbers them, with what their disks say of themselves.
+fn members(facts: &Facts) -> Vec<Member> {
+    let member = |m: &MemberState| {
+        let device = m.path.as_deref().and_then(|path| facts.inventory.by_path(path));
+        let identity = device.map(Device::identity);
+        Member {
+            id: m.devid.to_string(),
+            uuid: m.uuid.clone().unwrap_or_default(),
+            model: identity.as_ref().and_then(|i| i.model.clone()),
+            serial: identity.as_ref().and_then(|i| i.serial.clone()),
+            size: m.size.or(identity.map(|i| i.size)).unwrap_or_default(),
+        }
+    };
+    facts.state.members.iter().map(member).collect()
+}
+
+fn steps(facts: &Facts, mirror: Mirror) -> Vec<Action> {
+    let mut steps = Vec::new();
+    let unit = mirror.node.as_ref().and_then(|node| node.unit.clone());
+    let spec = MirrorSpec {
+        backend: mirror.backend,
+        name: mirror.name.clone(),
+        level: mirror.level,
+        uuid: mirror.uuid.clone(),
+        devices: facts.state.members.iter().filter_map(|m| m.path.clone()).collect(),
+        mountpoint: mirror.mountpoint.clone(),
+    };
+    // Declared first: the guard that the drop-in asks must know the mirror.
+    steps.push(Action::Declare(Declare { spec, mirror: mirror.clone() }));
+    if let (Some(unit), true) = (unit, facts.systemd) {
+        steps.push(Action::DropIn(DropIn {
+            unit,
+            mountpoint: mirror.mountpoint.clone(),
+            mirror: mirror.name.clone(),
+            binary: facts.binary.clone(),
+        }));
+    }
+    if let Some(with) = mirror.schedule.as_ref().map(|s| s.with) {
+        let before = facts.declared.clone();
+        let mut mirrors = before.clone();
+        mirrors.push(mirror);
+        steps.push(Action::Schedule(InstallSchedule { with, mirrors, before, binary: facts.binary.clone() }));
+    }
+    steps
+}

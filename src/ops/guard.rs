@@ -1,0 +1,150 @@
+//! `guard`: may the node start? Asked by the node's unit before each start, so it is quick, and says why not.
+
+use super::{Blocker, Exit, Trouble, mirrors, observe::observe_for_start, trouble::need_root};
+use crate::{
+    config::Mirror,
+    health::{self, guard},
+    host::{Host, state::State},
+    model::{
+        Finding, Record,
+        observed::{DatabaseFacts, DatabaseState, causes},
+        record::{Fault, LedgerEntry, Override},
+    },
+    ui::Console,
+};
+
+/// Runs `guard`. Done: the node may start.
+///
+/// # Errors
+/// Refused, with every reason and what mends it.
+pub fn guard(
+    host: &Host,
+    name: Option<&str>,
+    reason: Option<&str>,
+    console: &Console,
+) -> Result<Exit, Trouble> {
+    need_root("guard")?;
+    let mirror = mirrors::named(host, name).map_err(refused)?;
+    if mirror.node.is_none() {
+        return Err(Trouble::refused(
+            format!("no node is declared on the mirror `{}`", mirror.name),
+            "there is nothing to guard: take the line out of the unit",
+        ));
+    }
+    let record = mirrors::recorded(host, &mirror.name);
+    let observed = observe_for_start(host, &mirror, record.get().unwrap_or(&Record::default()));
+    // What an earlier look at the databases found is older than what is found now.
+    let mut known = record.clone();
+    if let Some(known) = known.get_mut() {
+        known.databases = None;
+    }
+    let verdict = health::judge(&mirror, &observed, &known, host.now());
+    if let Some(why) = record.failure() {
+        console.warn(format_args!(
+            "raidguard's own record cannot be read, so an older database would not be noticed: {why}"
+        ));
+    }
+    let against = guard::against(&verdict);
+    let allowed = record.get().and_then(|r| r.overridden.as_ref());
+    match (against.is_empty(), reason) {
+        (true, _) => {
+            let found = observed.databases.get().into_iter().flatten();
+            remember(host, &mirror, found, allowed.is_some(), console);
+            Ok(Exit::Done)
+        }
+        (false, Some(reason)) => allow(host, &mirror, &against, reason, console),
+        (false, None) if guard::is_allowed(&against, allowed) => {
+            let reason = allowed.map_or("", |o| o.reason.as_str());
+            console.warn(format_args!("{} all the same, as allowed: {reason}", says(&against)));
+            Ok(Exit::Done)
+        }
+        (false, None) => Err(Trouble::Refused(
+            against
+                .iter()
+                .map(|f| {
+                    let seen = if f.evidence.is_empty() {
+                        String::new()
+                    } else {
+                        format!(" ({})", f.evidence.join("; "))
+                    };
+                    Blocker::new(format!("{}: {}{seen}", f.code, f.says), f.remedy.clone())
+                })
+                .chain([Blocker::new(
+                    "the node may not start",
+                    format!(
+                        "if you know better: raidguard guard {} --override REASON, then start it",
+                        mirror.name
+                    ),
+                )])
+                .collect(),
+        )),
+    }
+}
+
+/// A declaration that cannot be read is a reason not to start, like any other.
+fn refused(trouble: Trouble) -> Trouble {
+    match trouble {
+        Trouble::Failed { what, source, .. } => {
+            let why = source.map_or_else(String::new, |e| format!(": {}", causes(e.as_ref())));
+            Trouble::refused(format!("{what}{why}"), "mend /etc/raidguard/raidguard.toml; it names the line")
+        }
+        other => other,
+    }
+}
+
+fn says(against: &[&Finding]) -> String {
+    against.iter().map(|f| f.says.as_str()).collect::<Vec<_>>().join("; ")
+}
+
+/// What was seen is the newest now. A record that cannot be written is said, and keeps no node down.
+fn remember<'d>(
+    host: &Host,
+    mirror: &Mirror,
+    found: impl Iterator<Item = &'d DatabaseFacts>,
+    allowed: bool,
+    console: &Console,
+) {
+    let newest = found.filter_map(|facts| match &facts.state {
+        DatabaseState::Sound(version) => {
+            let entry = LedgerEntry {
+                node_id: version.node_id.clone(),
+                data_version: version.data_version?,
+                at: host.now(),
+            };
+            Some((facts.network.as_str(), entry))
+        }
+        _ => None,
+    });
+    let kept = State::open(host).and_then(|state| {
+        for (network, entry) in newest {
+            state.raise_ledger(&mirror.name, network, &entry)?;
+        }
+        // What was allowed is not there any more.
+        if allowed { state.forget(&mirror.name, "overridden") } else { Ok(()) }
+    });
+    if let Err(e) = kept {
+        console.warn(format_args!("what was seen could not be remembered: {}", causes(&e)));
+    }
+}
+
+fn allow(
+    host: &Host,
+    mirror: &Mirror,
+    against: &[&Finding],
+    reason: &str,
+    console: &Console,
+) -> Result<Exit, Trouble> {
+    if reason.trim().is_empty() {
+        return Err(Trouble::Usage("an override needs a reason".to_owned()));
+    }
+    let faults = against.iter().map(|f| Fault { code: f.code.clone(), about: f.about.clone() }).collect();
+    let allowed = Override { at: host.now(), reason: reason.trim().to_owned(), faults };
+    State::open(host)
+        .and_then(|state| state.durably(|| state.put(&mirror.name, "overridden", &allowed)))
+        .map_err(|e| {
+            Trouble::failed("the override could not be recorded, so the guard would not know of it", e)
+        })?;
+    console.warn(format_args!("allowed until the guard passes by itself: {}", says(against)));
+    console.say("The node may start now. `raidguard status` shows that this was allowed.");
+    Ok(Exit::Done)
+}
