@@ -61,13 +61,7 @@ pub(super) fn observe(host: &Host, all: &[Mirror], mirror: &Mirror) -> Observed 
     };
     let jobs = {
         let ((host, mirror), all) = (own(), all.to_vec());
-        ask(move || {
-            match std::env::current_exe() {
-                Ok(binary) => schedule::facts(&host, &all, &mirror, &binary).map_err(|e| causes(&e)),
-                Err(e) => Err(e.to_string()),
-            }
-            .map_err(std::io::Error::other)
-        })
+        ask(move || schedule::facts(&host, &all, &mirror))
     };
     let channels = {
         let host = host.clone();

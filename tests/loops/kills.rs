@@ -168,8 +168,7 @@ fn kill_after(s: &Sandbox, delay: Duration) -> bool {
     thread::sleep(delay);
     child.kill().unwrap();
     let killed = !child.wait().unwrap().success();
-    // This process is their reaper now.
-    while nix::sys::wait::wait().is_ok() {}
+    s.reap();
     killed
 }
 

@@ -266,6 +266,25 @@ impl Sandbox {
         assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
     }
 
+    /// Waits for the children that the dead have left to this process, their reaper; not for what stays.
+    pub(crate) fn reap(&self) {
+        let me = std::process::id().to_string();
+        let is_left = |pid: &i32| {
+            // proc_pid_stat(5): the name, which may hold anything, ends with the last parenthesis.
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1));
+            parent == Some(&me) && u32::try_from(*pid).ok() != Some(self.cron.id())
+        };
+        let pids = || {
+            let names =
+                fs::read_dir("/proc").unwrap().filter_map(|e| e.unwrap().file_name().into_string().ok());
+            names.filter_map(|name| name.parse().ok())
+        };
+        while let Some(pid) = pids().find(is_left) {
+            let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None);
+        }
+    }
+
     /// Runs it until SIGKILL at the `number`-th of these system calls. False: it ended before.
     pub(crate) fn run_killed(&self, calls: &str, number: usize, args: &[&str]) -> bool {
         let status = Command::new("strace")

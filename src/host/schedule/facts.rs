@@ -1,6 +1,10 @@
 //! Whether the regular jobs are there as declared, and something runs them.
 
-use std::{io, path::Path};
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
 
 use super::{DropInOf, Rendered, ScheduleError, UNITS, cron_runs, dropin, is_systemd, present, render};
 use crate::{
@@ -22,24 +26,26 @@ const OTHERS: [&str; 9] = [
     "/etc/systemd/system/timers.target.wants/btrfsd.timer",
 ];
 
+/// Stands for the program while files are compared: whichever they name, it must be one that can be run.
+const ANY: &str = "/any/program";
+
 /// The jobs of one of the declared mirrors. Starts no process.
 ///
 /// # Errors
 /// A file could not be looked at.
-pub fn facts(
-    host: &Host,
-    mirrors: &[Mirror],
-    mirror: &Mirror,
-    binary: &Path,
-) -> Result<JobFacts, ScheduleError> {
+pub fn facts(host: &Host, mirrors: &[Mirror], mirror: &Mirror) -> Result<JobFacts, ScheduleError> {
     let with = mirror.schedule.as_ref().map(|s| s.with);
     let mut facts = JobFacts { with, ..JobFacts::default() };
-    let wanted = with.map_or(Ok(Vec::new()), |with| render(with, mirrors, binary))?;
+    let wanted = with.map_or(Ok(Vec::new()), |with| render(with, mirrors, Path::new(ANY)))?;
     for file in &wanted {
+        let at = file.path.display();
         match compare(host, file)? {
             Standing::Same => {}
-            Standing::Other => facts.altered.push(file.path.display().to_string()),
-            Standing::Gone => facts.missing.push(file.path.display().to_string()),
+            Standing::Other => facts.altered.push(at.to_string()),
+            Standing::Dead(program) => {
+                facts.altered.push(format!("{at} runs {}, which is no program", program.display()));
+            }
+            Standing::Gone => facts.missing.push(at.to_string()),
         }
     }
     let surplus = present(host)?.into_iter().filter(|path| !wanted.iter().any(|w| w.path == *path));
@@ -51,12 +57,14 @@ pub fn facts(
     }
     let unit = mirror.node.as_ref().and_then(|node| node.unit.as_deref());
     if let Some(unit) = unit {
+        let binary = Path::new(ANY);
         let of = DropInOf { unit, mountpoint: &mirror.mountpoint, mirror: &mirror.name, binary };
         let file = dropin(of)?;
         let at = file.path.display().to_string();
         facts.dropin = match compare(host, &file)? {
             Standing::Same => None,
             Standing::Other => Some(format!("{at} is not as raidguard writes it")),
+            Standing::Dead(program) => Some(format!("{at} asks {}, which is no program", program.display())),
             Standing::Gone => Some(format!("{at} is missing")),
         };
     }
@@ -66,18 +74,45 @@ pub fn facts(
 enum Standing {
     Same,
     Other,
+    /// As raidguard writes it, for a program that is not there.
+    Dead(PathBuf),
     Gone,
 }
 
 fn compare(host: &Host, file: &Rendered) -> Result<Standing, ScheduleError> {
-    match host.read_optional(&file.path) {
-        Ok(Some(text)) if text == file.text => Ok(Standing::Same),
-        Ok(None) => Ok(Standing::Gone),
+    let text = match host.read_optional(&file.path) {
+        Ok(Some(text)) => text,
+        Ok(None) => return Ok(Standing::Gone),
         // Bytes that are no text are surely not ours.
-        Ok(Some(_)) => Ok(Standing::Other),
-        Err(e) if e.kind() == io::ErrorKind::InvalidData => Ok(Standing::Other),
-        Err(e) => Err(e).doing("reading", &file.path).map_err(ScheduleError::File),
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => return Ok(Standing::Other),
+        Err(e) => return Err(e).doing("reading", &file.path).map_err(ScheduleError::File),
+    };
+    let Some(programs) = programs_of(&file.text, &text) else { return Ok(Standing::Other) };
+    let dead = programs.into_iter().map(unquoted).find(|program| !is_program(host, program));
+    Ok(dead.map_or(Standing::Same, Standing::Dead))
+}
+
+/// What stands for [`ANY`] in a text that is the wanted one but for that; nothing where it is another.
+fn programs_of<'t>(wanted: &str, text: &'t str) -> Option<Vec<&'t str>> {
+    let mut parts = wanted.split(ANY);
+    let mut rest = text.strip_prefix(parts.next()?)?;
+    let mut programs = Vec::new();
+    for part in parts {
+        let end = rest.find(part)?;
+        programs.push(rest.get(..end)?);
+        rest = rest.get(end + part.len()..)?;
     }
+    rest.is_empty().then_some(programs)
+}
+
+/// As in a crontab or a unit: in quotes where it has blanks.
+fn unquoted(program: &str) -> PathBuf {
+    PathBuf::from(program.trim_matches(['"', '\'']))
+}
+
+fn is_program(host: &Host, path: &Path) -> bool {
+    let meta = fs::metadata(host.path(path));
+    path.is_absolute() && meta.is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
 }
 
 fn idle(host: &Host, with: Option<Scheduler>, wanted: &[Rendered]) -> Vec<String> {
@@ -94,5 +129,46 @@ fn idle(host: &Host, with: Option<Scheduler>, wanted: &[Rendered]) -> Vec<String
             })
             .map(|timer| format!("{timer} is not enabled"))
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::ScheduleConfig, exec::ScriptedRunner, health::samples};
+
+    /// The facts of a machine where this text is in the crontab.
+    fn facts_with(change: &dyn Fn(String) -> String) -> JobFacts {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::captured(dir.path(), std::sync::Arc::new(ScriptedRunner::new()), samples::now());
+        let program = dir.path().join("opt/my tools/raidguard");
+        fs::create_dir_all(program.parent().unwrap()).unwrap();
+        fs::write(&program, "").unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let mut mirror = samples::healthy().0;
+        mirror.schedule = Some(ScheduleConfig::standard(Scheduler::Cron).unwrap());
+        let mirrors = [mirror.clone()];
+        let mut files = render(Scheduler::Cron, &mirrors, Path::new("/opt/my tools/raidguard")).unwrap();
+        let file = files.pop().unwrap();
+        let at = host.path(&file.path);
+        fs::create_dir_all(at.parent().unwrap()).unwrap();
+        fs::write(at, change(file.text)).unwrap();
+        facts(&host, &mirrors, &mirror).unwrap()
+    }
+
+    #[test]
+    fn the_jobs_may_run_any_program_that_can_be_run() {
+        assert_eq!(facts_with(&|text| text).altered, [] as [&str; 0]);
+        let gone = facts_with(&|text| text.replace("my tools", "no tools"));
+        assert_eq!(gone.altered, ["/etc/cron.d/raidguard runs /opt/no tools/raidguard, which is no program"]);
+        let partly = facts_with(&|text| text.replacen("my tools", "no tools", 1));
+        assert_eq!(partly.altered.len(), 1, "each line counts");
+        for other in ["check --notify", "balance lightning", "root", "*/15 "] {
+            let altered = facts_with(&|text| text.replacen(other, "x", 1)).altered;
+            assert_eq!(altered.len(), 1, "{other}: {altered:?}");
+        }
+        assert_eq!(facts_with(&|text| text + "# more\n").altered, ["/etc/cron.d/raidguard"]);
+        assert_eq!(facts_with(&|text| text.replace("root", "nobody")).altered, ["/etc/cron.d/raidguard"]);
+        assert_eq!(facts_with(&|_| String::new()).altered, ["/etc/cron.d/raidguard"]);
     }
 }
