@@ -58,3 +58,29 @@ needs_cargo_deny() {
   CARGO_TARGET_DIR=$tools/build cargo install --locked --quiet --root "$tools" --version "$version" cargo-deny
   rm -rf "$tools/build"
 }
+
+# The one that checks metrics and alert rules. It is in the package of Prometheus' daemon, which is not to be installed for that: the
+# package is unpacked into a cache outside the checkout.
+needs_promtool() {
+  local tools=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/raidguard/promtool log
+  PATH=$tools/usr/bin:$PATH
+  promtool --version >/dev/null 2>&1 && return
+  echo '== fetching promtool (once)'
+  rm -rf "$tools"
+  mkdir -p "$tools"
+  log=$(mktemp)
+  if ! fetch_promtool "$tools" >"$log" 2>&1 </dev/null || ! promtool --version >>"$log" 2>&1; then
+    cat "$log" >&2
+    rm -rf "$log" "$tools"
+    return 1
+  fi
+  rm -f "$log"
+}
+
+# Where apt knows no package yet, root has it look; apt's own user may not write into the cache.
+fetch_promtool() (
+  cd "$1" || return
+  download() { apt-get -o APT::Sandbox::User=root download prometheus; }
+  download || { ((EUID == 0)) && apt-get update -q && download; } || return
+  dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool && rm prometheus_*.deb
+)

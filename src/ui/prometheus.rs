@@ -139,7 +139,7 @@ fn times(checked: &[Checked<'_>]) -> Vec<Metric> {
         }
         let Some(record) = c.record else { continue };
         for (job, good) in record.jobs.iter().filter_map(|(job, run)| Some((job, run.good?))) {
-            jobs.add(&[mirror, ("job", job)], good.as_second());
+            jobs.add(&[mirror, ("task", job)], good.as_second());
         }
         for (network, entry) in &record.ledger {
             newest.add(&[mirror, ("network", network)], entry.data_version);
