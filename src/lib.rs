@@ -14,6 +14,7 @@ pub mod plan;
 
 pub mod backend;
 pub mod node;
+pub mod notify;
 
 pub mod host;
 

@@ -86,6 +86,13 @@ pub enum Verb {
         #[arg(long = "override", value_name = "REASON")]
         reason: Option<String>,
     },
+    /// Try every channel by which you are told
+    #[command(
+        after_help = "Channels are in [notify] of /etc/raidguard/raidguard.toml (mail, command, heartbeat_file) and in \
+        /etc/raidguard/secrets.toml (webhook, webhook_token, heartbeat).\n\nExamples:\n  raidguard notify --test\n  raidguard notify \
+        --test --json"
+    )]
+    Notify(NotifyArgs),
     /// Take the node off the mirror: newest data copied back and verified, everything setup added removed
     #[command(
         after_help = "The mirror itself is left as it is; what is on it is old state from then on.\n\nExamples:\n  \
@@ -125,6 +132,17 @@ pub struct MirrorArgs {
     /// The mirror's name; not needed where there is only one
     pub name: Option<String>,
     /// How to print the report
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
+
+/// What to do with the channels.
+#[derive(Debug, Args)]
+pub struct NotifyArgs {
+    /// Send a test message by each of them, now
+    #[arg(long, required = true)]
+    pub test: bool,
+    /// How to print the answer
     #[command(flatten)]
     pub output: JsonArgs,
 }

@@ -39,6 +39,7 @@ pub fn run(verb: Verb, host: &Host, console: &mut Console) -> Result<u8, Trouble
             ScheduleVerb::Show(args) => ops::schedule::show(host, args.json, console)?,
             ScheduleVerb::Remove => ops::schedule::remove(host, console)?,
         },
+        Verb::Notify(args) => ops::notify_test(host, args.output.json, console)?,
         Verb::Release(args) => match (args.resume, args.rollback) {
             (true, _) => take_up(host, "release", Direction::Forward, console)?,
             (_, true) => take_up(host, "release", Direction::Back, console)?,

@@ -64,6 +64,10 @@ impl Notify {
             return bad("`mail` is no address");
         }
         match self.command.as_deref() {
+            // env(1), which runs it, would take such a path for a variable.
+            Some([program, ..]) if program.contains('=') => {
+                return bad("the path of `command`'s program has a `=` in it");
+            }
             Some([program, ..]) if program.starts_with('/') => {}
             None => {}
             Some(_) => return bad("`command` is a list: the program's absolute path, then its arguments"),
@@ -107,6 +111,7 @@ mod tests {
             "mail = \"-x\"",
             "command = []",
             "command = [\"x\"]",
+            "command = [\"/a=b/x\"]",
             "heartbeat_file = \"h\"",
             "mial = \"root\"",
         ] {

@@ -31,11 +31,20 @@ pub struct Cmd {
     pub(super) timeout: Option<Duration>,
     pub(super) accepted: Vec<i32>,
     pub(super) stdin: Option<Vec<u8>>,
+    stdin_in_line: bool,
 }
 
 impl Cmd {
     fn new(tool: &'static str, effect: Effect, timeout: Duration) -> Self {
-        Self { tool, args: Vec::new(), effect, timeout: Some(timeout), accepted: vec![0], stdin: None }
+        Self {
+            tool,
+            args: Vec::new(),
+            effect,
+            timeout: Some(timeout),
+            accepted: vec![0],
+            stdin: None,
+            stdin_in_line: true,
+        }
     }
 
     /// A command that only reads, limited to [`PROBE_TIMEOUT`].
@@ -95,6 +104,18 @@ impl Cmd {
         self
     }
 
+    /// As [`Cmd::stdin`], for what is too long for a line of a log: the command's line leaves it out.
+    #[must_use]
+    pub fn letter(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.stdin_in_line = false;
+        self.stdin(bytes)
+    }
+
+    /// What the command reads on its standard input.
+    pub fn input(&self) -> Option<&[u8]> {
+        self.stdin.as_deref()
+    }
+
     /// The tool's name.
     pub fn tool(&self) -> &'static str {
         self.tool
@@ -112,7 +133,7 @@ impl Cmd {
             line.push(' ');
             line.push_str(&shell_quote(arg));
         }
-        if let Some(bytes) = &self.stdin {
+        if let Some(bytes) = self.stdin.as_ref().filter(|_| self.stdin_in_line) {
             let _ = write!(line, " <<< {}", shell_quote(OsStr::from_bytes(bytes)));
         }
         line

@@ -37,6 +37,7 @@ pub struct ScriptedRunner {
     absent: Vec<String>,
     fail_at: Option<usize>,
     calls: Mutex<Vec<(Effect, String)>>,
+    inputs: Mutex<Vec<Vec<u8>>>,
 }
 
 impl ScriptedRunner {
@@ -70,6 +71,11 @@ impl ScriptedRunner {
     pub fn calls(&self) -> Vec<(Effect, String)> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    /// What the commands were given on their standard input, in order.
+    pub fn inputs(&self) -> Vec<Vec<u8>> {
+        self.inputs.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Runner for ScriptedRunner {
@@ -80,6 +86,9 @@ impl Runner for ScriptedRunner {
             calls.push((cmd.effect, line.clone()));
             calls.len() - 1
         };
+        if let Some(input) = cmd.input() {
+            self.inputs.lock().unwrap_or_else(PoisonError::into_inner).push(input.to_vec());
+        }
         let fail = |failure, stderr: &[u8]| CmdError::new(cmd, failure, stderr);
         if self.absent.iter().any(|tool| tool == cmd.tool) {
             return Err(fail(Failure::Absent { dirs: "the script".to_owned() }, &[]));

@@ -9,5 +9,7 @@ mod rules;
 pub(crate) mod samples;
 #[cfg(test)]
 mod states;
+mod tell;
 
 pub use judge::judge;
+pub use tell::tell;

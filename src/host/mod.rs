@@ -37,6 +37,11 @@ pub struct Host {
     interrupt: Interrupt,
 }
 
+/// A version 4 UUID (RFC 9562) from the kernel.
+pub fn random_uuid() -> io::Result<String> {
+    fs::read_to_string("/proc/sys/kernel/random/uuid").map(|text| text.trim().to_owned())
+}
+
 impl fmt::Debug for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Host").field("root", &self.root).field("runner", &self.runner).finish_non_exhaustive()
@@ -73,6 +78,12 @@ impl Host {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    /// The machine's name, as its kernel has it.
+    pub fn name(&self) -> String {
+        let name = self.read("/proc/sys/kernel/hostname").unwrap_or_default();
+        if name.trim().is_empty() { "localhost".to_owned() } else { name.trim().to_owned() }
     }
 
     /// Runs commands.

@@ -41,3 +41,28 @@ pub enum EventKind {
     /// The operator tries the channel.
     Test,
 }
+
+impl EventKind {
+    /// The word that names it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Change => "change",
+            Self::Reminder => "reminder",
+            Self::Cleared => "cleared",
+            Self::Test => "test",
+        }
+    }
+}
+
+impl Event {
+    /// The codes of its faults, the worst first, each once.
+    pub fn codes(&self) -> Vec<&str> {
+        let mut codes: Vec<&str> = Vec::new();
+        for finding in &self.findings {
+            if !codes.contains(&finding.code.as_str()) {
+                codes.push(&finding.code);
+            }
+        }
+        codes
+    }
+}

@@ -2,6 +2,13 @@
 
 use std::{borrow::Cow, ffi::OsStr, fmt::Write as _, os::unix::ffi::OsStrExt as _};
 
+/// Names of disks and paths come from outside: what would move the cursor, or begin a line, is shown, not done.
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
+        .collect()
+}
+
 /// `text` as a POSIX shell (with bash's `$'..'` for control characters) would have to be given it.
 pub fn shell_quote(text: &OsStr) -> Cow<'_, str> {
     let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-_./:=,@%+^".contains(b);

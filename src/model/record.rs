@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    event::EventKind,
     finding::{Finding, Severity},
     mirror::ErrorCounts,
     observed::DatabaseFacts,
@@ -32,6 +33,8 @@ pub struct Record {
     pub ledger: BTreeMap<String, LedgerEntry>,
     /// What the last look at the databases found, and when.
     pub databases: Option<(Timestamp, Vec<DatabaseFacts>)>,
+    /// What the operator was told last.
+    pub told: Option<Told>,
     /// Channels whose last message did not arrive.
     pub channels: Vec<ChannelFailure>,
     /// A start of the node that was allowed against the guard, until the guard passes by itself.
@@ -47,6 +50,21 @@ pub struct Override {
     pub reason: String,
     /// The faults that may be there: any other still stops the node.
     pub faults: Vec<Fault>,
+}
+
+/// What the operator was told last of a mirror.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// Why.
+    pub kind: EventKind,
+    /// The verdict that was told.
+    pub verdict: Severity,
+    /// How many members could still fail then, where that was known.
+    pub may_fail: Option<u64>,
+    /// The faults that were told.
+    pub faults: Vec<Finding>,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// The last run of a job.

@@ -4,19 +4,26 @@ use jiff::Timestamp;
 
 use super::{Trouble, observe::observe};
 use crate::{
-    config::Mirror,
+    config::{Config, Mirror},
     health,
     host::{Host, declaration, state::State},
     model::{Observed, Record, Seen, Verdict},
 };
 
-/// Every declared mirror.
+/// All that is declared.
 ///
 /// # Errors
 /// The declaration cannot be read.
+pub(super) fn declaration(host: &Host) -> Result<Config, Trouble> {
+    declaration::load(host).map_err(|e| Trouble::failed("the declaration cannot be read", e))
+}
+
+/// Every declared mirror.
+///
+/// # Errors
+/// As [`declaration`].
 pub(super) fn declared(host: &Host) -> Result<Vec<Mirror>, Trouble> {
-    let config = declaration::load(host).map_err(|e| Trouble::failed("the declaration cannot be read", e))?;
-    Ok(config.mirror)
+    Ok(declaration(host)?.mirror)
 }
 
 /// The mirror named, or the only one.

@@ -9,6 +9,7 @@ mod explain;
 mod guard;
 mod maintain;
 mod mirrors;
+mod notify;
 mod observe;
 pub mod refusal;
 pub mod release;
@@ -20,5 +21,6 @@ pub use check::{check, status};
 pub use explain::explain;
 pub use guard::guard;
 pub use maintain::{balance, scrub};
+pub use notify::test as notify_test;
 
 pub use trouble::{Blocker, Exit, Trouble, stopped};

@@ -13,10 +13,11 @@ use crate::{
     config::Mirror,
     health::{judge, samples},
     model::{
-        Observed, Scheduler, Seen, Verdict,
+        Event, EventKind, Observed, Scheduler, Seen, Verdict,
         observed::{Original, Standing, StrayProcess},
         record::{Change, Fault},
     },
+    notify::Message,
 };
 
 const DOCS: &str = include_str!("../../docs/json.md");
@@ -169,4 +170,24 @@ fn maintenance_as_documented() {
         jobs: vec![job()],
     };
     agree("schedule show", &parsed(&super::json("schedule", &[jobs]).unwrap()), &[]);
+}
+
+#[test]
+fn what_channels_are_told_as_documented() {
+    let (_, _, verdict) = seen();
+    let event = Event {
+        id: "1".into(),
+        kind: EventKind::Change,
+        host: "node1".into(),
+        mirror: "lightning".into(),
+        at: samples::now(),
+        verdict: verdict.level,
+        before: verdict.level,
+        findings: verdict.findings.clone(),
+        cleared: verdict.findings,
+    };
+    let message = serde_json::to_value(Message { schema: 1, event: &event }).unwrap();
+    agree("a message", &message, &["findings[]", "cleared[]"]);
+    let tried = super::Tried { channel: "mail", ok: false, error: Some("why".into()) };
+    agree("notify", &parsed(&super::json("channels", &[tried]).unwrap()), &[]);
 }

@@ -5,25 +5,20 @@ mod console;
 mod devices;
 pub mod maintain;
 pub mod nagios;
+mod notify;
 mod plan;
 pub mod prometheus;
 mod status;
 
 pub use console::{Console, Problem};
 pub use devices::{ContentReport, DeviceReport, Reason, UsbReport, devices};
+pub use notify::{Tried, notify};
 pub use plan::plan;
 pub use status::{DirectoryStatus, JobReport, StatusReport, status};
 
 use anstyle::{AnsiColor, Style};
 
-use crate::model::Severity;
-
-/// Names of disks and paths come from outside: what would move the cursor is shown, not done.
-fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
-        .collect()
-}
+use crate::model::{Severity, quote::printable};
 
 /// The colour of a verdict.
 fn style_of(level: Severity) -> Style {

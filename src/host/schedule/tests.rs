@@ -35,13 +35,13 @@ fn the_crontab_has_one_check_and_each_mirrors_jobs() {
     SHELL=/bin/sh
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
-    # cron mails whatever a job prints: so it prints only when it does not end well.
-    */15 * * * * root out=$(/usr/local/bin/raidguard check --notify --catch-up 2>&1) || printf '\%s\n' "$out"
-    30 3 * * * root out=$(/usr/local/bin/raidguard check --deep --notify 2>&1) || printf '\%s\n' "$out"
-    0 0 * * * root out=$(/usr/local/bin/raidguard balance lightning 2>&1) || printf '\%s\n' "$out"
-    0 0 * * 0 root out=$(/usr/local/bin/raidguard scrub lightning 2>&1) || printf '\%s\n' "$out"
-    0 0 * * * root out=$(/usr/local/bin/raidguard balance second 2>&1) || printf '\%s\n' "$out"
-    0 0 * * 0 root out=$(/usr/local/bin/raidguard scrub second 2>&1) || printf '\%s\n' "$out"
+    # cron mails whatever a job prints. A check tells by itself, so only what went wrong with it is printed; another job, when it failed.
+    */15 * * * * root out=$(/usr/local/bin/raidguard check --notify --catch-up 2>&1 >/dev/null) || [ -z "$out" ] || printf '\%s\n' "$out"
+    30 3 * * * root out=$(/usr/local/bin/raidguard check --deep --notify 2>&1 >/dev/null) || [ -z "$out" ] || printf '\%s\n' "$out"
+    0 0 * * * root out=$(/usr/local/bin/raidguard balance lightning 2>&1) || [ -z "$out" ] || printf '\%s\n' "$out"
+    0 0 * * 0 root out=$(/usr/local/bin/raidguard scrub lightning 2>&1) || [ -z "$out" ] || printf '\%s\n' "$out"
+    0 0 * * * root out=$(/usr/local/bin/raidguard balance second 2>&1) || [ -z "$out" ] || printf '\%s\n' "$out"
+    0 0 * * 0 root out=$(/usr/local/bin/raidguard scrub second 2>&1) || [ -z "$out" ] || printf '\%s\n' "$out"
     "#);
     assert!(files[0].text.ends_with("\"$out\"\n"), "cron ignores a last line without a newline");
 }

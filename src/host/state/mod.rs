@@ -2,6 +2,7 @@
 //! that run at the same time do not undo each other's.
 
 mod history;
+pub mod outbox;
 
 use std::{
     fs::{OpenOptions, Permissions},
@@ -149,6 +150,7 @@ impl State {
                 ("open", _) => record.open = value_of(&name, &value)?,
                 ("verdict", _) => record.verdict = Some(value_of(&name, &value)?),
                 ("databases", _) => record.databases = Some(value_of(&name, &value)?),
+                ("told", _) => record.told = Some(value_of(&name, &value)?),
                 ("overridden", _) => record.overridden = Some(value_of(&name, &value)?),
                 ("job", job) => drop(record.jobs.insert(job.to_owned(), value_of(&name, &value)?)),
                 ("ledger", network) => {

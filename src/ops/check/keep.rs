@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Judged, Options};
 use crate::{
+    config::Notify,
     health,
     host::{
         Host,
@@ -14,7 +15,7 @@ use crate::{
         observed::{DatabaseState, Smart, causes},
         record::LedgerEntry,
     },
-    ops::Trouble,
+    ops::{Trouble, notify},
     ui::Console,
 };
 
@@ -74,7 +75,13 @@ fn newest(one: &Judged) -> Vec<(String, LedgerEntry)> {
 
 /// Remembers what was seen, tells who is to be told, and runs what was missed. Failures are said, and change no verdict: they are
 /// findings of the next check.
-pub(super) fn keep(host: &Host, judged: &[Judged], options: &Options, console: &mut Console) {
+pub(super) fn keep(
+    host: &Host,
+    judged: &[Judged],
+    options: &Options,
+    declared: Option<&Notify>,
+    console: &mut Console,
+) {
     // Somebody who only looks (another user, a rescue system) leaves no trace.
     if !nix::unistd::geteuid().is_root() {
         return;
@@ -83,6 +90,9 @@ pub(super) fn keep(host: &Host, judged: &[Judged], options: &Options, console: &
         .and_then(|state| judged.iter().try_for_each(|one| remember(host, &state, one, options)));
     if let Err(e) = kept {
         console.warn(format_args!("what was seen could not be remembered: {}", causes(&e)));
+    }
+    if options.notify {
+        notify::tell(host, declared, judged, console);
     }
 }
 

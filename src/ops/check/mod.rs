@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use super::{Trouble, deep, mirrors, mirrors::Judged};
 use crate::{
+    config::Config,
     health,
     host::{Host, files, state::State},
     model::{Record, Severity},
@@ -52,11 +53,14 @@ pub struct Options {
 /// # Errors
 /// The declaration cannot be read, or a file that was asked for cannot be written.
 pub fn check(host: &Host, options: &Options, console: &mut Console) -> Result<u8, Trouble> {
-    let declared = mirrors::declared(host)?;
-    let mut judged = mirrors::judge_all(host, declared);
+    let Config { mirror, notify } = mirrors::declaration(host)?;
+    let mut judged = mirrors::judge_all(host, mirror);
     if options.deep {
         for one in &mut judged {
-            console.waiting_for(&format!("SQLite has checked the databases of {}", one.mirror.name));
+            // A job's words are mailed.
+            if !options.notify {
+                console.waiting_for(&format!("SQLite has checked the databases of {}", one.mirror.name));
+            }
             look_deep(host, one);
         }
     }
@@ -79,7 +83,7 @@ pub fn check(host: &Host, options: &Options, console: &mut Console) -> Result<u8
         Some(file) => write(file, &text)?,
         None => console.data(text),
     }
-    keep::keep(host, &judged, options, console);
+    keep::keep(host, &judged, options, notify.as_ref(), console);
     if options.catch_up {
         catch_up::catch_up(host, &judged, options, console);
     }

@@ -18,7 +18,7 @@ use crate::{
         copy::{self, Survey},
         declaration, files, fstab, inventory, mountinfo,
         partition::{self, Room},
-        schedule,
+        random_uuid, schedule,
     },
     model::{Bytes, DevNo, Inventory, Scheduler},
     node::{self, Layout, Running},
@@ -212,11 +212,6 @@ fn rooms(
 
 fn find_user(name: &str) -> nix::Result<Option<(u32, u32)>> {
     Ok(nix::unistd::User::from_name(name)?.map(|u| (u.uid.as_raw(), u.gid.as_raw())))
-}
-
-/// A version 4 UUID (RFC 9562) from the kernel.
-fn random_uuid() -> io::Result<String> {
-    fs::read_to_string("/proc/sys/kernel/random/uuid").map(|text| text.trim().to_owned())
 }
 
 /// Operations that have not ended.
