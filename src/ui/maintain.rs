@@ -33,7 +33,11 @@ fn counted(counts: &ScrubCounts) -> Vec<String> {
 /// A scrub's report for people.
 pub fn scrub(name: &str, report: &ScrubReport) -> String {
     let mut out = String::new();
+    let mended = report.status.as_ref().is_some_and(|s| s.counts.corrected > 0);
     let (style, word) = match report.end {
+        ScrubEnd::Finished if report.is_good() && mended => {
+            (GOOD, "every block of every member is good again")
+        }
         ScrubEnd::Finished if report.is_good() => (GOOD, "every block of every member is good"),
         ScrubEnd::Finished => (BAD, "not everything is good"),
         ScrubEnd::Aborted => (BAD, "it ended before everything was read"),

@@ -11,6 +11,7 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "tests start processes themselves")]
 
+mod check;
 mod craft;
 mod kills;
 mod node;

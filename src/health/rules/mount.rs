@@ -43,7 +43,10 @@ pub(in crate::health) fn judge(case: &mut Case<'_>) {
         if more > 0 {
             evidence.push(format!("and {more} more"));
         }
-        let says = format!("{} things lie hidden below {at}", facts.hidden_count);
+        let says = match facts.hidden_count {
+            1 => format!("a file lies hidden below {at}"),
+            many => format!("{many} files lie hidden below {at}"),
+        };
         case.add("MNT-HIDDEN", Severity::Critical, "", says, evidence);
     }
 }
