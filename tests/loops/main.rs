@@ -21,6 +21,7 @@ mod preconditions;
 mod refusals;
 mod sandbox;
 mod saved;
+mod start;
 mod trouble;
 
 use std::os::unix::fs::MetadataExt as _;

@@ -42,14 +42,9 @@ pub(in crate::health) fn judge(case: &mut Case<'_>) {
     databases(case);
     if let Some(allowed) = &case.record.overridden {
         let codes = allowed.faults.iter().map(|f| f.code.as_str()).collect::<Vec<_>>().join(", ");
-        let evidence = vec![format!("{:.0}: {} ({codes})", allowed.at, allowed.reason)];
-        case.add(
-            "NODE-OVERRIDDEN",
-            Severity::Warning,
-            "",
-            "the node was started against the guard",
-            evidence,
-        );
+        let says = format!("the node was started against the guard: {}", allowed.reason);
+        let evidence = vec![format!("{:.0}: {codes}", allowed.at)];
+        case.add("NODE-OVERRIDDEN", Severity::Warning, "", says, evidence);
     }
 }
 
