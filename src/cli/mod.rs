@@ -2,6 +2,7 @@
 
 mod adopt;
 mod man;
+mod rescue;
 mod run;
 mod setup;
 
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use adopt::AdoptArgs;
+pub use rescue::{DrillArgs, OverlayArg, RecoverArgs, RepairArgs, ReplaceArgs};
 pub use run::run;
 pub use setup::{LevelArg, OriginalArg, SchedulerArg, SetupArgs};
 
@@ -73,6 +75,14 @@ pub enum Verb {
         #[command(subcommand)]
         action: ScheduleVerb,
     },
+    /// Get the node's files off what is left of a mirror; nothing is written to it
+    Recover(Box<RecoverArgs>),
+    /// Exchange a member, and prove afterwards that the redundancy is back
+    Replace(Box<ReplaceArgs>),
+    /// Bring back a member that was away, restore the level, mend what rotted
+    Repair(RepairArgs),
+    /// Rehearse all of it on throw-away loop devices
+    Drill(DrillArgs),
     /// May the node start? Exit code 0 yes, 3 no; what the node's unit asks before each start
     #[command(
         after_help = "Refuses when the mirror is not mounted, the directory is not on it, the database or the secret is missing, older than\n\

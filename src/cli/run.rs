@@ -3,7 +3,7 @@
 use clap::CommandFactory as _;
 
 use super::{
-    AdoptArgs, CheckArgs, CheckFormat, Cli, ScheduleVerb, Verb, man,
+    AdoptArgs, CheckArgs, CheckFormat, Cli, RecoverArgs, ReplaceArgs, ScheduleVerb, Verb, man,
     setup::{BackendArg, LevelArg, OriginalArg, SchedulerArg, SetupArgs},
 };
 use crate::{
@@ -39,6 +39,22 @@ pub fn run(verb: Verb, host: &Host, console: &mut Console) -> Result<u8, Trouble
             ScheduleVerb::Show(args) => ops::schedule::show(host, args.json, console)?,
             ScheduleVerb::Remove => ops::schedule::remove(host, console)?,
         },
+        Verb::Recover(args) => ops::recover::recover(host, &recover(*args), console)?,
+        Verb::Replace(args) => {
+            let manner = Manner { dry_run: args.dry_run, yes: args.yes };
+            ops::replace::replace(host, &replace(*args), manner, console)?
+        }
+        Verb::Repair(args) => {
+            let manner = Manner { dry_run: args.dry_run, yes: args.yes };
+            let request =
+                ops::repair::Request { name: args.name, discard: args.discard, json: args.output.json };
+            ops::repair::repair(host, &request, manner, console)?
+        }
+        Verb::Drill(args) => {
+            let request =
+                ops::drill::Request { step: args.step, scratch: args.scratch, json: args.output.json };
+            ops::drill::drill(host, &request, console)?
+        }
         Verb::Notify(args) => ops::notify_test(host, args.output.json, console)?,
         Verb::Release(args) => match (args.resume, args.rollback) {
             (true, _) => take_up(host, "release", Direction::Forward, console)?,
@@ -73,6 +89,29 @@ fn check(args: CheckArgs) -> Options {
         catch_up: args.catch_up,
         acknowledge: args.acknowledge,
         dump: args.dump_observed,
+    }
+}
+
+fn recover(args: RecoverArgs) -> ops::recover::Request {
+    ops::recover::Request {
+        from: args.from,
+        to: args.to,
+        all: args.all,
+        scratch: args.scratch.unwrap_or_else(|| "/var/tmp".into()),
+        allow_old: args.allow_old,
+        yes: args.yes,
+        json: args.output.json,
+    }
+}
+
+fn replace(args: ReplaceArgs) -> ops::replace::Request {
+    ops::replace::Request {
+        name: args.name,
+        old: args.old,
+        new: args.new,
+        online: args.online,
+        wipe: args.wipe,
+        allow_same_disk: args.allow_same_disk,
     }
 }
 
