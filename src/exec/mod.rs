@@ -12,7 +12,9 @@ pub use interrupt::Interrupt;
 pub use real::RealRunner;
 pub use scripted::{Reply, ScriptedRunner};
 
-use std::time::Duration;
+use std::{io, time::Duration};
+
+pub use nix::sys::signal::Signal;
 
 /// What a caller of [`Runner::run_watched`] wants after a look at how things are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +38,12 @@ pub trait Runner: Send + Sync + std::fmt::Debug {
     fn run(&self, cmd: &Cmd) -> Result<Output, CmdError> {
         self.run_watched(cmd, &mut || Flow::Continue)
     }
+
+    /// Sends a signal to a process that a command left behind: a daemon.
+    ///
+    /// # Errors
+    /// There is no such process, or it is not ours to signal.
+    fn signal(&self, pid: i32, signal: Signal) -> io::Result<()>;
 
     /// Is this tool on the machine?
     fn has(&self, tool: &str) -> bool;

@@ -10,7 +10,7 @@ use std::{
 
 use duct::unix::HandleExt;
 use nix::{
-    sys::signal::{Signal, killpg},
+    sys::signal::{Signal, kill, killpg},
     unistd::Pid,
 };
 
@@ -91,6 +91,11 @@ impl Runner for RealRunner {
             (Some(code), _) => Err(fail(Failure::Code(code), &result.stderr)),
             (None, signal) => Err(fail(Failure::Signal(signal.unwrap_or_default()), &result.stderr)),
         }
+    }
+
+    fn signal(&self, pid: i32, signal: Signal) -> io::Result<()> {
+        super::log_change(&format!("kill -{} {pid}", signal.as_str().trim_start_matches("SIG")));
+        Ok(kill(Pid::from_raw(pid), signal)?)
     }
 
     fn has(&self, tool: &str) -> bool {

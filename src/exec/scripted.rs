@@ -1,8 +1,11 @@
 //! A runner that answers from a script: for tests of everything above this room.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    io,
+    sync::{Mutex, PoisonError},
+};
 
-use super::{Cmd, CmdError, Effect, Failure, Flow, Output, Runner};
+use super::{Cmd, CmdError, Effect, Failure, Flow, Output, Runner, Signal};
 
 /// What a scripted command answers.
 #[derive(Debug, Clone)]
@@ -105,6 +108,12 @@ impl Runner for ScriptedRunner {
             return Err(fail(Failure::Code(reply.code), &reply.stderr));
         }
         Ok(Output { code: reply.code, stdout: reply.stdout.clone(), stderr: reply.stderr.clone() })
+    }
+
+    fn signal(&self, pid: i32, signal: Signal) -> io::Result<()> {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.push((Effect::Change, format!("kill -{} {pid}", signal.as_str().trim_start_matches("SIG"))));
+        Err(io::Error::from_raw_os_error(nix::libc::ESRCH))
     }
 
     fn has(&self, tool: &str) -> bool {

@@ -1,5 +1,6 @@
 //! The machine, one file a source: what lsblk, the kernel and the files below `/etc` say. Knows no verb.
 
+pub mod apart;
 pub mod below;
 pub mod copy;
 pub mod declaration;
@@ -10,6 +11,7 @@ pub mod fstab;
 pub mod inventory;
 pub mod lock;
 pub mod mountinfo;
+pub mod overlay;
 pub mod partition;
 pub mod patience;
 pub mod schedule;

@@ -16,6 +16,7 @@ mod craft;
 mod kills;
 mod node;
 mod options;
+mod overlay;
 mod partitions;
 mod preconditions;
 mod refusals;

@@ -26,16 +26,22 @@ const AHEAD: usize = 2;
 pub(super) const BLOCK: usize = 4096;
 
 /// A window's memory, aligned for direct reads.
-pub(super) struct Buffer {
+pub(in crate::host) struct Buffer {
     memory: Vec<u8>,
     start: usize,
 }
 
 impl Buffer {
-    pub(super) fn new() -> Self {
+    pub(in crate::host) fn new() -> Self {
         let memory = vec![0; WINDOW + BLOCK];
         let start = memory.as_ptr().align_offset(BLOCK).min(BLOCK);
         Self { memory, start }
+    }
+
+    /// As much of it as is asked for, or all.
+    pub(in crate::host) fn part(&mut self, length: u64) -> &mut [u8] {
+        let length = usize::try_from(length).unwrap_or(WINDOW).min(WINDOW);
+        self.window().get_mut(..length).unwrap_or_default()
     }
 
     fn window(&mut self) -> &mut [u8] {
@@ -190,7 +196,7 @@ impl Digest {
 }
 
 /// Writes what is not zero; the rest stays a hole.
-pub(super) fn write_sparse(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+pub(in crate::host) fn write_sparse(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
     let mut run: Option<(usize, usize)> = None;
     let flush =
         |run: Option<(usize, usize)>| match run.and_then(|(from, to)| Some((from, bytes.get(from..to)?))) {

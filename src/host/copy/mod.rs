@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(super) use content::{Buffer as Memory, write_sparse};
 pub use manifest::{Entry, Kind, Manifest};
 pub use tree::{copy_tree, empty_tree, is_owned_by, own_tree, remove_tree, survey};
 pub use verify::{first_difference, verify_tree};

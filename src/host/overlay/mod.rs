@@ -1,0 +1,420 @@
+//! A copy-on-write layer over survivors that are read-only meanwhile: a rescue replays the log tree and writes, and not a byte of a
+//! survivor changes.
+//!
+//! The order around it, for whoever uses it: [`clear_leftovers`]; [`open`], on a thread of the machine's own mount namespace and never
+//! inside [`apart`](super::apart::apart) (a daemon must not be in the namespace that holds its own filesystem mounted); have the
+//! filesystem forget the survivors; mount [`Overlay::devices`] inside `apart`, read, ask [`Overlay::state`] whether what was read can be
+//! trusted, unmount; [`Overlay::close`].
+//!
+//! A caller looks at the interrupt flag and returns: dropping an [`Overlay`] takes everything down.
+
+mod block;
+mod choose;
+mod dm;
+mod error;
+mod fuse;
+mod image;
+mod proof;
+mod record;
+mod undo;
+
+use std::{
+    fmt,
+    fs::{self, DirBuilder, OpenOptions},
+    io,
+    ops::Range,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+use nix::sys::statvfs::statvfs;
+use serde::{Deserialize, Serialize};
+
+use self::{
+    block::Survivor,
+    record::{Keeper, Object},
+};
+use super::{Host, files::Doing as _};
+use crate::exec::Flow;
+
+pub use error::{Broken, OverlayError};
+pub use proof::{Counted, Look, Proof, Stretch, Untouched};
+pub use record::RESCUE_DIR;
+
+/// Where scratch files go unless another place is named: on disk, kept over a reboot, not a memory filesystem.
+pub const SCRATCH: &str = "/var/tmp";
+/// What is left free on the scratch filesystem when an overlay is opened.
+pub const KEEP_FREE: u64 = 64 << 20;
+/// Less free than this and the overlay counts as full: filesystems refuse writes before they have nothing at all.
+pub const FULL_BELOW: u64 = 16 << 20;
+/// What the private scratch directory's name begins with.
+const PREFIX: &str = "raidguard-rescue-";
+
+/// Which kind is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// The best that the machine has.
+    #[default]
+    Auto,
+    /// [`Kind::Dm`].
+    Dm,
+    /// [`Kind::Fuse`].
+    Fuse,
+    /// [`Kind::Image`].
+    Image,
+}
+
+/// How the layer is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A device-mapper snapshot.
+    Dm,
+    /// A qcow2 file that QEMU exports through FUSE.
+    Fuse,
+    /// A copy of the survivor.
+    Image,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dm => "device-mapper snapshot",
+            Self::Fuse => "QEMU overlay through FUSE",
+            Self::Image => "image copy",
+        })
+    }
+}
+
+/// What an overlay is wanted for.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// Which kind.
+    pub choice: Choice,
+    /// The devices that must not change. None of them may be in use.
+    pub survivors: &'a [PathBuf],
+    /// An existing directory for scratch files: [`SCRATCH`], or what the operator named.
+    pub scratch: &'a Path,
+    /// How many bytes of it may be used; `None`: all but [`KEEP_FREE`].
+    pub limit: Option<u64>,
+    /// Which bytes of each survivor matter, in the survivors' order, for an image copy; `None`: all.
+    pub used: Option<&'a [Vec<Range<u64>>]>,
+}
+
+/// What goes on while an overlay is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// The next part is about to be made.
+    Making,
+    /// The survivors are copied.
+    Copying {
+        /// Bytes done.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+}
+
+/// How an overlay does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// Bytes of scratch space used.
+    pub used: u64,
+    /// Bytes of scratch space that may be used.
+    pub limit: u64,
+    /// Bytes free on the scratch filesystem.
+    pub free: u64,
+    /// Why nothing that is or was read from it is to be trusted; `None`: all is well. It never becomes well again.
+    pub broken: Option<Broken>,
+}
+
+/// A writable layer over survivors. Taken down when it is dropped.
+#[derive(Debug)]
+pub struct Overlay {
+    host: Host,
+    keeper: Option<Keeper>,
+    kind: Kind,
+    why: String,
+    scratch: PathBuf,
+    limit: u64,
+    survivors: Vec<(Survivor, Look)>,
+    devices: Vec<PathBuf>,
+    broken: OnceLock<Broken>,
+}
+
+/// What the kinds build with.
+struct Build<'a> {
+    host: &'a Host,
+    keeper: &'a mut Keeper,
+    scratch: PathBuf,
+    /// Bytes that may be used.
+    room: u64,
+    watch: &'a mut dyn FnMut(Work) -> Flow,
+}
+
+impl Build<'_> {
+    fn note(&mut self, object: Object) -> Result<(), OverlayError> {
+        self.keeper.note(self.host, object)
+    }
+
+    /// The path of a scratch file that is made next.
+    fn file(&mut self, name: &str) -> Result<PathBuf, OverlayError> {
+        let path = self.scratch.join(name);
+        self.note(Object::File { path: path.clone() })?;
+        Ok(path)
+    }
+
+    /// Makes a sparse file.
+    fn allocate(&self, path: &Path, size: u64) -> Result<(), OverlayError> {
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.host.path(path));
+        Ok(file.and_then(|file| file.set_len(size)).doing("creating", path)?)
+    }
+
+    fn go_on(&mut self) -> Result<(), OverlayError> {
+        self.tell(Work::Making)
+    }
+
+    fn tell(&mut self, work: Work) -> Result<(), OverlayError> {
+        let flow = (self.watch)(work);
+        if flow == Flow::Stop || self.host.interrupt().is_raised() {
+            Err(OverlayError::Stopped)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn no_room(&self, needed: u64) -> OverlayError {
+        OverlayError::NoRoom { scratch: self.scratch.clone(), needed, room: self.room }
+    }
+}
+
+/// Puts a layer over each survivor. `watch` is told how it goes and may stop it. When it fails, all that was made is taken down again.
+///
+/// # Errors
+/// The machine cannot have the kind asked for; a survivor is in use, no block device, or cannot be made read-only; there is too little
+/// scratch space; a command failed; it was stopped.
+pub fn open(
+    host: &Host,
+    request: &Request<'_>,
+    watch: &mut dyn FnMut(Work) -> Flow,
+) -> Result<Overlay, OverlayError> {
+    let (kind, why) = choose::choose(host, request.choice)?;
+    // Of two that open one survivor, the second must find it free or taken, not on the way.
+    let alone = record::alone(host)?;
+    let survivors = request
+        .survivors
+        .iter()
+        .map(|device| {
+            unused(host, device)?;
+            Survivor::find(host, device)
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let scratch = canonical(host, request.scratch)?;
+    let free = free(host, &scratch)?;
+    let room = free.saturating_sub(KEEP_FREE).min(request.limit.unwrap_or(u64::MAX));
+    if room < FULL_BELOW {
+        return Err(OverlayError::NoRoom { scratch, needed: FULL_BELOW, room });
+    }
+
+    let keeper = Keeper::new(host, &alone, kind, survivors.iter().map(Survivor::frozen).collect())?;
+    drop(alone);
+    let scratch = scratch.join(format!("{PREFIX}{}", keeper.id));
+    let mut overlay = Overlay {
+        host: host.clone(),
+        keeper: Some(keeper),
+        kind,
+        why,
+        scratch,
+        limit: room,
+        survivors: Vec::new(),
+        devices: Vec::new(),
+        broken: OnceLock::new(),
+    };
+    match overlay.build(request, &survivors, watch) {
+        Ok(()) => Ok(overlay),
+        // Dropping it takes down what there is so far.
+        Err(e) => Err(e),
+    }
+}
+
+/// Takes down what dead runs left, and says what that was. Those of live runs are let alone.
+///
+/// # Errors
+/// Something is still in use, or cannot be undone; the rest of that rescue stays for a later run.
+pub fn clear_leftovers(host: &Host) -> Result<Vec<String>, OverlayError> {
+    if !host.path(RESCUE_DIR).exists() {
+        return Ok(Vec::new());
+    }
+    let alone = record::alone(host)?;
+    let mut said = Vec::new();
+    for mut keeper in record::dead(host, &alone)? {
+        tracing::info!(
+            "clearing what a rescue by process {} (started at {:?}) left",
+            keeper.record.pid,
+            keeper.record.started
+        );
+        said.extend(undo::take_down(host, &mut keeper)?);
+    }
+    Ok(said)
+}
+
+impl Overlay {
+    fn build(
+        &mut self,
+        request: &Request<'_>,
+        survivors: &[Survivor],
+        watch: &mut dyn FnMut(Work) -> Flow,
+    ) -> Result<(), OverlayError> {
+        let Some(keeper) = &mut self.keeper else { return Ok(()) };
+        let host = &self.host;
+        let mut build = Build { host, keeper, scratch: self.scratch.clone(), room: self.limit, watch };
+        for survivor in survivors {
+            build.go_on()?;
+            survivor.freeze(host)?;
+            self.survivors.push((survivor.clone(), proof::look(host, survivor)?));
+        }
+        build.note(Object::Directory { path: self.scratch.clone() })?;
+        let scratch = host.path(&self.scratch);
+        DirBuilder::new().mode(0o700).create(&scratch).doing("creating directory", &scratch)?;
+        self.devices = match self.kind {
+            Kind::Dm => dm::build(&mut build, survivors)?,
+            Kind::Fuse => fuse::build(&mut build, survivors)?,
+            Kind::Image => image::build(&mut build, survivors, request.used)?,
+        };
+        Ok(())
+    }
+
+    /// How it is made.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Why it is made that way.
+    pub fn why(&self) -> &str {
+        &self.why
+    }
+
+    /// The writable devices, in the order of the survivors.
+    pub fn devices(&self) -> &[PathBuf] {
+        &self.devices
+    }
+
+    /// How much scratch space it uses, and whether what was read from it can be trusted. To be asked after each file and at the end.
+    ///
+    /// # Errors
+    /// That cannot be told; then it cannot be trusted either.
+    pub fn state(&self) -> Result<State, OverlayError> {
+        let dir = self.host.path(&self.scratch);
+        let mut used = 0;
+        for entry in fs::read_dir(&dir).doing("reading", &dir)? {
+            used += entry.and_then(|e| e.metadata()).doing("reading", &dir)?.blocks() * 512;
+        }
+        let free = free(&self.host, &self.scratch)?;
+        if let Some(broken) = self.looks_broken(used, free)? {
+            let _ = self.broken.set(broken);
+        }
+        Ok(State { used, limit: self.limit, free, broken: self.broken.get().cloned() })
+    }
+
+    fn looks_broken(&self, used: u64, free: u64) -> Result<Option<Broken>, OverlayError> {
+        if free < FULL_BELOW {
+            return Ok(Some(Broken::Full { scratch: self.scratch.clone(), free }));
+        }
+        if used > self.limit {
+            return Ok(Some(Broken::Limit { used, limit: self.limit }));
+        }
+        for (survivor, _) in &self.survivors {
+            if block::attribute(&self.host, &survivor.kname, "ro")?.is_none() {
+                return Ok(Some(Broken::Gone(survivor.device.clone())));
+            }
+            if !block::is_read_only(&self.host, &survivor.kname)? {
+                return Ok(Some(Broken::Writable(survivor.device.clone())));
+            }
+        }
+        for object in self.keeper.iter().flat_map(|k| &k.record.objects) {
+            let broken = match object {
+                Object::Loop { backing } if block::loops_over(&self.host, backing)?.is_empty() => {
+                    Some(Broken::Gone(backing.clone()))
+                }
+                Object::Daemon { pidfile, .. } if fuse::daemons(&self.host, pidfile)?.is_empty() => {
+                    Some(Broken::Daemon)
+                }
+                Object::Snapshot { name } => dm::status(&self.host, name)?,
+                _ => None,
+            };
+            if broken.is_some() {
+                return Ok(broken);
+            }
+        }
+        Ok(None)
+    }
+
+    /// What speaks for the survivors being unchanged, as it is now.
+    pub fn proof(&self) -> Proof {
+        let look = |(survivor, before): &(Survivor, Look)| Untouched {
+            device: survivor.device.clone(),
+            before: before.clone(),
+            after: proof::look(&self.host, survivor).map_err(|e| e.to_string()),
+        };
+        Proof { survivors: self.survivors.iter().map(look).collect() }
+    }
+
+    /// Takes it down and says what proves that the survivors are unchanged. Its devices must not be mounted any more.
+    ///
+    /// # Errors
+    /// Something is still in use or cannot be undone: it stays, with its record, until [`clear_leftovers`] in a later run.
+    pub fn close(mut self) -> Result<Proof, OverlayError> {
+        let Some(mut keeper) = self.keeper.take() else { return Ok(self.proof()) };
+        // What is above the survivors goes first: then nothing can write to them any more, and they are still read-only.
+        undo::take_down_above(&self.host, &mut keeper)?;
+        let proof = self.proof();
+        undo::take_down(&self.host, &mut keeper)?;
+        Ok(proof)
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        if let Some(mut keeper) = self.keeper.take() {
+            if let Err(e) = undo::take_down(&self.host, &mut keeper) {
+                tracing::error!("the overlay could not be taken down, a later run will: {e}");
+            }
+        }
+    }
+}
+
+/// Refuses a device that the kernel has claimed: mounted, swap, below md or device-mapper.
+fn unused(host: &Host, device: &Path) -> Result<(), OverlayError> {
+    let exclusive = OpenOptions::new().read(true).custom_flags(nix::libc::O_EXCL).open(host.path(device));
+    match exclusive {
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::ResourceBusy => Err(OverlayError::Device {
+            device: device.to_owned(),
+            why: "it is in use; a rescue is for what nothing uses".to_owned(),
+        }),
+        Err(e) => Err(e).doing("opening", device).map_err(Into::into),
+    }
+}
+
+/// A directory's path without symlinks, as the machine knows it: so the kernel names files in it.
+fn canonical(host: &Host, dir: &Path) -> Result<PathBuf, OverlayError> {
+    let root = fs::canonicalize(host.path("/")).doing("resolving", "/")?;
+    let real = fs::canonicalize(host.path(dir)).doing("resolving", dir)?;
+    let refuse = |why: &str| OverlayError::Scratch { path: dir.to_owned(), why: why.to_owned() };
+    if !real.is_dir() {
+        return Err(refuse("it is not a directory"));
+    }
+    let path = Path::new("/").join(real.strip_prefix(root).unwrap_or(&real));
+    if path.to_str().is_none_or(|text| text.contains('\n')) {
+        return Err(refuse("its name is not plain text"));
+    }
+    Ok(path)
+}
+
+/// Bytes that may still be written to the filesystem of a directory.
+fn free(host: &Host, dir: &Path) -> Result<u64, OverlayError> {
+    let path = host.path(dir);
+    let stat = statvfs(&path).map_err(io::Error::from).doing("asking for free space at", &path)?;
+    Ok(stat.blocks_available() * stat.fragment_size())
+}
