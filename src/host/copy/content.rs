@@ -195,6 +195,39 @@ impl Digest {
     }
 }
 
+/// The SHA-256 of a content as it goes by, as sha256sum(1) has it: holes are zeros.
+pub(super) struct Sum {
+    context: ring::digest::Context,
+    at: u64,
+}
+
+impl Sum {
+    pub(super) fn new() -> Self {
+        Self { context: ring::digest::Context::new(&ring::digest::SHA256), at: 0 }
+    }
+
+    pub(super) fn window(&mut self, offset: u64, bytes: &[u8]) {
+        self.zeros_to(offset);
+        self.context.update(bytes);
+        self.at += bytes.len() as u64;
+    }
+
+    fn zeros_to(&mut self, offset: u64) {
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        while self.at < offset {
+            let length = usize::try_from(offset - self.at).unwrap_or(ZEROS.len()).min(ZEROS.len());
+            self.context.update(ZEROS.get(..length).unwrap_or_default());
+            self.at += length as u64;
+        }
+    }
+
+    /// In hex.
+    pub(super) fn finish(mut self, size: u64) -> String {
+        self.zeros_to(size);
+        self.context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
 /// Writes what is not zero; the rest stays a hole.
 pub(in crate::host) fn write_sparse(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
     let mut run: Option<(usize, usize)> = None;

@@ -91,6 +91,11 @@ pub(super) fn unescape(text: &str) -> Option<PathBuf> {
 }
 
 impl Manifest {
+    /// Every entry by its path within the tree; the tree itself is the empty path.
+    pub fn entries(&self) -> impl Iterator<Item = (&PathBuf, &Entry)> {
+        self.entries.iter()
+    }
+
     /// How many files and symlinks were copied.
     pub fn files(&self) -> u64 {
         self.entries.values().filter(|e| e.kind != Kind::Directory).count() as u64

@@ -7,6 +7,7 @@
 mod content;
 mod manifest;
 mod metadata;
+mod rescue;
 mod tree;
 mod verify;
 
@@ -18,6 +19,7 @@ use std::{
 
 pub(super) use content::{Buffer as Memory, write_sparse};
 pub use manifest::{Entry, Kind, Manifest};
+pub use rescue::{Fault, Rescued, Wanted, copy_readable, measure, salvage, sums_file};
 pub use tree::{copy_tree, empty_tree, is_owned_by, own_tree, remove_tree, survey};
 pub use verify::{first_difference, verify_tree};
 
@@ -94,6 +96,9 @@ pub enum CopyError {
         /// The line, from 1.
         line: usize,
     },
+    /// Who watches over the source says that what is read from it is not to be trusted.
+    #[error("what is read from is not to be trusted any more")]
+    Untrusted,
     /// The operator asked to stop.
     #[error("stopped, as asked")]
     Interrupted,

@@ -19,7 +19,7 @@ use nix::fcntl::OFlag;
 use super::{
     At as _, CopyError, Entry, Kind, Manifest, Meter, Progress, Skipped, Survey,
     content::{
-        Buffer, Digest, Pool, Returns, WINDOW, Window, announce, begin_writing, windows, write_sparse,
+        Buffer, Digest, Pool, Returns, Sum, WINDOW, Window, announce, begin_writing, windows, write_sparse,
     },
     manifest::escape,
     metadata,
@@ -92,13 +92,16 @@ pub fn survey(source: &Path) -> Result<Survey, CopyError> {
 /// How much of a file is written before the devices are set to work: enough for long extents.
 const WRITTEN_AT_ONCE: u64 = 16 << 20;
 
-struct Copier<'a> {
+pub(super) struct Copier<'a> {
     dev: u64,
-    links: HashMap<u64, PathBuf>,
+    /// The first name of each inode that has several, by filesystem and number.
+    links: HashMap<(u64, u64), PathBuf>,
     buffer: Buffer,
-    meter: Meter<'a>,
-    interrupt: &'a Interrupt,
-    out: Manifest,
+    pub(super) meter: Meter<'a>,
+    pub(super) interrupt: &'a Interrupt,
+    pub(super) out: Manifest,
+    /// Where a second hash is wanted, over all bytes in their order.
+    pub(super) sum: Option<Sum>,
 }
 
 /// Copies the tree at `source` into the directory `target`, which exists; what is in it from an earlier attempt is removed first.
@@ -114,22 +117,32 @@ pub fn copy_tree(
     interrupt: &Interrupt,
 ) -> Result<Manifest, CopyError> {
     empty_tree(target)?;
-    let mut copier = Copier {
-        dev: lstat(source)?.dev(),
-        links: HashMap::new(),
-        buffer: Buffer::new(),
-        meter: Meter::new(progress),
-        interrupt,
-        out: Manifest::default(),
-    };
+    let mut copier = Copier::new(lstat(source)?.dev(), progress, interrupt);
     copier.directory(source, target, Path::new(""))?;
     copier.meter.finish();
-    let whole = File::open(target).at("opening", target)?;
-    nix::unistd::syncfs(&whole).at("syncing the filesystem of", target)?;
+    sync(target)?;
     Ok(copier.out)
 }
 
-impl Copier<'_> {
+/// Has all that was written to the filesystem of a path on its devices.
+pub(super) fn sync(path: &Path) -> Result<(), CopyError> {
+    let whole = File::open(path).at("opening", path)?;
+    nix::unistd::syncfs(&whole).at("syncing the filesystem of", path)
+}
+
+impl<'a> Copier<'a> {
+    pub(super) fn new(dev: u64, progress: &'a mut dyn FnMut(Progress), interrupt: &'a Interrupt) -> Self {
+        Self {
+            dev,
+            links: HashMap::new(),
+            buffer: Buffer::new(),
+            meter: Meter::new(progress),
+            interrupt,
+            out: Manifest::default(),
+            sum: None,
+        }
+    }
+
     fn directory(&mut self, from: &Path, to: &Path, inside: &Path) -> Result<(), CopyError> {
         let meta = lstat(from)?;
         if meta.dev() != self.dev {
@@ -156,7 +169,18 @@ impl Copier<'_> {
             DirBuilder::new().mode(0o700).create(to).at("making the directory", to)?;
             return self.directory(from, to, inside);
         }
-        if let Some(kind) = left_out(&meta) {
+        self.leaf(from, to, inside, &meta)
+    }
+
+    /// Copies what is no directory.
+    pub(super) fn leaf(
+        &mut self,
+        from: &Path,
+        to: &Path,
+        inside: &Path,
+        meta: &Metadata,
+    ) -> Result<(), CopyError> {
+        if let Some(kind) = left_out(meta) {
             self.out.skipped.push(Skipped { path: inside.to_owned(), kind });
             return Ok(());
         }
@@ -164,14 +188,14 @@ impl Copier<'_> {
             let holds = fs::read_link(from).at("reading the symlink", from)?;
             symlink(&holds, to).at("making the symlink", to)?;
             let attributes = metadata::attributes(from)?;
-            metadata::apply(&meta, &attributes, to)?;
+            metadata::apply(meta, &attributes, to)?;
             self.record(
                 inside,
-                &meta,
+                meta,
                 Kind::Symlink(escape(holds.as_os_str())),
                 metadata::digest(&attributes),
             );
-        } else if let Some(first) = self.links.get(&meta.ino()).filter(|_| meta.nlink() > 1) {
+        } else if let Some(first) = self.links.get(&(meta.dev(), meta.ino())).filter(|_| meta.nlink() > 1) {
             let root = to.ancestors().nth(inside.components().count()).unwrap_or(to);
             fs::hard_link(root.join(first), to).at("making the hard link", to)?;
             let Some(mut entry) = self.out.entries.get(first).cloned() else {
@@ -182,7 +206,7 @@ impl Copier<'_> {
             }
             self.out.entries.insert(inside.to_owned(), entry);
         } else {
-            self.file(from, to, inside, &meta)?;
+            self.file(from, to, inside, meta)?;
         }
         self.meter.file();
         Ok(())
@@ -213,7 +237,7 @@ impl Copier<'_> {
         drop(target);
         metadata::apply(&before, &attributes, to)?;
         if before.nlink() > 1 {
-            self.links.insert(before.ino(), inside.to_owned());
+            self.links.insert((before.dev(), before.ino()), inside.to_owned());
         }
         let hash = blake3::Hash::from(digest.finish(before.len())).to_hex().to_string();
         self.record(
@@ -228,13 +252,16 @@ impl Copier<'_> {
     /// Copies the content, a large one with a second thread that writes.
     fn content(&mut self, source: &File, target: &File, size: u64) -> Result<Digest, Stop> {
         let mut digest = Digest::new();
-        let (meter, interrupt) = (&mut self.meter, self.interrupt);
+        let (meter, interrupt, mut sum) = (&mut self.meter, self.interrupt, self.sum.as_mut());
         let mut seen = |offset: u64, bytes: &[u8]| {
             if interrupt.is_raised() {
                 return Err(Stop::Asked);
             }
             announce(source, offset + bytes.len() as u64, 2 * WINDOW as u64);
             digest.window(offset, bytes);
+            if let Some(sum) = &mut sum {
+                sum.window(offset, bytes);
+            }
             meter.bytes(bytes.len() as u64);
             Ok(())
         };
@@ -261,7 +288,7 @@ impl Copier<'_> {
         Ok(digest)
     }
 
-    fn record(&mut self, inside: &Path, meta: &Metadata, kind: Kind, xattrs: Option<String>) {
+    pub(super) fn record(&mut self, inside: &Path, meta: &Metadata, kind: Kind, xattrs: Option<String>) {
         let entry = Entry {
             kind,
             mode: meta.mode() & 0o7777,

@@ -56,6 +56,16 @@ pub fn identify(host: &Host, path: &Path) -> Result<Option<Identity>, InventoryE
     Ok(Some(device))
 }
 
+/// All block devices, without what uses them and what they hold: one look, where nothing is to be erased.
+///
+/// # Errors
+/// The machine cannot be asked.
+pub fn list(host: &Host) -> Result<Inventory, InventoryError> {
+    let mut inventory = lsblk::list_devices(host)?;
+    uses::lay_loops(&mut inventory, &uses::backings(host));
+    Ok(inventory)
+}
+
 /// All block devices, each with what uses it and what it holds.
 ///
 /// # Errors

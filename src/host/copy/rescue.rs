@@ -1,0 +1,371 @@
+//! The copy off something that is damaged: what can be read comes out, what cannot is named, and no half of a file is left under the
+//! file's own name.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    fs::{DirBuilder, File, Metadata, OpenOptions},
+    io,
+    ops::Range,
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _},
+    },
+    path::{Path, PathBuf},
+};
+
+use nix::fcntl::OFlag;
+
+use super::{
+    At as _, CopyError, Kind, Manifest, Progress,
+    content::{BLOCK, Sum},
+    metadata,
+    tree::{Copier, lstat, names, sync},
+};
+use crate::exec::Interrupt;
+
+/// What is to be copied.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// All there is.
+    pub all: bool,
+    /// Files, relative to the source. Of directories only those on the way to them are made.
+    pub files: BTreeSet<PathBuf>,
+    /// Whether a directory is left out, by its path relative to the source.
+    pub never: fn(&Path) -> bool,
+}
+
+/// Something that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Its path, relative to the source.
+    pub path: PathBuf,
+    /// Whether it is a directory: then nobody knows what was in it.
+    pub directory: bool,
+    /// What the kernel said.
+    pub why: String,
+}
+
+/// What came out.
+#[derive(Debug, Default)]
+pub struct Rescued {
+    /// Every entry of the copy.
+    pub manifest: Manifest,
+    /// What could not be read.
+    pub faults: Vec<Fault>,
+    /// The SHA-256 of each file, in hex.
+    pub sums: BTreeMap<PathBuf, String>,
+}
+
+/// Holes beyond this are not hashed as zeros: that would take longer than the copy.
+const LARGEST_HOLE: u64 = 4 << 30;
+
+/// How many bytes are allocated to what is wanted, each name by itself. What cannot be looked at counts nothing.
+pub fn measure(source: &Path, wanted: &Wanted) -> u64 {
+    fn below(dir: &Path, inside: &Path, wanted: &Wanted) -> u64 {
+        let each = |name: std::ffi::OsString| {
+            let (path, inside) = (dir.join(&name), inside.join(&name));
+            match lstat(&path) {
+                Ok(meta) if meta.is_dir() && wanted.takes(&inside, true) => below(&path, &inside, wanted),
+                Ok(meta) if meta.is_file() && wanted.takes(&inside, false) => allocated(&meta),
+                _ => 0,
+            }
+        };
+        names(dir).unwrap_or_default().into_iter().map(each).sum()
+    }
+    if wanted.all {
+        return below(source, Path::new(""), wanted);
+    }
+    wanted.files.iter().filter_map(|file| lstat(&source.join(file)).ok()).map(|meta| allocated(&meta)).sum()
+}
+
+fn allocated(meta: &Metadata) -> u64 {
+    (meta.blocks() * 512).min(meta.len())
+}
+
+struct Walk<'a> {
+    copier: Copier<'a>,
+    wanted: &'a Wanted,
+    trusted: &'a mut dyn FnMut() -> bool,
+    rescued: Rescued,
+}
+
+/// Copies what is wanted and can be read from `source` into `target`, an empty directory. Other subvolumes are entered: nothing else may
+/// be mounted below. `trusted` is asked before each file. All of it is on the devices when this returns.
+///
+/// # Errors
+/// The target cannot be written, `trusted` says no, or the operator asked to stop. That something cannot be read is no error.
+pub fn copy_readable(
+    source: &Path,
+    target: &Path,
+    wanted: &Wanted,
+    progress: &mut dyn FnMut(Progress),
+    interrupt: &Interrupt,
+    trusted: &mut dyn FnMut() -> bool,
+) -> Result<Rescued, CopyError> {
+    let copier = Copier::new(0, progress, interrupt);
+    let mut walk = Walk { copier, wanted, trusted, rescued: Rescued::default() };
+    walk.directory(source, target, Path::new(""))?;
+    walk.copier.meter.finish();
+    sync(target)?;
+    let mut rescued = walk.rescued;
+    rescued.manifest = walk.copier.out;
+    Ok(rescued)
+}
+
+impl Wanted {
+    fn takes(&self, inside: &Path, directory: bool) -> bool {
+        if directory {
+            !(self.never)(inside) && (self.all || self.files.iter().any(|file| file.starts_with(inside)))
+        } else {
+            self.all || self.files.contains(inside)
+        }
+    }
+}
+
+impl Walk<'_> {
+    fn directory(&mut self, from: &Path, to: &Path, inside: &Path) -> Result<(), CopyError> {
+        let read =
+            || -> Result<_, CopyError> { Ok((lstat(from)?, metadata::attributes(from)?, names(from)?)) };
+        let (meta, attributes, names) = match read() {
+            Ok(read) => read,
+            Err(e) => {
+                // Nothing is known of what is in it: an empty one would say that there is nothing.
+                if !inside.as_os_str().is_empty() {
+                    std::fs::remove_dir(to).at("removing", to)?;
+                }
+                return self.unreadable(e, inside, true);
+            }
+        };
+        self.copier.record(inside, &meta, Kind::Directory, metadata::digest(&attributes));
+        for name in names {
+            self.entry(&from.join(&name), &to.join(&name), &inside.join(&name))?;
+        }
+        metadata::apply(&meta, &attributes, to)
+    }
+
+    fn entry(&mut self, from: &Path, to: &Path, inside: &Path) -> Result<(), CopyError> {
+        if self.copier.interrupt.is_raised() {
+            return Err(CopyError::Interrupted);
+        }
+        let meta = match lstat(from) {
+            Ok(meta) => meta,
+            Err(e) => {
+                let wanted = self.wanted.takes(inside, true) || self.wanted.takes(inside, false);
+                return if wanted { self.unreadable(e, inside, false) } else { Ok(()) };
+            }
+        };
+        if !self.wanted.takes(inside, meta.is_dir()) {
+            return Ok(());
+        }
+        if meta.is_dir() {
+            DirBuilder::new().mode(0o700).create(to).at("making the directory", to)?;
+            return self.directory(from, to, inside);
+        }
+        if !(self.trusted)() {
+            return Err(CopyError::Untrusted);
+        }
+        self.copier.sum = is_summed(&meta).then(Sum::new);
+        match self.copier.leaf(from, to, inside, &meta) {
+            Ok(()) => {
+                let sum = self.copier.sum.take().filter(|_| self.is_file(inside));
+                self.rescued.sums.extend(sum.map(|sum| (inside.to_owned(), sum.finish(meta.len()))));
+                Ok(())
+            }
+            // What is read from has given out altogether: that is no fault of this file.
+            Err(e) if !from_source(&e, from) || !(self.trusted)() => {
+                Err(if from_source(&e, from) { CopyError::Untrusted } else { e })
+            }
+            Err(e) => {
+                match std::fs::remove_file(to) {
+                    Err(gone) if gone.kind() != io::ErrorKind::NotFound => {
+                        return Err(gone).at("removing", to);
+                    }
+                    _ => {}
+                }
+                self.unreadable(e, inside, false)
+            }
+        }
+    }
+
+    /// Whether the entry was made as a file, and not as another name of one.
+    fn is_file(&self, inside: &Path) -> bool {
+        matches!(self.copier.out.entries.get(inside).map(|e| &e.kind), Some(Kind::File { same_as: None, .. }))
+    }
+
+    fn unreadable(&mut self, error: CopyError, inside: &Path, directory: bool) -> Result<(), CopyError> {
+        let why = match error {
+            CopyError::Io { source, .. } => source.to_string(),
+            CopyError::Changed(_) => "it is not what its directory says".to_owned(),
+            other => return Err(other),
+        };
+        self.rescued.faults.push(Fault { path: inside.to_owned(), directory, why });
+        Ok(())
+    }
+}
+
+fn is_summed(meta: &Metadata) -> bool {
+    meta.is_file() && meta.len().saturating_sub(meta.blocks() * 512) <= LARGEST_HOLE
+}
+
+/// Was it reading that failed?
+fn from_source(error: &CopyError, from: &Path) -> bool {
+    match error {
+        CopyError::Io { path, source, .. } => path == from && source.kind() != io::ErrorKind::OutOfMemory,
+        CopyError::Changed(path) => path == from,
+        _ => false,
+    }
+}
+
+/// Copies the blocks of a damaged file that can be read into `to`, which must not exist; the others stay holes, and are returned as ranges
+/// of bytes.
+///
+/// # Errors
+/// The file cannot be opened, the target cannot be written, `trusted` says no, or the operator asked to stop.
+pub fn salvage(
+    from: &Path,
+    to: &Path,
+    interrupt: &Interrupt,
+    trusted: &mut dyn FnMut() -> bool,
+) -> Result<Vec<Range<u64>>, CopyError> {
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+    let source = OpenOptions::new().read(true).custom_flags(flags).open(from).at("opening", from)?;
+    let size = source.metadata().at("reading", from)?.len();
+    let target: File =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).at("making", to)?;
+    let (mut at, mut lost) = (0, Vec::<Range<u64>>::new());
+    let mut block = [0; BLOCK];
+    while at < size {
+        if interrupt.is_raised() {
+            return Err(CopyError::Interrupted);
+        }
+        let length = usize::try_from(size - at).unwrap_or(BLOCK).min(BLOCK);
+        let part = block.get_mut(..length).unwrap_or_default();
+        match source.read_exact_at(part, at) {
+            Ok(()) => target.write_all_at(part, at).at("writing", to)?,
+            Err(_) if !trusted() => return Err(CopyError::Untrusted),
+            Err(_) => match lost.last_mut().filter(|range| range.end == at) {
+                Some(range) => range.end = at + length as u64,
+                None => lost.push(at..at + length as u64),
+            },
+        }
+        at += length as u64;
+    }
+    target.set_len(size).at("setting the length of", to)?;
+    target.sync_all().at("syncing", to)?;
+    Ok(lost)
+}
+
+/// The sums in the form that `sha256sum --check` reads, of files below `prefix` (coreutils: a name with a backslash or a newline is
+/// escaped, and its line begins with a backslash).
+pub fn sums_file(sums: &BTreeMap<PathBuf, String>, prefix: &Path) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (path, sum) in sums {
+        let path = prefix.join(path);
+        let name = path.as_os_str().as_bytes();
+        let mut escaped = Vec::with_capacity(name.len());
+        for byte in name {
+            match byte {
+                b'\\' => escaped.extend(b"\\\\"),
+                b'\n' => escaped.extend(b"\\n"),
+                b'\r' => escaped.extend(b"\\r"),
+                plain => escaped.push(*plain),
+            }
+        }
+        let mut line = String::new();
+        let _ = write!(line, "{}{sum}  ", if escaped == name { "" } else { "\\" });
+        out.extend(line.as_bytes());
+        out.extend(&escaped);
+        out.push(b'\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn wanted(files: &[&str]) -> Wanted {
+        Wanted {
+            all: files.is_empty(),
+            files: files.iter().map(PathBuf::from).collect(),
+            never: |inside| inside.file_name().is_some_and(|name| name == ".raidguard-deep"),
+        }
+    }
+
+    fn copy(source: &Path, target: &Path, wanted: &Wanted) -> Result<Rescued, CopyError> {
+        copy_readable(source, target, wanted, &mut |_| {}, &Interrupt::default(), &mut || true)
+    }
+
+    fn sample() -> (tempfile::TempDir, PathBuf, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        fs::create_dir_all(from.join("node/bitcoin")).unwrap();
+        fs::create_dir_all(from.join("node/.raidguard-deep")).unwrap();
+        fs::create_dir(&to).unwrap();
+        fs::write(from.join("node/bitcoin/lightningd.sqlite3"), vec![7; 9 << 20]).unwrap();
+        fs::write(from.join("node/bitcoin/log"), "talk").unwrap();
+        fs::write(from.join("node/.raidguard-deep/old"), "old").unwrap();
+        fs::write(from.join("node/config"), "x").unwrap();
+        (dir, from, to)
+    }
+
+    #[test]
+    fn only_what_is_wanted_comes_and_only_the_directories_on_the_way() {
+        let (_dir, from, to) = sample();
+        fs::create_dir(from.join("other")).unwrap();
+        let rescued = copy(&from, &to, &wanted(&["node/bitcoin/lightningd.sqlite3"])).unwrap();
+        assert!(rescued.faults.is_empty());
+        assert_eq!(rescued.manifest.files(), 1);
+        assert!(!to.join("other").exists() && !to.join("node/config").exists());
+        let all = tempfile::tempdir().unwrap();
+        let rescued = copy(&from, all.path(), &wanted(&[])).unwrap();
+        assert_eq!(rescued.manifest.files(), 3);
+        assert!(!all.path().join("node/.raidguard-deep").exists());
+    }
+
+    #[test]
+    fn the_sums_are_those_of_sha256sum() {
+        let (_dir, from, to) = sample();
+        fs::write(from.join("new\nline"), "abc").unwrap();
+        let sparse = File::create(from.join("sparse")).unwrap();
+        sparse.set_len(10 << 20).unwrap();
+        sparse.write_all_at(b"island", 9 << 20).unwrap();
+        let rescued = copy(&from, &to, &wanted(&[])).unwrap();
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(rescued.sums[Path::new("new\nline")], abc);
+        let text = String::from_utf8(sums_file(&rescued.sums, Path::new("files"))).unwrap();
+        assert!(text.contains(&format!("\\{abc}  files/new\\nline\n")), "{text}");
+        let plain = |path: &str| {
+            let mut sum = Sum::new();
+            sum.window(0, &fs::read(from.join(path)).unwrap());
+            sum.finish(0)
+        };
+        for path in ["sparse", "node/bitcoin/lightningd.sqlite3"] {
+            assert_eq!(rescued.sums[Path::new(path)], plain(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn who_watches_can_stop_it() {
+        let (_dir, from, to) = sample();
+        let mut asked = 0;
+        let mut trusted = || {
+            asked += 1;
+            asked < 3
+        };
+        let stopped =
+            copy_readable(&from, &to, &wanted(&[]), &mut |_| {}, &Interrupt::default(), &mut trusted);
+        assert!(matches!(stopped, Err(CopyError::Untrusted)));
+    }
+
+    #[test]
+    fn a_whole_file_has_nothing_lost() {
+        let (dir, from, _) = sample();
+        let file = from.join("node/bitcoin/lightningd.sqlite3");
+        let to = dir.path().join("salvaged");
+        assert!(salvage(&file, &to, &Interrupt::default(), &mut || true).unwrap().is_empty());
+        assert_eq!(fs::read(file).unwrap(), fs::read(to).unwrap());
+    }
+}
