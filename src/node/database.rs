@@ -58,6 +58,66 @@ fn part(database: &Path, suffix: &str) -> PathBuf {
     database.with_file_name(name)
 }
 
+/// Is a journal or a log beside the database that SQLite would work off when it opens it?
+pub fn has_journal(database: &Path) -> Option<Journal> {
+    let is_there = |suffix: &str| fs::metadata(part(database, suffix)).is_ok_and(|meta| meta.len() > 0);
+    if is_there("-journal") {
+        Some(Journal::Rollback)
+    } else {
+        is_there("-wal").then_some(Journal::WriteAhead)
+    }
+}
+
+/// What SQLite works off when it opens a database after a crash (sqlite.org, "Temporary Files Used By SQLite").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Journal {
+    /// A rollback journal: what was begun is taken back.
+    Rollback,
+    /// A write-ahead log: what was committed is put in.
+    WriteAhead,
+}
+
+/// Has SQLite check a database that has no journal beside it, where it lies, without writing anything or taking a lock (sqlite.org, "URI
+/// Filenames", `immutable`). Nobody may write to it meanwhile.
+///
+/// # Errors
+/// It does not pass, or could not be checked.
+pub fn judge_in_place(database: &Path) -> Result<DatabaseVersion, DatabaseError> {
+    use std::{fmt::Write as _, os::unix::ffi::OsStrExt as _};
+    if fs::metadata(database).doing("reading", database).map_err(DatabaseError::Scratch)?.len() == 0 {
+        return Err(DatabaseError::Empty);
+    }
+    let name = database.as_os_str().as_bytes().iter().fold(String::new(), |mut out, byte| {
+        let _ = match byte {
+            b'/' | b'-' | b'.' | b'_' => write!(out, "{}", char::from(*byte)),
+            byte if byte.is_ascii_alphanumeric() => write!(out, "{}", char::from(*byte)),
+            byte => write!(out, "%{byte:02X}"),
+        };
+        out
+    });
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let open = Connection::open_with_flags(format!("file:{name}?immutable=1"), flags)
+        .map_err(DatabaseError::Sqlite)?;
+    whole(&open)?;
+    refers(&open)?;
+    version(&open)
+}
+
+/// Copies the database with its journal into `scratch`, a directory that is made and removed, and has SQLite recover and check it there
+/// as [`judge`] does; `without` leaves the journal out.
+///
+/// # Errors
+/// It does not pass, or could not be checked.
+pub fn judge_on_scratch(
+    database: &Path,
+    scratch: &Path,
+    without: bool,
+) -> Result<DatabaseVersion, DatabaseError> {
+    let parts = if without { &PARTS[..1] } else { &PARTS[..] };
+    on_scratch_of(database, scratch, parts, judge)
+}
+
 /// How many bytes the scratch copy of this database takes.
 pub fn scratch_size(database: &Path) -> u64 {
     PARTS.iter().filter_map(|suffix| fs::metadata(part(database, suffix)).ok()).map(|meta| meta.len()).sum()
@@ -76,6 +136,15 @@ fn on_scratch<T>(
     scratch: &Path,
     read: impl FnOnce(&Path) -> Result<T, DatabaseError>,
 ) -> Result<T, DatabaseError> {
+    on_scratch_of(database, scratch, &PARTS, read)
+}
+
+fn on_scratch_of<T>(
+    database: &Path,
+    scratch: &Path,
+    parts: &[&str],
+    read: impl FnOnce(&Path) -> Result<T, DatabaseError>,
+) -> Result<T, DatabaseError> {
     let clear = || match fs::remove_dir_all(scratch) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {
             Err(e).doing("removing", scratch).map_err(DatabaseError::Scratch)
@@ -84,14 +153,14 @@ fn on_scratch<T>(
     };
     clear()?;
     files::create_dirs(scratch, 0o700).map_err(DatabaseError::Scratch)?;
-    let result = copy_in(database, scratch).and_then(|copy| read(&copy));
+    let result = copy_in(database, scratch, parts).and_then(|copy| read(&copy));
     clear()?;
     result
 }
 
 /// The database and what SQLite needs to recover it, under the same names.
-fn copy_in(database: &Path, scratch: &Path) -> Result<PathBuf, DatabaseError> {
-    for suffix in PARTS {
+fn copy_in(database: &Path, scratch: &Path, parts: &[&str]) -> Result<PathBuf, DatabaseError> {
+    for suffix in parts {
         let from = part(database, suffix);
         match fs::copy(&from, scratch.join(from.file_name().unwrap_or_default())) {
             Err(e) if e.kind() == io::ErrorKind::NotFound && !suffix.is_empty() => {}
@@ -109,6 +178,12 @@ fn copy_in(database: &Path, scratch: &Path) -> Result<PathBuf, DatabaseError> {
 /// It does not pass, or could not be checked.
 pub fn judge(copy: &Path) -> Result<DatabaseVersion, DatabaseError> {
     let open = sound(copy)?;
+    refers(&open)?;
+    version(&open)
+}
+
+/// Finds every reference in it to lead somewhere.
+fn refers(open: &Connection) -> Result<(), DatabaseError> {
     let orphans = || -> rusqlite::Result<Vec<String>> {
         let mut statement = open.prepare("PRAGMA foreign_key_check")?;
         let rows = statement.query_map([], |row| {
@@ -118,10 +193,7 @@ pub fn judge(copy: &Path) -> Result<DatabaseVersion, DatabaseError> {
         rows.take(5).collect()
     };
     let orphans = orphans().map_err(DatabaseError::Sqlite)?;
-    if !orphans.is_empty() {
-        return Err(DatabaseError::Corrupt(orphans.join("; ")));
-    }
-    version(&open)
+    if orphans.is_empty() { Ok(()) } else { Err(DatabaseError::Corrupt(orphans.join("; "))) }
 }
 
 /// Opens it, and finds its pages whole.
@@ -130,16 +202,19 @@ fn sound(copy: &Path) -> Result<Connection, DatabaseError> {
         return Err(DatabaseError::Empty);
     }
     let open = open(copy)?;
+    whole(&open)?;
+    Ok(open)
+}
+
+/// Finds its pages whole.
+fn whole(open: &Connection) -> Result<(), DatabaseError> {
     let faults = || -> rusqlite::Result<Vec<String>> {
         let mut statement = open.prepare("PRAGMA integrity_check(5)")?;
         let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
         rows.collect()
     };
     let faults = faults().map_err(DatabaseError::Sqlite)?;
-    if faults != ["ok"] {
-        return Err(DatabaseError::Corrupt(faults.join("; ").replace('\n', "; ")));
-    }
-    Ok(open)
+    if faults == ["ok"] { Ok(()) } else { Err(DatabaseError::Corrupt(faults.join("; ").replace('\n', "; "))) }
 }
 
 /// As [`judge`], without reading all of it: only how new it is, and whose.
@@ -261,6 +336,48 @@ mod tests {
         let sizes =
             ["lightningd.sqlite3", "lightningd.sqlite3-wal"].map(|n| fs::metadata(dir.path().join(n)));
         assert_eq!(scratch_size(&path), sizes.into_iter().map(|m| m.unwrap().len()).sum::<u64>());
+    }
+
+    #[test]
+    fn without_a_journal_it_is_checked_where_it_lies_and_nothing_is_left_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["lightningd.sqlite3", "odd %?#name"] {
+            let path = dir.path().join(name);
+            make(&path, 42);
+            Connection::open(&path).unwrap().execute_batch("PRAGMA journal_mode=WAL").unwrap();
+            let before = fs::read(&path).unwrap();
+            assert_eq!(has_journal(&path), None);
+            assert_eq!(judge_in_place(&path).unwrap().data_version, Some(42));
+            assert_eq!(fs::read(&path).unwrap(), before);
+            fs::remove_file(&path).unwrap();
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        }
+    }
+
+    #[test]
+    fn a_journal_that_came_back_takes_a_commit_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lightningd.sqlite3");
+        make(&path, 41);
+        let db = Connection::open(&path).unwrap();
+        // The journal as it is right before the commit removes it.
+        db.execute_batch("PRAGMA journal_mode=PERSIST; BEGIN IMMEDIATE; UPDATE vars SET intval = 42 WHERE name = 'data_version';")
+            .unwrap();
+        db.cache_flush().unwrap();
+        let journal = fs::read(dir.path().join("lightningd.sqlite3-journal")).unwrap();
+        db.execute_batch("COMMIT").unwrap();
+        drop(db);
+        fs::write(dir.path().join("lightningd.sqlite3-journal"), &journal).unwrap();
+        assert_eq!(has_journal(&path), Some(Journal::Rollback));
+        let scratch = dir.path().join("scratch");
+        let with = judge_on_scratch(&path, &scratch, false).unwrap().data_version;
+        let without = judge_on_scratch(&path, &scratch, true).unwrap().data_version;
+        assert_eq!((with, without), (Some(41), Some(42)));
+        assert_eq!(
+            fs::read(dir.path().join("lightningd.sqlite3-journal")).unwrap(),
+            journal,
+            "it lies as it was"
+        );
     }
 
     #[test]

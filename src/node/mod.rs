@@ -4,7 +4,9 @@ mod control;
 pub mod database;
 mod facts;
 mod layout;
+mod remains;
 mod running;
+pub mod secret;
 mod stray;
 
 pub use control::{
@@ -13,5 +15,6 @@ pub use control::{
 };
 pub use facts::facts;
 pub use layout::{Layout, read_layout};
+pub use remains::{Found, Place, find, is_own};
 pub use running::{Running, find_running};
 pub use stray::strays;
