@@ -2,6 +2,7 @@
 
 pub mod btrfs;
 mod report;
+pub mod rescue;
 
 use std::{
     fmt,
@@ -177,6 +178,9 @@ pub trait Backend: Send + Sync + fmt::Debug {
         Err(ParseError::new("a path of the mirror", path.to_string_lossy()).into())
     }
 
+    /// How what is left of such a mirror is read.
+    fn rescue(&self) -> &dyn rescue::Rescue;
+
     /// Takes a snapshot of a container, to be written to and deleted: all of it at one instant.
     fn snapshot_commands(&self, container: &Path, to: &Path) -> Vec<Cmd>;
 
@@ -204,6 +208,9 @@ pub trait Backend: Send + Sync + fmt::Debug {
         watch: &mut Watcher<'_, ScrubProgress>,
     ) -> Result<ScrubReport, BackendError>;
 }
+
+/// Every kind.
+pub const ALL: [BackendKind; 1] = [BackendKind::Btrfs];
 
 /// The backend of a kind.
 pub fn of(kind: BackendKind) -> &'static dyn Backend {

@@ -2,6 +2,7 @@
 
 mod balance;
 mod observe;
+mod rescue;
 mod scrub;
 mod space;
 mod superblock;
@@ -147,6 +148,10 @@ impl Backend for Btrfs {
 
     fn scrub_record(&self, host: &Host, uuid: &str) -> Result<Option<ScrubRecord>, BackendError> {
         scrub::record(host, uuid)
+    }
+
+    fn rescue(&self) -> &dyn super::rescue::Rescue {
+        self
     }
 
     fn snapshot_commands(&self, container: &Path, to: &Path) -> Vec<Cmd> {

@@ -110,7 +110,7 @@ fn see_mounts(
 }
 
 /// The kernel's name of a device node: by its number, because `/dev/mapper` names are others; the file's name where the node is gone.
-fn kernel_name(host: &Host, source: &Path) -> String {
+pub(super) fn kernel_name(host: &Host, source: &Path) -> String {
     let by_number = || {
         let meta = fs::metadata(host.path(source)).ok().filter(|m| m.file_type().is_block_device())?;
         let link = format!("/sys/dev/block/{}:{}", major(meta.rdev()), minor(meta.rdev()));
@@ -149,14 +149,22 @@ pub(super) fn uuid_at(host: &Host, mountpoint: &Path) -> Result<Option<String>, 
     }
 }
 
-fn look_at(host: &Host, name: &str) -> Result<Seen, BackendError> {
-    // The kernel writes a slash in a device's name as an exclamation mark (cciss!c0d0).
-    let path = Path::new("/dev").join(name.replace('!', "/"));
+/// The device node of a kernel's name, in which the kernel writes a slash as an exclamation mark (cciss!c0d0).
+pub(super) fn node_of(name: &str) -> PathBuf {
+    Path::new("/dev").join(name.replace('!', "/"))
+}
+
+fn size_of(host: &Host, name: &str) -> Result<Option<Bytes>, BackendError> {
     let size_file = Path::new("/sys/class/block").join(name).join("size");
-    let size = match host.read_optional(&size_file).doing("reading", &size_file)? {
-        Some(text) => Some(Bytes(sysfs::parse_number("size", &text)?.saturating_mul(512))),
-        None => None,
-    };
+    match host.read_optional(&size_file).doing("reading", &size_file)? {
+        Some(text) => Ok(Some(Bytes(sysfs::parse_number("size", &text)?.saturating_mul(512)))),
+        None => Ok(None),
+    }
+}
+
+fn look_at(host: &Host, name: &str) -> Result<Seen, BackendError> {
+    let path = node_of(name);
+    let size = size_of(host, name)?;
     let superblock = match size {
         None => Err(io::Error::other("its block device is gone")),
         Some(Bytes(0)) => Err(io::Error::other("its block device has size 0")),
@@ -218,8 +226,8 @@ fn mounted_members(uuid: &str, infos: Vec<DevInfo>, seen: &[Seen]) -> Vec<Member
     infos.into_iter().map(join).collect()
 }
 
-/// The block devices that may hold a member.
-fn candidates(host: &Host) -> Result<Vec<Seen>, BackendError> {
+/// The kernel's names of the block devices that may hold a member.
+fn candidate_names(host: &Host) -> Result<Vec<String>, BackendError> {
     let mut out = Vec::new();
     for name in sysfs::names(host, "/sys/class/block")? {
         // Drives with removable media answer slowly or not at all, and hold no mirrors.
@@ -229,9 +237,27 @@ fn candidates(host: &Host) -> Result<Vec<Seen>, BackendError> {
             continue;
         }
         let holders = Path::new("/sys/class/block").join(&name).join("holders");
-        if host.path(&holders).is_dir() && !sysfs::names(host, holders)?.is_empty() {
-            continue;
+        if !host.path(&holders).is_dir() || sysfs::names(host, holders)?.is_empty() {
+            out.push(name);
         }
+    }
+    Ok(out)
+}
+
+/// The block devices that may hold a member, and their sizes.
+pub(super) fn block_devices(host: &Host) -> Result<Vec<(PathBuf, Bytes)>, BackendError> {
+    let mut out = Vec::new();
+    for name in candidate_names(host)? {
+        if let Some(size) = size_of(host, &name)?.filter(|size| size.0 > 0) {
+            out.push((node_of(&name), size));
+        }
+    }
+    Ok(out)
+}
+
+fn candidates(host: &Host) -> Result<Vec<Seen>, BackendError> {
+    let mut out = Vec::new();
+    for name in candidate_names(host)? {
         let seen = look_at(host, &name)?;
         if seen.size.is_some_and(|size| size.0 > 0) {
             out.push(seen);

@@ -12,8 +12,8 @@ use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use super::ParseError;
 
 /// Where the first copy lies, and its size in bytes (kernel: `BTRFS_SUPER_INFO_OFFSET`, `BTRFS_SUPER_INFO_SIZE`).
-const OFFSET: u64 = 64 << 10;
-const SIZE: usize = 4096;
+pub(super) const OFFSET: u64 = 64 << 10;
+pub(super) const SIZE: usize = 4096;
 const MAGIC: &[u8; 8] = b"_BHRfS_M";
 /// What mkfs.btrfs writes until the filesystem is whole (btrfs-progs: `BTRFS_MAGIC_TEMPORARY`).
 const UNFINISHED: &[u8; 8] = b"!BHRfS_M";
@@ -43,6 +43,11 @@ pub(super) struct Superblock {
 impl Superblock {
     /// Reads the block at 64 KiB. `None` where there is no btrfs signature.
     pub(super) fn parse(block: &[u8]) -> Result<Option<Self>, ParseError> {
+        Self::parse_at(block, OFFSET)
+    }
+
+    /// Reads the copy that belongs at `place`, in bytes from the start of the device. `None` where there is no btrfs signature.
+    pub(super) fn parse_at(block: &[u8], place: u64) -> Result<Option<Self>, ParseError> {
         let bad = |what: &str| ParseError::new("btrfs superblock", what);
         let short = || bad("it is cut short");
         let magic = field::<8>(block, 0x40).ok_or_else(short)?;
@@ -51,7 +56,7 @@ impl Superblock {
         }
         let number = |at: usize| field::<8>(block, at).map(u64::from_le_bytes).ok_or_else(short);
         let uuid = |at: usize| field::<16>(block, at).map(|bytes| format_uuid(&bytes)).ok_or_else(short);
-        if number(0x30)? != OFFSET {
+        if number(0x30)? != place {
             return Err(bad("it says that it belongs elsewhere"));
         }
         let found = Self {
@@ -89,7 +94,7 @@ impl Superblock {
     }
 }
 
-fn field<const N: usize>(block: &[u8], at: usize) -> Option<[u8; N]> {
+pub(super) fn field<const N: usize>(block: &[u8], at: usize) -> Option<[u8; N]> {
     block.get(at..at.checked_add(N)?)?.try_into().ok()
 }
 

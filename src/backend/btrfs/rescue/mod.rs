@@ -1,0 +1,287 @@
+//! What is left of a btrfs, and how to open it on overlays.
+
+mod crc32c;
+mod supers;
+
+use std::{
+    collections::BTreeMap,
+    fs::OpenOptions,
+    io::{self, Seek as _, SeekFrom, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use self::supers::{Copy, Super};
+use super::{Btrfs, observe, superblock::OFFSET, sysfs::SysFs};
+use crate::{
+    backend::{
+        BackendError, ParseError,
+        rescue::{Freshness, History, Relation, Remains, Rescue, Rung, Survivor, Way},
+    },
+    exec::Cmd,
+    host::{Host, files::Doing as _, mountinfo},
+    model::{BackendKind, Bytes},
+};
+
+/// From the one that loses nothing to the last resort. A log of fsyncs that cannot be replayed fails the first two alike.
+const RUNGS: [Rung; 6] = [
+    Rung {
+        name: "degraded",
+        says: "mounted degraded, with all that was fsynced",
+        freshness: Freshness::Newest,
+        lacks: None,
+        when_allowed: false,
+        way: Way::Mount("ro,degraded,nosuid,nodev,noexec"),
+    },
+    Rung {
+        name: "backup-root",
+        says: "mounted by an earlier root that the superblock remembers",
+        freshness: Freshness::Old,
+        lacks: Some("the last transactions: up to some minutes, or whatever was fsynced in them"),
+        when_allowed: false,
+        way: Way::Mount("ro,degraded,rescue=usebackuproot,nosuid,nodev,noexec"),
+    },
+    Rung {
+        name: "no-log",
+        says: "mounted without what was fsynced since the last transaction",
+        freshness: Freshness::Old,
+        lacks: Some("whatever was fsynced since the last transaction: 30 seconds and more"),
+        when_allowed: true,
+        way: Way::Mount("ro,degraded,rescue=nologreplay,nosuid,nodev,noexec"),
+    },
+    Rung {
+        name: "no-log-backup-root",
+        says: "mounted by an earlier root, without what was fsynced",
+        freshness: Freshness::Old,
+        lacks: Some("the last transactions, and whatever was fsynced"),
+        when_allowed: true,
+        way: Way::Mount("ro,degraded,rescue=usebackuproot:nologreplay:ignorebadroots,nosuid,nodev,noexec"),
+    },
+    Rung {
+        name: "all",
+        says: "mounted with every rescue option: content is not checked any more",
+        freshness: Freshness::Old,
+        lacks: Some(
+            "whatever was fsynced since the last transaction; and damaged content is not noticed by btrfs",
+        ),
+        when_allowed: true,
+        way: Way::Mount("ro,degraded,rescue=all,nosuid,nodev,noexec"),
+    },
+    Rung {
+        name: "restore",
+        says: "read out by `btrfs restore`, without a mount",
+        freshness: Freshness::Old,
+        lacks: Some("whatever was fsynced since the last transaction; and `btrfs restore` checks no content"),
+        when_allowed: true,
+        way: Way::Extract,
+    },
+];
+
+impl Rescue for Btrfs {
+    fn remains(&self, host: &Host) -> Result<Vec<Remains>, BackendError> {
+        remains(host)
+    }
+
+    fn relate(&self, _host: &Host, one: &Survivor, other: &Survivor) -> Result<Relation, BackendError> {
+        Ok(by_numbers(one, other))
+    }
+
+    fn rungs(&self) -> &'static [Rung] {
+        &RUNGS
+    }
+
+    fn forget_commands(&self, devices: &[PathBuf]) -> Vec<Cmd> {
+        // One that it does not know is no error (exit code 1).
+        let forget =
+            |device| Cmd::change("btrfs").args(["device", "scan", "--forget"]).arg(device).accept(&[0, 1]);
+        devices.iter().map(forget).collect()
+    }
+
+    fn mount_commands(&self, options: &str, overlays: &[PathBuf], place: &Path) -> Vec<Cmd> {
+        let Some(first) = overlays.first() else { return Vec::new() };
+        let named: String = overlays.iter().map(|device| format!(",device={}", device.display())).collect();
+        let mount = Cmd::change("mount").args(["-t", "btrfs", "-o", &format!("{options}{named}")]);
+        vec![mount.arg(first).arg(place)]
+    }
+
+    fn extract_command(&self, overlay: &Path, to: &Path) -> Cmd {
+        Cmd::change("btrfs").args(["restore", "-i", "-m", "-S", "-x"]).arg(overlay).arg(to).without_limit()
+    }
+
+    fn mend(&self, host: &Host, survivor: &Path, overlay: &Path) -> Result<Option<String>, BackendError> {
+        mend(host, survivor, overlay)
+    }
+
+    fn mounted(&self, host: &Host, uuid: &str) -> Result<(Vec<PathBuf>, Option<u64>), BackendError> {
+        mounted(host, uuid)
+    }
+}
+
+/// A device with a good superblock.
+struct Member {
+    path: PathBuf,
+    size: Bytes,
+    /// The newest good copy.
+    best: Super,
+    /// What is wrong with the others.
+    faults: Vec<String>,
+    /// Whether it is the first, by which the kernel mounts.
+    opens: bool,
+}
+
+/// What is left of every btrfs, by the superblocks on all block devices.
+fn remains(host: &Host) -> Result<Vec<Remains>, BackendError> {
+    let mut found: BTreeMap<String, Vec<Member>> = BTreeMap::new();
+    for (path, size) in observe::block_devices(host)? {
+        let copies = match supers::read(&host.path(&path)) {
+            Ok(copies) => copies,
+            Err(e) => {
+                tracing::debug!("{} cannot be read: {e}", path.display());
+                continue;
+            }
+        };
+        if let Some((best, faults, opens)) = best_of(copies) {
+            let member = Member { path, size, best, faults, opens };
+            found.entry(member.best.own.fsid.clone()).or_default().push(member);
+        }
+    }
+    let mounts = mountinfo::read(host)?;
+    found
+        .into_iter()
+        .map(|(uuid, members)| {
+            let newest = members.iter().map(|m| &m.best).max_by_key(|sb| sb.own.generation);
+            let (label, count) = newest.map(|sb| (sb.label.clone(), sb.own.num_devices)).unwrap_or_default();
+            let mirrored = count > 1 && members.iter().any(|m| m.best.mirrored);
+            let mounted = match SysFs::find(host, &uuid)? {
+                None => None,
+                Some(dir) => {
+                    let names = dir.devices()?;
+                    let ours = |mount: &&mountinfo::Mount| {
+                        mount.fstype == "btrfs" && names.contains(&observe::kernel_name(host, &mount.source))
+                    };
+                    Some(mounts.iter().filter(ours).map(|mount| mount.mountpoint.clone()).collect())
+                }
+            };
+            let survivors = members.into_iter().map(survivor).collect();
+            Ok(Remains {
+                backend: BackendKind::Btrfs,
+                uuid,
+                label,
+                members: count,
+                mirrored,
+                mounted,
+                survivors,
+            })
+        })
+        .collect()
+}
+
+/// The newest good copy, what is wrong with the others, and whether it is the first, by which the kernel mounts.
+fn best_of(copies: Vec<(u64, Copy)>) -> Option<(Super, Vec<String>, bool)> {
+    let mut faults = Vec::new();
+    let mut good: Vec<(u64, Super)> = Vec::new();
+    for (place, copy) in copies {
+        let which = match place {
+            OFFSET => "the first superblock",
+            supers::SECOND => "the second superblock",
+            _ => "the third superblock",
+        };
+        match copy {
+            Copy::Good(found) => {
+                if !found.proven {
+                    faults.push(format!("{which} has a checksum of a kind that is not known here"));
+                }
+                good.push((place, *found));
+            }
+            Copy::None => faults.push(format!("{which} is gone")),
+            Copy::Bad(why) => faults.push(format!("{which} is damaged ({why})")),
+            Copy::Unread(e) => faults.push(format!("{which} cannot be read ({e})")),
+        }
+    }
+    // Of equal age the first: it alone knows of what was fsynced since.
+    let newest = good.iter().map(|(_, found)| found.own.generation).max()?;
+    let first = good.iter().find(|(place, found)| *place == OFFSET && found.own.generation == newest);
+    let opens = first.is_some();
+    let best = first.or_else(|| good.iter().find(|(_, found)| found.own.generation == newest))?;
+    Some((best.1.clone(), faults, opens))
+}
+
+fn survivor(Member { path, size, best: sb, faults, opens }: Member) -> Survivor {
+    let last = (sb.own.generation, sb.root.0);
+    let earlier = sb.backups.iter().copied().filter(|(generation, _)| *generation < sb.own.generation);
+    Survivor {
+        path,
+        devid: sb.own.devid,
+        uuid: sb.own.uuid,
+        size,
+        generation: sb.own.generation,
+        changed: None,
+        faults,
+        opens,
+        history: History { commits: std::iter::once(last).chain(earlier).collect(), log: sb.log_root },
+    }
+}
+
+/// How `one` stands to `other`, by numbers and places alone.
+fn by_numbers(one: &Survivor, other: &Survivor) -> Relation {
+    let at = |history: &History, number: u64| {
+        history.commits.iter().find(|(generation, _)| *generation == number).map(|(_, place)| *place)
+    };
+    // Any transaction that both remember must have been put at the same place.
+    let common =
+        one.history.commits.iter().filter_map(|(number, place)| Some((*place, at(&other.history, *number)?)));
+    let mut agree = 0;
+    for (mine, theirs) in common {
+        if mine != theirs {
+            return Relation::Diverged;
+        }
+        agree += 1;
+    }
+    match (at(&other.history, one.generation), other.generation.saturating_sub(one.generation)) {
+        (None, _) => Relation::Unclear,
+        // Each wrote so little alone that numbers and places may be the same by chance: then one past must be common too.
+        (Some(_), _) if agree < 2 && other.history.commits.len() > 1 => Relation::Unclear,
+        (Some(_), 0) if one.history.log == other.history.log => Relation::Same,
+        (Some(_), 0) => Relation::OtherLog,
+        (Some(_), behind) => Relation::Behind(behind),
+    }
+}
+
+/// Gives an overlay a first superblock made of the survivor's newest good copy. Says what was done; nothing where the first is good.
+fn mend(host: &Host, survivor: &Path, overlay: &Path) -> Result<Option<String>, BackendError> {
+    let copies = supers::read(&host.path(survivor)).doing("reading the superblocks of", survivor)?;
+    let Some((best, _, false)) = best_of(copies) else { return Ok(None) };
+    let block = best.as_first()?;
+    crate::exec::log_change(&format!(
+        "write a superblock of generation {} to {}",
+        best.own.generation,
+        overlay.display()
+    ));
+    let path = host.path(overlay);
+    let write = || -> io::Result<()> {
+        let mut device = OpenOptions::new().write(true).custom_flags(nix::libc::O_CLOEXEC).open(&path)?;
+        device.seek(SeekFrom::Start(OFFSET))?;
+        device.write_all(&block)?;
+        device.sync_all()
+    };
+    write().doing("writing a superblock to", overlay)?;
+    Ok(Some(format!(
+        "its first superblock is gone; on the overlay it was written anew from another copy, of generation {}",
+        best.own.generation
+    )))
+}
+
+/// The devices that the kernel counts to a mounted filesystem, and the transaction that it is at.
+fn mounted(host: &Host, uuid: &str) -> Result<(Vec<PathBuf>, Option<u64>), BackendError> {
+    let Some(dir) = SysFs::find(host, uuid)? else { return Ok((Vec::new(), None)) };
+    let devices = dir.devices()?.iter().map(|name| observe::node_of(name)).collect();
+    let file = format!("/sys/fs/btrfs/{uuid}/generation");
+    let text = host.read_optional(&file).doing("reading", &file)?;
+    let generation = text
+        .map(|text| text.trim().parse().map_err(|_| ParseError::new("a generation in sysfs", &text)))
+        .transpose()?;
+    Ok((devices, generation))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,165 @@
+//! What is left of a mirror, and the ways to open it, from the one that loses nothing to the last resort.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::BackendError;
+use crate::{
+    exec::Cmd,
+    host::Host,
+    model::{BackendKind, Bytes, lossy},
+};
+
+/// A mirror, or what is left of one, by what its members say themselves: nothing need be declared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remains {
+    /// What holds it.
+    pub backend: BackendKind,
+    /// Its UUID, in lower case.
+    pub uuid: String,
+    /// Its label.
+    pub label: String,
+    /// How many members it had.
+    pub members: u64,
+    /// Whether it keeps its files on more than one member.
+    pub mirrored: bool,
+    /// Whether the kernel has it mounted now, by anybody, and where as far as that is seen from here.
+    pub mounted: Option<Vec<PathBuf>>,
+    /// The members that can still be read.
+    pub survivors: Vec<Survivor>,
+}
+
+/// A member that can still be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Survivor {
+    /// The device.
+    #[serde(serialize_with = "lossy::path")]
+    pub path: PathBuf,
+    /// The member's number.
+    pub devid: u64,
+    /// The member's UUID.
+    pub uuid: String,
+    /// The device's size.
+    pub size: Bytes,
+    /// The last transaction that reached it.
+    pub generation: u64,
+    /// When something of its files was last changed in that transaction, where that can be told.
+    pub changed: Option<Timestamp>,
+    /// What is wrong with what says who it belongs to, in words; empty where all is well.
+    pub faults: Vec<String>,
+    /// The kernel can open it as it lies there.
+    pub opens: bool,
+    /// Its history, to be compared with another's.
+    #[serde(skip)]
+    pub history: History,
+}
+
+/// What a member knows of its own past: enough to tell whether another one has the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct History {
+    /// The transactions it remembers, the last first: number, and where it was put.
+    pub commits: Vec<(u64, u64)>,
+    /// Where what was fsynced since the last of them was put; 0 where nothing was.
+    pub log: u64,
+}
+
+/// How one survivor's state stands to another's that is not older by its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relation {
+    /// The same transaction, and the same fsyncs since.
+    Same,
+    /// The same transaction; what was fsynced since differs.
+    OtherLog,
+    /// The first is a state that the other went through, this many transactions ago.
+    Behind(u64),
+    /// Each was written without the other.
+    Diverged,
+    /// It cannot be told which of these it is.
+    Unclear,
+}
+
+/// How new the state is that a way opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Freshness {
+    /// The last commit that was acknowledged is in it.
+    Newest,
+    /// It may be, and there is no proof.
+    Unproven,
+    /// It is not, or nobody can say.
+    Old,
+}
+
+/// A way to open survivors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rung {
+    /// Its name, for programs.
+    pub name: &'static str,
+    /// What it does, for people.
+    pub says: &'static str,
+    /// How new what it opens is.
+    pub freshness: Freshness,
+    /// What may be lacking in it, in words; nothing where nothing is.
+    pub lacks: Option<&'static str>,
+    /// Whether it is only gone when asked for.
+    pub when_allowed: bool,
+    /// How it opens.
+    pub way: Way,
+}
+
+/// How a way opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// It is mounted with these options.
+    Mount(&'static str),
+    /// A tool reads the files out without a mount.
+    Extract,
+}
+
+impl Remains {
+    /// How people call it: the label where it has one.
+    pub fn called(&self) -> String {
+        if self.label.is_empty() { self.uuid.clone() } else { format!("`{}` ({})", self.label, self.uuid) }
+    }
+}
+
+/// Reads what is left of one kind of mirror. Nothing here writes to a survivor.
+pub trait Rescue: Send + Sync {
+    /// What is left of every mirror of this kind, by what all block devices say.
+    ///
+    /// # Errors
+    /// The devices could not be listed.
+    fn remains(&self, host: &Host) -> Result<Vec<Remains>, BackendError>;
+
+    /// How `one` stands to `other`, whose number is not smaller.
+    ///
+    /// # Errors
+    /// A device could not be read.
+    fn relate(&self, host: &Host, one: &Survivor, other: &Survivor) -> Result<Relation, BackendError>;
+
+    /// The ways to open it, from the one that loses nothing to the last resort.
+    fn rungs(&self) -> &'static [Rung];
+
+    /// Makes the kernel forget these devices, so that it takes none of them for a member of what is mounted next.
+    fn forget_commands(&self, devices: &[PathBuf]) -> Vec<Cmd>;
+
+    /// Mounts these overlays, and nothing else, at `place`.
+    fn mount_commands(&self, options: &str, overlays: &[PathBuf], place: &Path) -> Vec<Cmd>;
+
+    /// Reads the files out of an overlay into `to`, without a mount.
+    fn extract_command(&self, overlay: &Path, to: &Path) -> Cmd;
+
+    /// Puts right on its overlay what keeps the kernel from opening a survivor, and says what that was; nothing where there is nothing.
+    ///
+    /// # Errors
+    /// It cannot be put right, or the overlay could not be written.
+    fn mend(&self, host: &Host, survivor: &Path, overlay: &Path) -> Result<Option<String>, BackendError>;
+
+    /// The devices that the kernel counts to the mounted mirror with this UUID, and the transaction that it is at, where it says so.
+    ///
+    /// # Errors
+    /// sysfs could not be read.
+    fn mounted(&self, host: &Host, uuid: &str) -> Result<(Vec<PathBuf>, Option<u64>), BackendError>;
+}
