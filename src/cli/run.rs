@@ -3,11 +3,11 @@
 use clap::CommandFactory as _;
 
 use super::{
-    AdoptArgs, CheckArgs, CheckFormat, Cli, RecoverArgs, ReplaceArgs, ScheduleVerb, Verb, man,
+    AdoptArgs, CheckArgs, CheckFormat, Cli, OverlayArg, RecoverArgs, ReplaceArgs, ScheduleVerb, Verb, man,
     setup::{BackendArg, LevelArg, OriginalArg, SchedulerArg, SetupArgs},
 };
 use crate::{
-    host::Host,
+    host::{Host, overlay::Choice},
     model::{BackendKind, Level, Scheduler},
     node,
     ops::{
@@ -97,7 +97,13 @@ fn recover(args: RecoverArgs) -> ops::recover::Request {
         from: args.from,
         to: args.to,
         all: args.all,
-        scratch: args.scratch.unwrap_or_else(|| "/var/tmp".into()),
+        overlay: match args.overlay {
+            OverlayArg::Auto => Choice::Auto,
+            OverlayArg::Dm => Choice::Dm,
+            OverlayArg::Fuse => Choice::Fuse,
+            OverlayArg::Image => Choice::Image,
+        },
+        scratch: args.scratch.unwrap_or_else(|| crate::host::overlay::SCRATCH.into()),
         allow_old: args.allow_old,
         yes: args.yes,
         json: args.output.json,

@@ -8,12 +8,17 @@ pub mod nagios;
 mod notify;
 mod plan;
 pub mod prometheus;
+mod recover;
 mod status;
 
 pub use console::{Console, Problem};
 pub use devices::{ContentReport, DeviceReport, Reason, UsbReport, devices};
 pub use notify::{Tried, notify};
 pub use plan::plan;
+pub use recover::{
+    AgainstLedger, DatabaseReport, FileReport, LedgerReport, MirrorReport, NetworkReport, RecoveryReport,
+    SecretReport, SurvivorReport, TriedReport, UnreadableReport, WayReport, survivors,
+};
 pub use status::{DirectoryStatus, JobReport, StatusReport, status};
 
 use anstyle::{AnsiColor, Style};

@@ -20,6 +20,7 @@ mod overlay;
 mod partitions;
 mod preconditions;
 mod refusals;
+mod rescue_smoke;
 mod sandbox;
 mod saved;
 mod start;

@@ -1,0 +1,304 @@
+//! One way up: overlays, a mount that nobody else sees, work on it, and all of it taken down again with the proof that nothing was
+//! written to a survivor.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    backend::rescue::{Rescue, Rung, Survivor, Way},
+    exec::{Cmd, CmdError, Flow},
+    host::{
+        Host,
+        apart::apart,
+        files,
+        lock::RUN_DIR,
+        overlay::{self, Choice, Overlay, OverlayError},
+    },
+    model::{Bytes, observed::causes},
+    ops::Trouble,
+    plan::{self, Watch as _},
+    ui::Console,
+};
+
+/// What every way up has in common.
+pub(super) struct Scene<'a> {
+    pub(super) host: &'a Host,
+    pub(super) backend: &'a dyn Rescue,
+    /// What lies above the survivors.
+    pub(super) choice: Choice,
+    /// Where that keeps what it takes.
+    pub(super) scratch: &'a Path,
+    /// The mirror's UUID.
+    pub(super) uuid: &'a str,
+    /// Every device that says it belongs to the mirror, read or not.
+    pub(super) members: &'a [PathBuf],
+}
+
+/// How it went.
+#[derive(Debug, Clone)]
+pub(super) struct Reached {
+    /// The transaction that the mount was at, where the kernel says so.
+    pub(super) generation: Option<u64>,
+    /// What had to be put right on an overlay.
+    pub(super) mended: Vec<String>,
+    /// What lay above the survivors.
+    pub(super) overlay: String,
+    /// Of each survivor: whether it is proven unchanged, and what proves it or speaks against it.
+    pub(super) proof: Vec<(PathBuf, bool, String)>,
+    /// What a tool complained of on the way.
+    pub(super) complaints: Option<String>,
+}
+
+/// Why nothing came of it.
+pub(super) enum Halt {
+    /// This way does not open it; another may.
+    Closed(String),
+    /// Nothing further is to be tried.
+    Stop(Trouble),
+}
+
+impl From<Trouble> for Halt {
+    fn from(trouble: Trouble) -> Self {
+        Self::Stop(trouble)
+    }
+}
+
+/// What a mount is read with.
+pub(super) struct Open<'a> {
+    /// Where it is mounted.
+    pub(super) place: &'a Path,
+    overlay: &'a Overlay,
+}
+
+impl Open<'_> {
+    /// Why what is read from it is not to be trusted; nothing while it is.
+    pub(super) fn broken(&self) -> Option<String> {
+        match self.overlay.state() {
+            Ok(state) => state.broken.map(|broken| broken.to_string()),
+            Err(e) => Some(causes(&e)),
+        }
+    }
+}
+
+pub(super) fn interrupted() -> Trouble {
+    Trouble::failed("recover was stopped, as asked", io::Error::from(io::ErrorKind::Interrupted))
+        .hint("nothing was written to a survivor, and nothing is left of it; run it again when you like")
+}
+
+/// Opens `survivors` by `rung`, has `work` read them, and takes everything down. `extracted` is where a way without a mount puts files.
+///
+/// # Errors
+/// This way does not open them, or nothing further is to be tried. Everything is taken down then too.
+pub(super) fn reach<T: Send>(
+    scene: &Scene<'_>,
+    survivors: &[Survivor],
+    rung: &Rung,
+    extracted: Option<&Path>,
+    console: &mut Console,
+    work: impl FnOnce(&Open<'_>, &mut Console) -> Result<T, Halt> + Send,
+) -> Result<(T, Reached), Halt> {
+    let host = scene.host;
+    let paths: Vec<PathBuf> = survivors.iter().map(|s| s.path.clone()).collect();
+    let request = overlay::Request {
+        choice: scene.choice,
+        survivors: &paths,
+        scratch: scene.scratch,
+        limit: None,
+        used: None,
+    };
+    let mut watch = |now: overlay::Work| {
+        if let overlay::Work::Copying { done, total } = now {
+            console.work(plan::Work { done: Bytes(done), total: Bytes(total) });
+        }
+        if host.interrupt().is_raised() { Flow::Stop } else { Flow::Continue }
+    };
+    let overlay = overlay::open(host, &request, &mut watch).map_err(no_overlay)?;
+    let mut reached = Reached {
+        generation: None,
+        mended: Vec::new(),
+        overlay: overlay.kind().to_string(),
+        proof: Vec::new(),
+        complaints: None,
+    };
+    tracing::info!("{}: {}", overlay.kind(), overlay.why());
+    let result = on(scene, survivors, rung, extracted, &overlay, &mut reached, console, work);
+    let devices = overlay.devices().to_vec();
+    forget(scene, &devices);
+    match overlay.close() {
+        Ok(proof) => {
+            let told = |s: &overlay::Untouched| (s.device.clone(), s.objection().is_none(), s.to_string());
+            reached.proof = proof.survivors.iter().map(told).collect();
+        }
+        Err(e) => {
+            let why = format!(
+                "not proven to be unchanged: the overlay could not be taken down, the next run will: {}",
+                causes(&e)
+            );
+            reached.proof = paths
+                .iter()
+                .map(|path| (path.clone(), false, format!("{} is {why}", path.display())))
+                .collect();
+        }
+    }
+    let value = result?;
+    Ok((value, reached))
+}
+
+#[allow(clippy::too_many_arguments, reason = "the inner half of `reach`")]
+fn on<T: Send>(
+    scene: &Scene<'_>,
+    survivors: &[Survivor],
+    rung: &Rung,
+    extracted: Option<&Path>,
+    overlay: &Overlay,
+    reached: &mut Reached,
+    console: &mut Console,
+    work: impl FnOnce(&Open<'_>, &mut Console) -> Result<T, Halt> + Send,
+) -> Result<T, Halt> {
+    let host = scene.host;
+    for (survivor, device) in survivors.iter().zip(overlay.devices()).filter(|(survivor, _)| !survivor.opens)
+    {
+        match scene.backend.mend(host, &survivor.path, device) {
+            Ok(done) => {
+                reached.mended.extend(done.map(|done| format!("{}: {done}", survivor.path.display())))
+            }
+            Err(e) => return Err(Halt::Closed(format!("{}: {}", survivor.path.display(), causes(&e)))),
+        }
+    }
+    forget(scene, scene.members);
+    match (rung.way, extracted) {
+        (Way::Mount(options), _) => {
+            let place = Path::new(RUN_DIR).join(format!("rescued-{}", std::process::id()));
+            let real = host.path(&place);
+            files::create_dirs(&real, 0o700)
+                .map_err(|e| Trouble::failed("no place to mount at could be made", e))?;
+            let inside = || mounted(scene, options, overlay, &place, reached, console, work);
+            let done = apart(inside);
+            let _ = fs::remove_dir(&real);
+            done.map_err(|e| Halt::Stop(Trouble::failed("no mount namespace of its own could be had", e)))?
+        }
+        (Way::Extract, Some(to)) => {
+            let [device] = overlay.devices() else {
+                return Err(Halt::Closed("it reads one survivor only; name it with --from".to_owned()));
+            };
+            if scene.members.len() > 1 {
+                return Err(Halt::Closed(
+                    "it would mix in other devices of the same mirror that are connected; detach them"
+                        .to_owned(),
+                ));
+            }
+            files::create_dirs(to, 0o700)
+                .map_err(|e| Trouble::failed("no place for the files could be made", e))?;
+            let extract = scene.backend.extract_command(device, to);
+            match run(host, &extract) {
+                Ok(said) => reached.complaints = said,
+                Err(e) => return Err(Halt::Closed(e.to_string())),
+            }
+            work(&Open { place: to, overlay }, console)
+        }
+        (Way::Extract, None) => Err(Halt::Closed("there is no place for the files".to_owned())),
+    }
+}
+
+fn mounted<T>(
+    scene: &Scene<'_>,
+    options: &str,
+    overlay: &Overlay,
+    place: &Path,
+    reached: &mut Reached,
+    console: &mut Console,
+    work: impl FnOnce(&Open<'_>, &mut Console) -> Result<T, Halt>,
+) -> Result<T, Halt> {
+    let host = scene.host;
+    for cmd in scene.backend.mount_commands(options, overlay.devices(), place) {
+        if let Err(e) = run(host, &cmd) {
+            let open = Open { place, overlay };
+            return Err(match open.broken() {
+                Some(broken) => broken_trouble(&broken).into(),
+                None if host.interrupt().is_raised() => interrupted().into(),
+                None => Halt::Closed(e.to_string()),
+            });
+        }
+    }
+    let done = watched(scene, overlay, reached)
+        .and_then(|()| work(&Open { place: &host.path(place), overlay }, console));
+    let unmount = |cmd: Cmd| host.runner().run(&cmd.arg(place));
+    if let Err(e) = unmount(Cmd::change("umount")) {
+        tracing::warn!("{e}");
+        let _ = unmount(Cmd::change("umount").arg("--lazy"));
+    }
+    done
+}
+
+/// Is it really these overlays that are mounted, and nothing else?
+fn watched(scene: &Scene<'_>, overlay: &Overlay, reached: &mut Reached) -> Result<(), Halt> {
+    let host = scene.host;
+    let (devices, generation) = scene
+        .backend
+        .mounted(host, scene.uuid)
+        .map_err(|e| Trouble::failed("it cannot be told what the kernel has mounted", e))?;
+    reached.generation = generation;
+    let real = |device: &PathBuf| fs::canonicalize(host.path(device)).unwrap_or_else(|_| device.clone());
+    let ours: Vec<PathBuf> = overlay.devices().iter().map(real).collect();
+    match devices.iter().find(|device| !ours.contains(&real(device))) {
+        None => Ok(()),
+        Some(other) => Err(Halt::Stop(
+            Trouble::failed(
+                format!("the kernel has taken {} into the mount, which is no overlay", other.display()),
+                io::Error::other("something else told the kernel of it at the same time"),
+            )
+            .hint("detach the members that are not to be read, or stop what scans for devices, and run it again"),
+        )),
+    }
+}
+
+/// What was asked for and could not be had is no fault of the survivor.
+fn no_overlay(e: OverlayError) -> Halt {
+    match e {
+        OverlayError::Stopped => interrupted().into(),
+        OverlayError::Unavailable { .. } => Halt::Stop(Trouble::refused(
+            causes(&e),
+            "choose another with --overlay, or install what is missing (qemu-storage-daemon, dmsetup)",
+        )),
+        OverlayError::NoRoom { .. } | OverlayError::Scratch { .. } => Halt::Stop(Trouble::refused(
+            causes(&e),
+            "name a directory with more room, on a disk that is no survivor, with --scratch",
+        )),
+        OverlayError::Taken { .. } | OverlayError::Device { .. } => {
+            Halt::Stop(Trouble::refused(causes(&e), "see what uses it: raidguard devices; then run it again"))
+        }
+        other => Halt::Stop(
+            Trouble::failed("nothing could be laid above the survivors, so none of them was opened", other)
+                .hint("try another kind: --overlay fuse, or --overlay image with a --scratch directory that has room"),
+        ),
+    }
+}
+
+/// What was read until now is not to be trusted.
+pub(super) fn broken_trouble(why: &str) -> Trouble {
+    Trouble::failed(
+        "what lies above the survivors gave out, so nothing that was read is presented",
+        io::Error::other(why.to_owned()),
+    )
+    .hint("nothing was written to a survivor")
+    .hint("name a directory with more room with --scratch, and run it again")
+}
+
+fn forget(scene: &Scene<'_>, devices: &[PathBuf]) {
+    for cmd in scene.backend.forget_commands(devices) {
+        // A kernel without that (before 5.1) has nothing to be told by either; what it mounted is looked at afterwards.
+        if let Err(e) = scene.host.runner().run(&cmd) {
+            tracing::debug!("{e}");
+        }
+    }
+}
+
+/// Runs a command; stops it when the operator asks. What it complained of.
+fn run(host: &Host, cmd: &Cmd) -> Result<Option<String>, CmdError> {
+    let mut tick = || if host.interrupt().is_raised() { Flow::Stop } else { Flow::Continue };
+    let output = host.runner().run_watched(cmd, &mut tick)?;
+    let said = output.errors().trim().to_owned();
+    Ok((!said.is_empty()).then_some(said))
+}
