@@ -1,6 +1,9 @@
 //! What is left of a mirror, and the ways to open it, from the one that loses nothing to the last resort.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -80,6 +83,15 @@ pub enum Relation {
     Unclear,
 }
 
+/// What was put right on an overlay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mended {
+    /// What it was, in words.
+    pub says: String,
+    /// Whether the state is the newest all the same.
+    pub complete: bool,
+}
+
 /// How new the state is that a way opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -155,7 +167,10 @@ pub trait Rescue: Send + Sync {
     ///
     /// # Errors
     /// It cannot be put right, or the overlay could not be written.
-    fn mend(&self, host: &Host, survivor: &Path, overlay: &Path) -> Result<Option<String>, BackendError>;
+    fn mend(&self, host: &Host, survivor: &Path, overlay: &Path) -> Result<Option<Mended>, BackendError>;
+
+    /// The bytes of a survivor that hold anything at all; nothing where that cannot be told for sure.
+    fn used(&self, host: &Host, survivor: &Survivor) -> Option<Vec<Range<u64>>>;
 
     /// The devices that the kernel counts to the mounted mirror with this UUID, and the transaction that it is at, where it says so.
     ///

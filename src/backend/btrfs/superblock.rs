@@ -98,7 +98,7 @@ pub(super) fn field<const N: usize>(block: &[u8], at: usize) -> Option<[u8; N]> 
     block.get(at..at.checked_add(N)?)?.try_into().ok()
 }
 
-fn format_uuid(bytes: &[u8; 16]) -> String {
+pub(super) fn format_uuid(bytes: &[u8; 16]) -> String {
     let value = u128::from_be_bytes(*bytes);
     format!(
         "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    backend::rescue::{Rescue, Rung, Survivor, Way},
+    backend::rescue::{Mended, Rescue, Rung, Survivor, Way},
     exec::{Cmd, CmdError, Flow},
     host::{
         Host,
@@ -42,7 +42,7 @@ pub(super) struct Reached {
     /// The transaction that the mount was at, where the kernel says so.
     pub(super) generation: Option<u64>,
     /// What had to be put right on an overlay.
-    pub(super) mended: Vec<String>,
+    pub(super) mended: Vec<(PathBuf, Mended)>,
     /// What lay above the survivors.
     pub(super) overlay: String,
     /// Of each survivor: whether it is proven unchanged, and what proves it or speaks against it.
@@ -101,12 +101,13 @@ pub(super) fn reach<T: Send>(
 ) -> Result<(T, Reached), Halt> {
     let host = scene.host;
     let paths: Vec<PathBuf> = survivors.iter().map(|s| s.path.clone()).collect();
+    let used: Option<Vec<_>> = survivors.iter().map(|survivor| scene.backend.used(host, survivor)).collect();
     let request = overlay::Request {
         choice: scene.choice,
         survivors: &paths,
         scratch: scene.scratch,
         limit: None,
-        used: None,
+        used: used.as_deref(),
     };
     let mut watch = |now: overlay::Work| {
         if let overlay::Work::Copying { done, total } = now {
@@ -161,9 +162,7 @@ fn on<T: Send>(
     for (survivor, device) in survivors.iter().zip(overlay.devices()).filter(|(survivor, _)| !survivor.opens)
     {
         match scene.backend.mend(host, &survivor.path, device) {
-            Ok(done) => {
-                reached.mended.extend(done.map(|done| format!("{}: {done}", survivor.path.display())))
-            }
+            Ok(done) => reached.mended.extend(done.map(|done| (survivor.path.clone(), done))),
             Err(e) => return Err(Halt::Closed(format!("{}: {}", survivor.path.display(), causes(&e)))),
         }
     }

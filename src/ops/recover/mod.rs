@@ -458,13 +458,9 @@ fn base_of(reached: &Reached, rung: &Rung, used: &[Survivor]) -> (Freshness, Vec
         base = Freshness::Old;
         doubts.push(format!("the kernel opened transaction {at}, and {newest} was the last one"));
     }
-    if !reached.mended.is_empty() {
+    for (device, mended) in reached.mended.iter().filter(|(_, mended)| !mended.complete) {
         base = base.max(Freshness::Unproven);
-        doubts.extend(reached.mended.iter().cloned());
-        doubts.push(
-            "the other copies of a superblock do not know what was fsynced since the last transaction: up to 30 seconds may be lacking"
-                .to_owned(),
-        );
+        doubts.push(format!("{}: {}", device.display(), mended.says));
     }
     doubts.extend(reached.complaints.iter().map(|said| format!("on the way it was said: {said}")));
     (base, doubts)

@@ -1,22 +1,33 @@
 //! What is left of a btrfs, and how to open it on overlays.
 
 mod crc32c;
+mod past;
 mod supers;
+mod tree;
 
 use std::{
     collections::BTreeMap,
     fs::OpenOptions,
     io::{self, Seek as _, SeekFrom, Write as _},
+    ops::Range,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
-use self::supers::{Copy, Super};
-use super::{Btrfs, observe, superblock::OFFSET, sysfs::SysFs};
+use self::{
+    past::{Evidence, Side},
+    supers::{Copy, Super},
+    tree::Reader,
+};
+use super::{
+    Btrfs, observe,
+    superblock::{OFFSET, SIZE},
+    sysfs::SysFs,
+};
 use crate::{
     backend::{
         BackendError, ParseError,
-        rescue::{Freshness, History, Relation, Remains, Rescue, Rung, Survivor, Way},
+        rescue::{Freshness, History, Mended, Relation, Remains, Rescue, Rung, Survivor, Way},
     },
     exec::Cmd,
     host::{Host, files::Doing as _, mountinfo},
@@ -82,8 +93,13 @@ impl Rescue for Btrfs {
         remains(host)
     }
 
-    fn relate(&self, _host: &Host, one: &Survivor, other: &Survivor) -> Result<Relation, BackendError> {
-        Ok(by_numbers(one, other))
+    fn relate(&self, host: &Host, one: &Survivor, other: &Survivor) -> Result<Relation, BackendError> {
+        if contradict(one, other) {
+            return Ok(Relation::Diverged);
+        }
+        let evidence = evidence(host, one, other).unwrap_or_default();
+        tracing::info!("{} and {}: {evidence:?}", one.path.display(), other.path.display());
+        Ok(by_evidence(one, other, evidence))
     }
 
     fn rungs(&self) -> &'static [Rung] {
@@ -108,8 +124,17 @@ impl Rescue for Btrfs {
         Cmd::change("btrfs").args(["restore", "-i", "-m", "-S", "-x"]).arg(overlay).arg(to).without_limit()
     }
 
-    fn mend(&self, host: &Host, survivor: &Path, overlay: &Path) -> Result<Option<String>, BackendError> {
+    fn mend(&self, host: &Host, survivor: &Path, overlay: &Path) -> Result<Option<Mended>, BackendError> {
         mend(host, survivor, overlay)
+    }
+
+    fn used(&self, host: &Host, survivor: &Survivor) -> Option<Vec<Range<u64>>> {
+        let path = host.path(&survivor.path);
+        let (best, ..) = best_of(supers::read(&path).ok()?)?;
+        let mut used = Reader::open(&path, &best).ok()?.used()?;
+        used.extend(supers::PLACES.map(|place| place..place + SIZE as u64));
+        used.retain(|range| range.end <= survivor.size.0);
+        Some(used)
     }
 
     fn mounted(&self, host: &Host, uuid: &str) -> Result<(Vec<PathBuf>, Option<u64>), BackendError> {
@@ -162,7 +187,14 @@ fn remains(host: &Host) -> Result<Vec<Remains>, BackendError> {
                     Some(mounts.iter().filter(ours).map(|mount| mount.mountpoint.clone()).collect())
                 }
             };
-            let survivors = members.into_iter().map(survivor).collect();
+            let survivors = members
+                .into_iter()
+                .map(|member| {
+                    let reader = Reader::open(&host.path(&member.path), &member.best);
+                    let changed = reader.ok().and_then(|reader| reader.changed(member.best.root.0));
+                    Survivor { changed, ..survivor(member) }
+                })
+                .collect();
             Ok(Remains {
                 backend: BackendKind::Btrfs,
                 uuid,
@@ -222,39 +254,49 @@ fn survivor(Member { path, size, best: sb, faults, opens }: Member) -> Survivor 
     }
 }
 
-/// How `one` stands to `other`, by numbers and places alone.
-fn by_numbers(one: &Survivor, other: &Survivor) -> Relation {
-    let at = |history: &History, number: u64| {
-        history.commits.iter().find(|(generation, _)| *generation == number).map(|(_, place)| *place)
+/// What the blocks of two survivors tell; nothing where one of them cannot be read.
+fn evidence(host: &Host, one: &Survivor, other: &Survivor) -> Option<Evidence> {
+    let open = |survivor: &Survivor| {
+        let path = host.path(&survivor.path);
+        let (best, ..) = best_of(supers::read(&path).ok()?)?;
+        Some((Reader::open(&path, &best).ok()?, best.root.0))
     };
-    // Any transaction that both remember must have been put at the same place.
-    let common =
-        one.history.commits.iter().filter_map(|(number, place)| Some((*place, at(&other.history, *number)?)));
-    let mut agree = 0;
-    for (mine, theirs) in common {
-        if mine != theirs {
-            return Relation::Diverged;
-        }
-        agree += 1;
-    }
-    match (at(&other.history, one.generation), other.generation.saturating_sub(one.generation)) {
-        (None, _) => Relation::Unclear,
-        // Each wrote so little alone that numbers and places may be the same by chance: then one past must be common too.
-        (Some(_), _) if agree < 2 && other.history.commits.len() > 1 => Relation::Unclear,
-        (Some(_), 0) if one.history.log == other.history.log => Relation::Same,
-        (Some(_), 0) => Relation::OtherLog,
-        (Some(_), behind) => Relation::Behind(behind),
+    let (one_reads, one_root) = open(one)?;
+    let (other_reads, other_root) = open(other)?;
+    let one_side = Side { reader: &one_reads, root: one_root };
+    let other_side = Side { reader: &other_reads, root: other_root };
+    Some(past::compare(&one_side, one.generation, &other_side))
+}
+
+/// How `one` stands to `other`, where numbers and places do not speak for two pasts.
+fn by_evidence(one: &Survivor, other: &Survivor, evidence: Evidence) -> Relation {
+    match (evidence, other.generation.saturating_sub(one.generation)) {
+        (Evidence { contrary: 1.., .. }, _) => Relation::Diverged,
+        (Evidence { same: 0, .. }, _) => Relation::Unclear,
+        (_, 0) if one.history.log == other.history.log => Relation::Same,
+        (_, 0) => Relation::OtherLog,
+        (_, behind) => Relation::Behind(behind),
     }
 }
 
+/// Do two survivors remember a transaction of one number at two places? Then each was written without the other. That they do not says
+/// little: halves that were mounted alone begin alike.
+fn contradict(one: &Survivor, other: &Survivor) -> bool {
+    let theirs = |number: u64| other.history.commits.iter().find(|(theirs, _)| *theirs == number);
+    one.history
+        .commits
+        .iter()
+        .any(|(number, place)| theirs(*number).is_some_and(|(_, theirs)| theirs != place))
+}
+
 /// Gives an overlay a first superblock made of the survivor's newest good copy. Says what was done; nothing where the first is good.
-fn mend(host: &Host, survivor: &Path, overlay: &Path) -> Result<Option<String>, BackendError> {
-    let copies = supers::read(&host.path(survivor)).doing("reading the superblocks of", survivor)?;
+fn mend(host: &Host, survivor: &Path, overlay: &Path) -> Result<Option<Mended>, BackendError> {
+    let real = host.path(survivor);
+    let copies = supers::read(&real).doing("reading the superblocks of", survivor)?;
     let Some((best, _, false)) = best_of(copies) else { return Ok(None) };
-    let block = best.as_first()?;
+    let (block, generation) = (best.as_first()?, best.own.generation);
     crate::exec::log_change(&format!(
-        "write a superblock of generation {} to {}",
-        best.own.generation,
+        "write a superblock of generation {generation} to {}",
         overlay.display()
     ));
     let path = host.path(overlay);
@@ -265,10 +307,21 @@ fn mend(host: &Host, survivor: &Path, overlay: &Path) -> Result<Option<String>, 
         device.sync_all()
     };
     write().doing("writing a superblock to", overlay)?;
-    Ok(Some(format!(
-        "its first superblock is gone; on the overlay it was written anew from another copy, of generation {}",
-        best.own.generation
-    )))
+    // The copy knows nothing of a log of fsyncs; whether there is one its blocks tell.
+    let reader = Reader::open(&real, &best);
+    let mut go_on = || !host.interrupt().is_raised();
+    let log = reader.ok().and_then(|reader| reader.has_log_after(generation, &mut go_on));
+    let and = match log {
+        Some(false) => "nothing was fsynced after that, so nothing is lacking",
+        Some(true) => "something was fsynced after that, and no superblock leads to it any more",
+        None => "whether something was fsynced after that cannot be told",
+    };
+    Ok(Some(Mended {
+        says: format!(
+            "its first superblock is gone; on the overlay it was written anew from another copy, of generation {generation}: {and}"
+        ),
+        complete: log == Some(false),
+    }))
 }
 
 /// The devices that the kernel counts to a mounted filesystem, and the transaction that it is at.

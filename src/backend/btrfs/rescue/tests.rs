@@ -12,21 +12,37 @@ fn member(devid: u64, block: &[u8]) -> Survivor {
 const PLACE: u64 = 5 << 20;
 
 #[test]
-fn a_common_past_is_told_from_two_pasts() {
+fn one_number_at_two_places_is_two_pasts() {
     let base = member(1, &craft(OFFSET, 38, PLACE, 7));
-    for (generation, root, log, relation) in [
-        (38, PLACE, 7, Relation::Same),
-        (38, PLACE, 8, Relation::OtherLog),
-        (38, PLACE, 0, Relation::OtherLog),
+    for (generation, root, two) in [
+        (38, PLACE, false),
         // The next transaction lies one block further, as the backups of both say.
-        (39, PLACE + 16384, 0, Relation::Behind(1)),
-        (41, PLACE + 3 * 16384, 0, Relation::Unclear),
-        (38, PLACE + 16384, 0, Relation::Diverged),
-        (39, PLACE + 32768, 0, Relation::Diverged),
-        (60, PLACE + 22 * 16384, 0, Relation::Unclear),
+        (39, PLACE + 16384, false),
+        (38, PLACE + 16384, true),
+        (39, PLACE + 32768, true),
+        (60, PLACE, false),
     ] {
-        let other = member(2, &craft(OFFSET, generation, root, log));
-        assert_eq!(by_numbers(&base, &other), relation, "{generation} {root} {log}");
+        let other = member(2, &craft(OFFSET, generation, root, 0));
+        assert_eq!(contradict(&base, &other), two, "{generation} {root}");
+    }
+}
+
+#[test]
+fn what_the_blocks_tell_decides_and_nothing_else() {
+    let at = |generation, log| member(1, &craft(OFFSET, generation, PLACE, log));
+    let (told, nothing, two) =
+        (Evidence { same: 2, contrary: 0 }, Evidence::default(), Evidence { same: 5, contrary: 1 });
+    for (one, other, evidence, relation) in [
+        (at(38, 7), at(38, 7), told, Relation::Same),
+        (at(38, 7), at(38, 8), told, Relation::OtherLog),
+        (at(38, 7), at(38, 0), told, Relation::OtherLog),
+        (at(38, 7), at(41, 0), told, Relation::Behind(3)),
+        (at(38, 7), at(38, 7), nothing, Relation::Unclear),
+        (at(38, 7), at(39, 7), nothing, Relation::Unclear),
+        (at(38, 7), at(38, 7), two, Relation::Diverged),
+        (at(38, 7), at(99, 7), two, Relation::Diverged),
+    ] {
+        assert_eq!(by_evidence(&one, &other, evidence), relation);
     }
 }
 

@@ -1,0 +1,279 @@
+//! The trees of a btrfs, read from one member without a mount: as much of them as is needed to tell one past from two. A block counts only
+//! when its checksum, its filesystem and its own address are right (kernel: `struct btrfs_header`, `btrfs_key_ptr`, `btrfs_item`).
+
+use std::{collections::BTreeMap, fs::File, io, ops::Range, os::unix::fs::FileExt as _, path::Path};
+
+use jiff::Timestamp;
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+
+use super::{
+    super::superblock::{field, format_uuid},
+    crc32c::crc32c,
+    supers::{Chunk, Super, system_chunks},
+};
+
+const HEADER: usize = 101;
+/// A pointer of a node: key, address, generation.
+const POINTER: usize = 33;
+/// An item of a leaf: key, place, length.
+const ITEM: usize = 25;
+const CHUNK_ITEM: u8 = 228;
+const ROOT_ITEM: u8 = 132;
+/// Trees (kernel: `BTRFS_ROOT_TREE_OBJECTID` and its like).
+const ROOT_TREE: u64 = 1;
+const FS_TREE: u64 = 5;
+const FIRST_SUBVOLUME: u64 = 256;
+const LAST_SUBVOLUME: u64 = u64::MAX - 255;
+const LOG_TREE: u64 = u64::MAX - 5;
+/// Kinds of chunks (kernel: `BTRFS_BLOCK_GROUP_METADATA` ...).
+const METADATA: u64 = 1 << 2;
+const STRIPED: u64 = 1 << 3 | 1 << 6 | 1 << 7 | 1 << 8;
+const RAID10: u64 = 1 << 6;
+/// Deeper is no tree (kernel: `BTRFS_MAX_LEVEL`).
+const HIGHEST: u8 = 8;
+/// How many blocks are read at most for one question.
+const MOST: usize = 50_000;
+
+/// One member, with the map from the filesystem's addresses to its own.
+#[derive(Debug)]
+pub(super) struct Reader {
+    file: File,
+    fsid: String,
+    devid: u64,
+    node_size: usize,
+    chunks: BTreeMap<u64, Chunk>,
+    /// Whether all of the tree of chunks could be read.
+    whole: bool,
+}
+
+/// A block of a tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Block {
+    pub(super) at: u64,
+    pub(super) generation: u64,
+    pub(super) owner: u64,
+    pub(super) level: u8,
+    count: usize,
+    bytes: Vec<u8>,
+}
+
+impl Reader {
+    /// Opens a member; what of the tree of chunks cannot be read is not in the map.
+    ///
+    /// # Errors
+    /// The device cannot be opened, or its checksums are of a kind that is not known here.
+    pub(super) fn open(path: &Path, sb: &Super) -> io::Result<Self> {
+        let node_size = usize::try_from(sb.node_size).unwrap_or_default();
+        if !sb.crc32c || !(4096..=65536).contains(&node_size) {
+            return Err(io::Error::from(io::ErrorKind::Unsupported));
+        }
+        let file = File::open(path)?;
+        // Headers far from each other are read: what follows one is of no use.
+        let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+        let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_RANDOM);
+        let known = system_chunks(&sb.block).unwrap_or_default();
+        let mut reader = Self {
+            file,
+            fsid: sb.own.fsid.clone(),
+            devid: sb.own.devid,
+            node_size,
+            chunks: known.into_iter().map(|chunk| (chunk.start, chunk)).collect(),
+            whole: false,
+        };
+        let mut chunks = Vec::new();
+        let whole = reader.walk(sb.chunk_root.0, 0, &mut MOST.clone(), &mut |block| {
+            for (_, kind, start, item) in block.items() {
+                chunks
+                    .extend(Chunk::parse(item, start).filter(|_| kind == CHUNK_ITEM).map(|(chunk, _)| chunk));
+            }
+        });
+        reader.chunks.extend(chunks.into_iter().map(|chunk| (chunk.start, chunk)));
+        reader.whole = whole;
+        Ok(reader)
+    }
+
+    fn chunk_at(&self, address: u64) -> Option<&Chunk> {
+        let (_, chunk) = self.chunks.range(..=address).next_back()?;
+        (address - chunk.start < chunk.length).then_some(chunk)
+    }
+
+    /// Where an address lies on this member; nothing where it does not, or in stripes.
+    fn place_of(&self, address: u64) -> Option<u64> {
+        let chunk = self.chunk_at(address).filter(|chunk| chunk.kind & STRIPED == 0)?;
+        let (_, offset) = chunk.stripes.iter().find(|(devid, _)| *devid == self.devid)?;
+        offset.checked_add(address - chunk.start)
+    }
+
+    /// The block at an address; nothing where this member has no good one there.
+    pub(super) fn block(&self, address: u64) -> Option<Block> {
+        let mut bytes = vec![0; self.node_size];
+        self.file.read_exact_at(&mut bytes, self.place_of(address)?).ok()?;
+        self.parse(bytes, Some(address))
+    }
+
+    fn parse(&self, bytes: Vec<u8>, address: Option<u64>) -> Option<Block> {
+        let number = |at: usize| field::<8>(&bytes, at).map(u64::from_le_bytes);
+        let at = number(48)?;
+        let known = address.is_none_or(|address| address == at)
+            && format_uuid(&field::<16>(&bytes, 32)?) == self.fsid
+            && field::<4>(&bytes, 0).map(u32::from_le_bytes)? == crc32c(bytes.get(32..)?);
+        let (generation, owner) = (number(80)?, number(88)?);
+        let count = usize::try_from(field::<4>(&bytes, 96).map(u32::from_le_bytes)?).ok()?;
+        let level = *bytes.get(100)?;
+        (known && level < HIGHEST).then_some(Block { at, generation, owner, level, count, bytes })
+    }
+
+    /// Calls `each` on every block below and at an address that is not older than `since`. Says whether all of them could be read.
+    fn walk(&self, address: u64, since: u64, left: &mut usize, each: &mut dyn FnMut(&Block)) -> bool {
+        let mut waiting = vec![(address, HIGHEST)];
+        let mut whole = true;
+        while let Some((address, below)) = waiting.pop() {
+            if *left == 0 {
+                return false;
+            }
+            *left -= 1;
+            match self.block(address).filter(|block| block.level < below) {
+                Some(block) if block.generation >= since => {
+                    let new = block.pointers().filter(|(_, generation)| *generation >= since);
+                    waiting.extend(new.map(|(address, _)| (address, block.level)));
+                    each(&block);
+                }
+                Some(_) => {}
+                None => whole = false,
+            }
+        }
+        whole
+    }
+
+    /// Every block of any tree of the state with this root that is not older than `since`, as far as this member has it.
+    pub(super) fn state(&self, root: u64, since: u64, each: &mut dyn FnMut(&Block)) {
+        let (mut left, mut roots) = (MOST, Vec::new());
+        self.walk(root, since, &mut left, &mut |block| {
+            roots.extend(block.roots().filter(|found| found.generation >= since).map(|found| found.at));
+            each(block);
+        });
+        for root in roots {
+            self.walk(root, since, &mut left, each);
+        }
+    }
+
+    /// When the files of the state with this root were last changed.
+    pub(super) fn changed(&self, root: u64) -> Option<Timestamp> {
+        let mut last = None;
+        self.walk(root, 0, &mut MOST.clone(), &mut |block| {
+            last = last.max(
+                block.roots().filter(|found| is_files(found.tree)).filter_map(|found| found.changed).max(),
+            );
+        });
+        last
+    }
+
+    /// Whether any block of a log of fsyncs lies on this member that belongs to the transaction after `generation`. `None`: the member
+    /// cannot be looked through.
+    pub(super) fn has_log_after(&self, generation: u64, go_on: &mut dyn FnMut() -> bool) -> Option<bool> {
+        let mut header = [0; HEADER];
+        let of = self.chunks.values().filter(|chunk| chunk.kind & METADATA != 0);
+        let mut looked = false;
+        for chunk in of {
+            if chunk.kind & STRIPED != 0 {
+                return None;
+            }
+            for (_, offset) in chunk.stripes.iter().filter(|(devid, _)| *devid == self.devid) {
+                for at in (0..chunk.length).step_by(self.node_size) {
+                    self.file.read_exact_at(&mut header, offset + at).ok()?;
+                    let number = |at: usize| field::<8>(&header, at).map(u64::from_le_bytes);
+                    let ours = field::<16>(&header, 32).is_some_and(|fsid| format_uuid(&fsid) == self.fsid);
+                    if ours && number(88) == Some(LOG_TREE) && number(80) > Some(generation) {
+                        return Some(true);
+                    }
+                }
+                looked = true;
+                if !go_on() {
+                    return None;
+                }
+            }
+        }
+        looked.then_some(false)
+    }
+
+    /// The bytes of this member that the filesystem has given to anything, superblocks not counted; nothing where that cannot be told.
+    pub(super) fn used(&self) -> Option<Vec<Range<u64>>> {
+        let mut ranges = Vec::new();
+        for chunk in self.chunks.values() {
+            let length = match chunk.kind & STRIPED {
+                0 => chunk.length,
+                RAID10 => chunk.length / (chunk.stripes.len() as u64 / 2).max(1),
+                _ => return None,
+            };
+            let own = chunk.stripes.iter().filter(|(devid, _)| *devid == self.devid);
+            ranges.extend(own.map(|(_, offset)| *offset..offset.saturating_add(length)));
+        }
+        self.whole.then_some(ranges)
+    }
+}
+
+/// Another tree that a block of the tree of roots leads to.
+struct Root {
+    tree: u64,
+    at: u64,
+    generation: u64,
+    changed: Option<Timestamp>,
+}
+
+impl Block {
+    fn number(&self, at: usize) -> Option<u64> {
+        field::<8>(&self.bytes, at).map(u64::from_le_bytes)
+    }
+
+    /// Address and generation of what a node leads to.
+    fn pointers(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let count = if self.level > 0 { self.count } else { 0 };
+        (0..count).map_while(|index| {
+            let at = HEADER + index * POINTER;
+            Some((self.number(at + 17)?, self.number(at + 25)?))
+        })
+    }
+
+    /// Key and content of a leaf's items.
+    fn items(&self) -> impl Iterator<Item = (u64, u8, u64, &[u8])> {
+        let count = if self.level == 0 { self.count } else { 0 };
+        (0..count).map_while(|index| {
+            let at = HEADER + index * ITEM;
+            let word = |at: usize| field::<4>(&self.bytes, at).map(u32::from_le_bytes);
+            let start = HEADER.checked_add(usize::try_from(word(at + 17)?).ok()?)?;
+            let end = start.checked_add(usize::try_from(word(at + 21)?).ok()?)?;
+            Some((
+                self.number(at)?,
+                *self.bytes.get(at + 8)?,
+                self.number(at + 9)?,
+                self.bytes.get(start..end)?,
+            ))
+        })
+    }
+
+    /// The trees that it leads to (kernel: `struct btrfs_root_item`: generation at 160, address at 176, time of the last change at 327).
+    fn roots(&self) -> impl Iterator<Item = Root> {
+        let items = self.items().filter(|(_, kind, ..)| *kind == ROOT_ITEM && self.owner == ROOT_TREE);
+        items.filter_map(|(tree, _, _, item)| {
+            let number = |at: usize| field::<8>(item, at).map(u64::from_le_bytes);
+            let seconds = number(327).and_then(|s| i64::try_from(s).ok()).filter(|s| *s > 0);
+            let nanos = field::<4>(item, 335).map(u32::from_le_bytes).and_then(|n| i32::try_from(n).ok());
+            let changed = seconds.zip(nanos).and_then(|(s, n)| Timestamp::new(s, n).ok());
+            Some(Root { tree, at: number(176)?, generation: number(160)?, changed })
+        })
+    }
+
+    /// A leaf that carries times to the nanosecond: two pasts do not make the same one.
+    pub(super) fn is_telling(&self) -> bool {
+        self.level == 0 && (self.owner == ROOT_TREE || is_files(self.owner))
+    }
+
+    /// Is it the same block, to the byte?
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+fn is_files(tree: u64) -> bool {
+    tree == FS_TREE || (FIRST_SUBVOLUME..=LAST_SUBVOLUME).contains(&tree)
+}
