@@ -25,10 +25,11 @@ const SAID: &str = "committed to the log tree alone";
 
 /// One half of a mirror, as a power cut leaves it right after an fsync.
 fn half(sandbox: &Sandbox) -> Loop {
-    sandbox.tool("mkfs.btrfs", &["-q", "-f", "-d", "raid1", "-m", "raid1", sandbox.one(), sandbox.two()]);
+    let (one, two) = (sandbox.disk("first", 512 << 20), sandbox.disk("second", 512 << 20));
+    sandbox.tool("mkfs.btrfs", &["-q", "-f", "-d", "raid1", "-m", "raid1", one.name(), two.name()]);
     fs::create_dir_all("/srv/mirror").unwrap();
     fs::create_dir_all(SCRATCH).unwrap();
-    sandbox.tool("mount", &["-o", "commit=300", sandbox.one(), "/srv/mirror"]);
+    sandbox.tool("mount", &["-o", "commit=300", one.name(), "/srv/mirror"]);
     fs::write("/srv/mirror/before", vec![7; 8 << 20]).unwrap();
     sandbox.tool("btrfs", &["filesystem", "sync", "/srv/mirror"]);
     let mut file = fs::File::create("/srv/mirror/said").unwrap();
@@ -36,7 +37,8 @@ fn half(sandbox: &Sandbox) -> Loop {
     file.sync_all().unwrap();
     drop(file);
     let cut = sandbox.scratch().join("half");
-    sandbox.tool("cp", &["--sparse=always", sandbox.images()[0].to_str().unwrap(), cut.to_str().unwrap()]);
+    let image = sandbox.scratch().join("first");
+    sandbox.tool("cp", &["--sparse=always", image.to_str().unwrap(), cut.to_str().unwrap()]);
     sandbox.tool("umount", &["/srv/mirror"]);
     sandbox.tool("btrfs", &["device", "scan", "--forget"]);
     sandbox.attach_again(&cut)

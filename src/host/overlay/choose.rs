@@ -49,7 +49,7 @@ fn by_dm(host: &Host) -> Result<(), String> {
 
 fn by_fuse(host: &Host) -> Result<(), String> {
     by_image(host)?;
-    tools(host, &["qemu-storage-daemon", "qemu-img"], "qemu-utils")?;
+    tools(host, &["qemu-storage-daemon"], "qemu-utils; before Debian 13 qemu-system-common")?;
     present(host, "/dev/fuse", "the kernel has no FUSE")
 }
 

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Broken, Build, OverlayError, block, block::Survivor, record::Object};
+use super::{Broken, OverlayError, block, block::Survivor, build::Build, record::Object};
 use crate::{exec::Cmd, host::Host};
 
 /// In sectors of 512 bytes: 4 KiB, the block that filesystems write.

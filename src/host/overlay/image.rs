@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Build, OverlayError, Work, block, block::Survivor, proof, record::Object};
+use super::{OverlayError, Work, block, block::Survivor, build::Build, proof, record::Object};
 use crate::host::{
     copy::{Memory, write_sparse},
     files::Doing as _,

@@ -9,30 +9,36 @@
 //! A caller looks at the interrupt flag and returns: dropping an [`Overlay`] takes everything down.
 
 mod block;
+mod build;
 mod choose;
 mod dm;
 mod error;
 mod fuse;
 mod image;
 mod proof;
+mod qcow2;
 mod record;
 mod undo;
 
+#[cfg(test)]
+mod machine;
+#[cfg(test)]
+mod tests;
+
 use std::{
     fmt,
-    fs::{self, DirBuilder, OpenOptions},
-    io,
+    fs::{self, DirBuilder},
     ops::Range,
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     sync::OnceLock,
 };
 
-use nix::sys::statvfs::statvfs;
 use serde::{Deserialize, Serialize};
 
 use self::{
     block::Survivor,
+    build::{Build, canonical, free, unused},
     record::{Keeper, Object},
 };
 use super::{Host, files::Doing as _};
@@ -143,52 +149,6 @@ pub struct Overlay {
     broken: OnceLock<Broken>,
 }
 
-/// What the kinds build with.
-struct Build<'a> {
-    host: &'a Host,
-    keeper: &'a mut Keeper,
-    scratch: PathBuf,
-    /// Bytes that may be used.
-    room: u64,
-    watch: &'a mut dyn FnMut(Work) -> Flow,
-}
-
-impl Build<'_> {
-    fn note(&mut self, object: Object) -> Result<(), OverlayError> {
-        self.keeper.note(self.host, object)
-    }
-
-    /// The path of a scratch file that is made next.
-    fn file(&mut self, name: &str) -> Result<PathBuf, OverlayError> {
-        let path = self.scratch.join(name);
-        self.note(Object::File { path: path.clone() })?;
-        Ok(path)
-    }
-
-    /// Makes a sparse file.
-    fn allocate(&self, path: &Path, size: u64) -> Result<(), OverlayError> {
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.host.path(path));
-        Ok(file.and_then(|file| file.set_len(size)).doing("creating", path)?)
-    }
-
-    fn go_on(&mut self) -> Result<(), OverlayError> {
-        self.tell(Work::Making)
-    }
-
-    fn tell(&mut self, work: Work) -> Result<(), OverlayError> {
-        let flow = (self.watch)(work);
-        if flow == Flow::Stop || self.host.interrupt().is_raised() {
-            Err(OverlayError::Stopped)
-        } else {
-            Ok(())
-        }
-    }
-
-    fn no_room(&self, needed: u64) -> OverlayError {
-        OverlayError::NoRoom { scratch: self.scratch.clone(), needed, room: self.room }
-    }
-}
-
 /// Puts a layer over each survivor. `watch` is told how it goes and may stop it. When it fails, all that was made is taken down again.
 ///
 /// # Errors
@@ -247,16 +207,26 @@ pub fn clear_leftovers(host: &Host) -> Result<Vec<String>, OverlayError> {
         return Ok(Vec::new());
     }
     let alone = record::alone(host)?;
-    let mut said = Vec::new();
-    for mut keeper in record::dead(host, &alone)? {
+    let (mut said, mut failed) = (Vec::new(), None);
+    for keeper in record::dead(host, &alone)? {
+        let mut keeper = match keeper {
+            Ok(keeper) => keeper,
+            Err(e) => {
+                failed = Some(e);
+                continue;
+            }
+        };
         tracing::info!(
             "clearing what a rescue by process {} (started at {:?}) left",
             keeper.record.pid,
             keeper.record.started
         );
-        said.extend(undo::take_down(host, &mut keeper)?);
+        match undo::take_down(host, &mut keeper) {
+            Ok(words) => said.extend(words),
+            Err(e) => failed = Some(e),
+        }
     }
-    Ok(said)
+    failed.map_or(Ok(said), Err)
 }
 
 impl Overlay {
@@ -382,39 +352,4 @@ impl Drop for Overlay {
             }
         }
     }
-}
-
-/// Refuses a device that the kernel has claimed: mounted, swap, below md or device-mapper.
-fn unused(host: &Host, device: &Path) -> Result<(), OverlayError> {
-    let exclusive = OpenOptions::new().read(true).custom_flags(nix::libc::O_EXCL).open(host.path(device));
-    match exclusive {
-        Ok(_) => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::ResourceBusy => Err(OverlayError::Device {
-            device: device.to_owned(),
-            why: "it is in use; a rescue is for what nothing uses".to_owned(),
-        }),
-        Err(e) => Err(e).doing("opening", device).map_err(Into::into),
-    }
-}
-
-/// A directory's path without symlinks, as the machine knows it: so the kernel names files in it.
-fn canonical(host: &Host, dir: &Path) -> Result<PathBuf, OverlayError> {
-    let root = fs::canonicalize(host.path("/")).doing("resolving", "/")?;
-    let real = fs::canonicalize(host.path(dir)).doing("resolving", dir)?;
-    let refuse = |why: &str| OverlayError::Scratch { path: dir.to_owned(), why: why.to_owned() };
-    if !real.is_dir() {
-        return Err(refuse("it is not a directory"));
-    }
-    let path = Path::new("/").join(real.strip_prefix(root).unwrap_or(&real));
-    if path.to_str().is_none_or(|text| text.contains('\n')) {
-        return Err(refuse("its name is not plain text"));
-    }
-    Ok(path)
-}
-
-/// Bytes that may still be written to the filesystem of a directory.
-fn free(host: &Host, dir: &Path) -> Result<u64, OverlayError> {
-    let path = host.path(dir);
-    let stat = statvfs(&path).map_err(io::Error::from).doing("asking for free space at", &path)?;
-    Ok(stat.blocks_available() * stat.fragment_size())
 }

@@ -136,7 +136,7 @@ impl Keeper {
 }
 
 /// The records whose runs are dead. Those of live runs are left out.
-pub(super) fn dead(host: &Host, _alone: &Alone) -> Result<Vec<Keeper>, OverlayError> {
+pub(super) fn dead(host: &Host, _alone: &Alone) -> Result<Vec<Result<Keeper, OverlayError>>, OverlayError> {
     let mut found = Vec::new();
     for id in ids(host)? {
         let dir = host.path(RESCUE_DIR).join(&id);
@@ -146,10 +146,11 @@ pub(super) fn dead(host: &Host, _alone: &Alone) -> Result<Vec<Keeper>, OverlayEr
                 Err((_, Errno::EWOULDBLOCK)) => continue,
                 Err((_, e)) => return Err(io::Error::from(e)).doing("locking", &dir).map_err(Into::into),
             };
-        match load(host, &id)? {
-            Some(record) => found.push(Keeper { id, record, _lock: held }),
+        match load(host, &id) {
+            Ok(Some(record)) => found.push(Ok(Keeper { id, record, _lock: held })),
             // Killed before the first word was written: nothing was made.
-            None => remove(&dir)?,
+            Ok(None) => remove(&dir)?,
+            Err(e) => found.push(Err(e)),
         }
     }
     Ok(found)

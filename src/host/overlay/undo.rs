@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How long something that is still in use is waited for. The kernel unmounts what a namespace held after its last thread has gone.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(20) };
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Takes down everything in the record. Stops at what cannot be undone: what is below it must stay, and so does the record, for the
