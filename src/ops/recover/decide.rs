@@ -113,7 +113,7 @@ fn the_only(found: &[Remains], declared: &[Mirror]) -> Result<Remains, Vec<Block
     };
     if mirrors.is_empty() {
         let mut blockers = vec![Blocker::new(
-            "no survivor was found: no block device holds a member of a mirror",
+            "no member of a mirror was found on any block device",
             "connect the disk; `raidguard devices` shows what is seen",
         )];
         blockers.extend(found.iter().map(list));

@@ -201,7 +201,7 @@ struct Climbed {
     used: Vec<Survivor>,
 }
 
-/// Tries one way after the other, each on a fresh overlay, until one opens the survivors.
+/// Brings what is wanted into the target, by the first way that opens the survivors.
 fn climb(
     scene: &Scene<'_>,
     used: &[Survivor],
@@ -209,50 +209,59 @@ fn climb(
     target: &Target,
     console: &mut Console,
 ) -> Result<Climbed, Trouble> {
-    let mut tried = Vec::new();
-    let mut kept = false;
-    for rung in scene.backend.rungs() {
-        if rung.when_allowed && !request.allow_old {
-            kept = true;
-            continue;
-        }
-        let [title, ..] = STEPS;
+    let [title, ..] = STEPS;
+    let mut bring_by = |rung: &Rung| {
         console.begin(0, title);
         target.empty().map_err(|e| no_copy(e, target, None))?;
         let extracted = (rung.way == Way::Extract).then(|| target.scratch());
         let bring =
             |open: &Open<'_>, console: &mut Console| bring(scene.host, open, request, target, console);
-        match reach(scene, used, rung, extracted.as_deref(), console, bring) {
-            Ok((brought, reached)) => {
+        let done = reach(scene, used, rung, extracted.as_deref(), console, bring);
+        match &done {
+            Ok((_, reached)) => {
                 let notes = vec![format!("through a {}, {}", reached.overlay, rung.says)];
                 console.done(0, title, &Outcome { notes }, true);
-                return Ok(Climbed { brought, reached, rung, tried, used: used.to_vec() });
             }
-            Err(Halt::Stop(trouble)) => {
-                console.failed(0, title);
-                return Err(trouble);
-            }
+            Err(Halt::Stop(_)) => console.failed(0, title),
             Err(Halt::Closed(why)) => {
                 console.clear();
-                console.warn(format_args!("not {}: {why}", rung.says));
-                tried.push(TriedReport { way: rung.name, why });
+                console.warn(format_args!("it could not be {}: {why}", rung.says));
+                if scene.host.interrupt().is_raised() {
+                    return Err(interrupted().into());
+                }
             }
         }
-        if scene.host.interrupt().is_raised() {
-            return Err(interrupted());
+        done
+    };
+    let ((brought, reached), rung, tried) = ascend(scene.backend.rungs(), request.allow_old, &mut bring_by)?;
+    Ok(Climbed { brought, reached, rung, tried, used: used.to_vec() })
+}
+
+/// Tries one way after the other, each on a fresh overlay, until one opens the survivors. What leaves out the newest is only tried when
+/// that is allowed.
+fn ascend<T>(
+    rungs: &'static [Rung],
+    allow_old: bool,
+    bring: &mut dyn FnMut(&Rung) -> Result<T, Halt>,
+) -> Result<(T, &'static Rung, Vec<TriedReport>), Trouble> {
+    let mut tried = Vec::new();
+    for rung in rungs.iter().filter(|rung| allow_old || !rung.when_allowed) {
+        match bring(rung) {
+            Ok(brought) => return Ok((brought, rung, tried)),
+            Err(Halt::Stop(trouble)) => return Err(trouble),
+            Err(Halt::Closed(why)) => tried.push(TriedReport { way: rung.name, why }),
         }
     }
-    console.failed(0, "read the survivors");
     let why = tried.iter().map(|t| format!("{}: {}", t.way, t.why)).collect::<Vec<_>>().join("; ");
-    Err(if kept {
+    Err(if allow_old {
+        Trouble::failed("no way opens what is left of the mirror", io::Error::other(why)).hint(
+            "nothing was written to a survivor; another member may be readable, or a specialist may help",
+        )
+    } else {
         Trouble::refused(
             format!("no way that brings out the newest state opens it ({why})"),
             "--allow-old tries the ways that leave out what was fsynced last: the files may then be old, and a node must never start \
              from them. Another member may still hold the newest: look for it first",
-        )
-    } else {
-        Trouble::failed("no way opens what is left of the mirror", io::Error::other(why)).hint(
-            "nothing was written to a survivor; another member may be readable, or a specialist may help",
         )
     })
 }

@@ -1,1 +1,349 @@
+use jiff::Timestamp;
 
+use super::{
+    decide::{Asked, newest_of, pick, stand},
+    *,
+};
+use crate::{
+    backend::rescue::{History, Mended, Relation},
+    model::{BackendKind, Record, record::LedgerEntry},
+    node::Place,
+    ui::{AgainstLedger, DatabaseReport, NetworkReport, SecretReport},
+};
+
+fn survivor(path: &str, devid: u64, generation: u64) -> Survivor {
+    Survivor {
+        path: path.into(),
+        devid,
+        uuid: format!("member-{devid}"),
+        size: Bytes::gib(30),
+        generation,
+        changed: None,
+        faults: Vec::new(),
+        opens: true,
+        history: History::default(),
+    }
+}
+
+fn remains(uuid: &str, survivors: Vec<Survivor>) -> Remains {
+    Remains {
+        backend: BackendKind::Btrfs,
+        uuid: uuid.into(),
+        label: "lightning".into(),
+        members: 2,
+        mirrored: true,
+        mounted: None,
+        survivors,
+    }
+}
+
+fn declared(uuid: &str) -> crate::config::Mirror {
+    let (mut mirror, ..) = crate::health::samples::healthy();
+    mirror.uuid = uuid.to_uppercase();
+    mirror
+}
+
+fn from(paths: &[&str]) -> Asked {
+    Asked { from: paths.iter().map(PathBuf::from).collect() }
+}
+
+/// What was picked, or every reason against it.
+fn picked(
+    asked: &Asked,
+    found: &[Remains],
+    declared: &[crate::config::Mirror],
+) -> Result<Vec<String>, String> {
+    match pick(asked, found, declared) {
+        Ok(remains) => Ok(remains.survivors.iter().map(|s| s.path.display().to_string()).collect()),
+        Err(blockers) => {
+            Err(blockers.iter().map(|b| format!("{} [{}]", b.says, b.clears)).collect::<Vec<_>>().join("\n"))
+        }
+    }
+}
+
+#[test]
+fn the_only_mirror_is_meant_and_several_are_listed() {
+    let one = remains("a", vec![survivor("/dev/sdb", 1, 9), survivor("/dev/sdc", 2, 9)]);
+    let other = remains("b", vec![survivor("/dev/sdd", 1, 9)]);
+    let plain = Remains { mirrored: false, members: 1, ..remains("c", vec![survivor("/dev/sde", 1, 9)]) };
+    let mounted = Remains { mounted: Some(vec!["/srv".into()]), ..other.clone() };
+    let any = Asked::default();
+    let both = ["/dev/sdb".to_owned(), "/dev/sdc".to_owned()];
+    assert_eq!(picked(&any, &[one.clone(), plain.clone()], &[]).unwrap(), both);
+    assert_eq!(picked(&any, &[one.clone(), mounted.clone()], &[]).unwrap(), both, "the one that nobody uses");
+    let several = picked(&any, &[one.clone(), other.clone()], &[]).unwrap_err();
+    assert!(
+        several.contains("--from /dev/sdb --from /dev/sdc") && several.contains("--from /dev/sdd"),
+        "{several}"
+    );
+    assert_eq!(picked(&any, &[one.clone(), other.clone()], &[declared("b")]).unwrap(), ["/dev/sdd"]);
+    // No single filesystem is ever taken for a mirror; one that is named is.
+    let none = picked(&any, std::slice::from_ref(&plain), &[]).unwrap_err();
+    assert!(none.contains("no member of a mirror") && none.contains("--from /dev/sde"), "{none}");
+    assert_eq!(picked(&from(&["/dev/sde"]), &[one.clone(), plain], &[]).unwrap(), ["/dev/sde"]);
+    assert!(picked(&any, &[mounted], &[]).unwrap_err().contains("is mounted at /srv"));
+    assert!(picked(&any, &[], &[]).unwrap_err().contains("raidguard devices"));
+}
+
+#[test]
+fn what_is_named_must_be_of_one_mirror_and_no_clone() {
+    let one = remains(
+        "a",
+        vec![survivor("/dev/sdb", 1, 9), survivor("/dev/sdc", 2, 9), survivor("/dev/sdf", 2, 9)],
+    );
+    let other = remains("b", vec![survivor("/dev/sdd", 1, 9)]);
+    let all = [one, other];
+    assert_eq!(picked(&from(&["/dev/sdc"]), &all, &[]).unwrap(), ["/dev/sdc"]);
+    assert_eq!(picked(&from(&["/dev/sdb", "/dev/sdb"]), &all, &[]).unwrap(), ["/dev/sdb"]);
+    for (asked, says) in [
+        (vec!["/dev/sdb", "/dev/sdd"], "belongs to"),
+        (vec!["/dev/sdb", "/dev/sdz"], "/dev/sdz holds no member"),
+        (vec!["/dev/sdc", "/dev/sdf"], "one is a copy of the other"),
+    ] {
+        let why = picked(&from(&asked), &all, &[]).unwrap_err();
+        assert!(why.contains(says), "{asked:?}: {why}");
+    }
+}
+
+fn stands(survivors: &[Survivor], relation: Relation) -> Standing {
+    stand(survivors, &mut |one: &Survivor, other: &Survivor| {
+        assert!(one.generation <= other.generation);
+        Ok::<_, ()>(relation)
+    })
+    .unwrap()
+}
+
+#[test]
+fn a_half_that_lags_is_left_out_and_two_states_are_never_merged() {
+    let (old, new) = (survivor("/dev/sdb", 1, 30), survivor("/dev/sdc", 2, 33));
+    let both = [old.clone(), new.clone()];
+    let Standing::Agreed { used, left } = stands(&both, Relation::Behind(3)) else { panic!("it is told") };
+    assert_eq!((&used[..], &left[0].0), (&both[1..], &old));
+    assert!(left[0].1.contains("3 transactions"));
+    assert!(matches!(stands(&both, Relation::Diverged), Standing::Split { proven: true, .. }));
+    assert!(matches!(stands(&both, Relation::Unclear), Standing::Split { proven: false, .. }));
+    let even = [survivor("/dev/sdb", 1, 33), new.clone()];
+    assert!(matches!(stands(&even, Relation::Same), Standing::Agreed { used, .. } if used.len() == 2));
+    assert!(matches!(stands(&even, Relation::OtherLog), Standing::Logs { one } if one.len() == 2));
+    // What cannot be opened as it lies is not needed beside one that can.
+    let lame = [Survivor { opens: false, ..survivor("/dev/sdb", 1, 33) }, new.clone()];
+    for relation in [Relation::Same, Relation::OtherLog] {
+        let Standing::Agreed { used, left } = stands(&lame, relation) else { panic!("it is told") };
+        assert_eq!((&used[..], left.len()), (&both[1..], 1));
+    }
+    assert!(matches!(stands(&[new], Relation::Diverged), Standing::Agreed { used, .. } if used.len() == 1));
+}
+
+#[test]
+fn the_newest_log_is_that_with_every_newest_database() {
+    let state = |versions: &[i64]| -> decide::Versions {
+        versions
+            .iter()
+            .enumerate()
+            .map(|(n, v)| (format!("net{n}").into(), Some("02ab".into()), Some(*v)))
+            .collect()
+    };
+    assert_eq!(newest_of(&[state(&[7]), state(&[9])]), Some(1));
+    assert_eq!(newest_of(&[state(&[9]), state(&[9])]), Some(0));
+    assert_eq!(newest_of(&[state(&[7, 3]), state(&[9, 2])]), None, "each is newer in something");
+    assert_eq!(newest_of(&[state(&[7, 3]), state(&[9])]), None);
+    assert_eq!(newest_of(&[state(&[]), state(&[])]), None, "nothing tells");
+    let mut stranger = state(&[9]);
+    stranger[0].1 = Some("03ff".into());
+    assert_eq!(newest_of(&[state(&[7]), stranger]), None);
+}
+
+/// Which ways were gone, and what came of it, where only `opens` opens.
+fn climbed(allow_old: bool, opens: &str) -> (Vec<&'static str>, Result<&'static str, Trouble>) {
+    let mut gone = Vec::new();
+    let rungs = backend::of(BackendKind::Btrfs).rescue().rungs();
+    let ended = ascend(rungs, allow_old, &mut |rung| {
+        gone.push(rung.name);
+        if rung.name == opens { Ok(()) } else { Err(Halt::Closed("EIO".into())) }
+    });
+    let ended = ended.map(|((), rung, tried)| {
+        assert_eq!(tried.len() + 1, gone.len());
+        rung.name
+    });
+    (gone, ended)
+}
+
+#[test]
+fn what_loses_least_is_tried_first_and_what_may_be_old_only_when_allowed() {
+    assert!(matches!(climbed(false, "degraded"), (gone, Ok("degraded")) if gone == ["degraded"]));
+    assert!(matches!(climbed(true, "degraded"), (gone, Ok("degraded")) if gone == ["degraded"]));
+    assert!(matches!(climbed(false, "backup-root"), (gone, Ok(_)) if gone == ["degraded", "backup-root"]));
+    let (gone, refused) = climbed(false, "no-log");
+    let Err(Trouble::Refused(blockers)) = refused else { panic!("it was opened without being asked") };
+    assert_eq!(gone, ["degraded", "backup-root"]);
+    assert!(blockers[0].clears.contains("--allow-old") && blockers[0].says.contains("EIO"));
+    assert!(matches!(climbed(true, "no-log"), (gone, Ok("no-log")) if gone.len() == 3));
+    assert!(matches!(climbed(true, "restore"), (gone, Ok("restore")) if gone.len() == 6));
+    assert!(matches!(climbed(true, "nothing"), (gone, Err(Trouble::Failed { .. })) if gone.len() == 6));
+}
+
+#[test]
+fn what_stops_one_way_for_good_stops_all() {
+    let rungs = backend::of(BackendKind::Btrfs).rescue().rungs();
+    let mut gone = 0;
+    let ended = ascend::<()>(rungs, true, &mut |_| {
+        gone += 1;
+        Err(Halt::Stop(Trouble::refused("the target is full", "make room")))
+    });
+    assert!(ended.is_err());
+    assert_eq!(gone, 1);
+}
+
+fn reached() -> Reached {
+    Reached {
+        generation: Some(33),
+        mended: Vec::new(),
+        overlay: "QEMU overlay through FUSE".into(),
+        proof: Vec::new(),
+        complaints: None,
+    }
+}
+
+#[test]
+fn a_way_that_leaves_something_out_is_never_the_newest() {
+    let rungs = backend::of(BackendKind::Btrfs).rescue().rungs();
+    let used = [survivor("/dev/sdb", 1, 33)];
+    for rung in rungs {
+        let (freshness, doubts) = base_of(&reached(), rung, &used);
+        assert_eq!(
+            (freshness == Freshness::Newest, doubts.is_empty()),
+            (rung.name == "degraded", rung.name == "degraded")
+        );
+    }
+    let [plain, ..] = rungs else { panic!("no rung") };
+    // The replay of the log is a transaction of its own.
+    assert_eq!(base_of(&Reached { generation: Some(34), ..reached() }, plain, &used).0, Freshness::Newest);
+    assert_eq!(base_of(&Reached { generation: Some(32), ..reached() }, plain, &used).0, Freshness::Old);
+    for (complete, freshness) in [(true, Freshness::Newest), (false, Freshness::Unproven)] {
+        let mended = vec![("/dev/sdb".into(), Mended { says: "written anew".into(), complete })];
+        assert_eq!(base_of(&Reached { mended, ..reached() }, plain, &used).0, freshness);
+    }
+}
+
+fn report(database: DatabaseReport) -> RecoveryReport {
+    RecoveryReport {
+        at: Timestamp::UNIX_EPOCH,
+        to: "/root/rescued".into(),
+        mirror: MirrorReport {
+            backend: BackendKind::Btrfs,
+            uuid: "a".into(),
+            label: "lightning".into(),
+            name: None,
+            members: 2,
+        },
+        survivors: vec![],
+        overlay: "image copy".into(),
+        way: WayReport { name: "degraded", says: "mounted", lacks: None },
+        tried: vec![],
+        freshness: Freshness::Newest,
+        doubts: vec![],
+        networks: vec![NetworkReport {
+            directory: "lightning/bitcoin".into(),
+            base: "lightning".into(),
+            database: Some(database),
+            secret: Some(SecretReport {
+                kind: Some(node::secret::SecretKind::Plain),
+                size: 32,
+                mode: "0400".into(),
+                fault: None,
+            }),
+            emergency_recover: true,
+        }],
+        files: vec![],
+        unreadable: vec![],
+        next: vec![],
+    }
+}
+
+fn sound() -> DatabaseReport {
+    DatabaseReport {
+        fault: None,
+        data_version: Some(42),
+        schema_version: Some(270),
+        node_id: Some("02ab".into()),
+        without_journal: None,
+        ledger: None,
+        against_ledger: AgainstLedger::Unknown,
+        superseded: false,
+    }
+}
+
+fn concluded(database: DatabaseReport) -> RecoveryReport {
+    let mut report = report(database);
+    outcome::conclude(&mut report, Freshness::Newest, Vec::new());
+    report
+}
+
+#[test]
+fn whatever_speaks_against_it_keeps_the_node_from_being_started() {
+    let good = concluded(sound());
+    assert!(good.is_good() && good.next.iter().any(|step| step.contains("--lightning-dir=")), "{good:?}");
+    let seen = ui::LedgerReport { data_version: 50, at: Timestamp::UNIX_EPOCH };
+    for (database, freshness) in [
+        (DatabaseReport { fault: Some("a page".into()), ..sound() }, Freshness::Unproven),
+        (DatabaseReport { without_journal: Some(43), ..sound() }, Freshness::Unproven),
+        (DatabaseReport { against_ledger: AgainstLedger::OtherNode, ..sound() }, Freshness::Unproven),
+        (
+            DatabaseReport { against_ledger: AgainstLedger::Older, ledger: Some(seen), ..sound() },
+            Freshness::Old,
+        ),
+    ] {
+        let report = concluded(database);
+        assert_eq!(report.freshness, freshness);
+        assert!(!report.is_good() && report.doubts.len() == 1, "{report:?}");
+        assert!(
+            report.next[0].contains("do NOT start a node")
+                && !report.next.join(" ").contains("--lightning-dir="),
+            "{report:?}"
+        );
+        assert!(report.page().unwrap().contains(&report.doubts[0]));
+    }
+    let with_journal = concluded(DatabaseReport { without_journal: Some(43), ..sound() });
+    assert!(with_journal.doubts[0].contains("42") && with_journal.doubts[0].contains("43"));
+    let mut lame = report(sound());
+    lame.networks[0].secret = None;
+    outcome::conclude(&mut lame, Freshness::Newest, Vec::new());
+    assert!(!lame.is_good());
+}
+
+#[test]
+fn databases_on_a_copy_are_measured_by_the_ledger_and_by_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut places = Vec::new();
+    for (base, version) in [("new", 42), ("old", 40)] {
+        let net = dir.path().join(base).join("bitcoin");
+        std::fs::create_dir_all(&net).unwrap();
+        let db = rusqlite::Connection::open(net.join("lightningd.sqlite3")).unwrap();
+        db.execute_batch(&format!(
+            "CREATE TABLE vars(name TEXT, intval INTEGER, blobval BLOB); CREATE TABLE version(version INTEGER);
+             INSERT INTO vars VALUES('data_version', {version}, NULL), ('node_id', NULL, x'02ab'); INSERT INTO version VALUES(270);"
+        ))
+        .unwrap();
+        places.push(Place { directory: format!("{base}/bitcoin").into(), base: base.into() });
+    }
+    let mut record = Record::default();
+    let entry = |version, id: &str| LedgerEntry {
+        node_id: Some(id.into()),
+        data_version: version,
+        at: Timestamp::UNIX_EPOCH,
+    };
+    let scratch = dir.path().join("scratch");
+    for (known, stands) in [
+        (None, AgainstLedger::Unknown),
+        (Some(entry(42, "02ab")), AgainstLedger::NotOlder),
+        (Some(entry(43, "02ab")), AgainstLedger::Older),
+        (Some(entry(1, "03ff")), AgainstLedger::OtherNode),
+    ] {
+        record.ledger = known.map(|known| ("bitcoin".to_owned(), known)).into_iter().collect();
+        let networks = outcome::networks(dir.path(), &places, Some(&record), &scratch);
+        let databases: Vec<_> = networks.iter().filter_map(|n| n.database.clone()).collect();
+        assert_eq!((databases[0].against_ledger, databases[0].data_version), (stands, Some(42)));
+        assert_eq!((databases[0].superseded, databases[1].superseded), (false, true));
+    }
+    assert!(!scratch.exists());
+}
