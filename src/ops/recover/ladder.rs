@@ -169,7 +169,8 @@ fn on<T: Send>(
     forget(scene, scene.members);
     match (rung.way, extracted) {
         (Way::Mount(options), _) => {
-            let place = Path::new(RUN_DIR).join(format!("rescued-{}", std::process::id()));
+            // Always the same, so that a run removes what a killed one left; there is one rescue at a time.
+            let place = Path::new(RUN_DIR).join("rescued");
             let real = host.path(&place);
             files::create_dirs(&real, 0o700)
                 .map_err(|e| Trouble::failed("no place to mount at could be made", e))?;

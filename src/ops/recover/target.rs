@@ -1,6 +1,7 @@
 //! The directory that the files go into: judged before, filled aside, presented only when all is done.
 
 use std::{
+    ffi::OsStr,
     fs::{self, DirBuilder},
     io,
     os::unix::fs::DirBuilderExt as _,
@@ -40,10 +41,13 @@ const MARGIN: u64 = 16 << 20;
 pub(super) fn judge(host: &Host, dir: &Path, picked: Option<&Remains>, mounts: &[Mount]) -> Vec<Blocker> {
     let real = host.path(dir);
     let shown = dir.display();
+    let killed = real.join(INCOMPLETE).is_dir();
+    // What a killed rescue wrote of its files before it came to present them is written anew.
+    let ours = |name: &OsStr| name == INCOMPLETE || (killed && (name == PAGE || name == SUMS));
     match fs::read_dir(&real) {
         Ok(entries) => {
             let others = entries.filter(|e| {
-                e.as_ref().map_or(true, |e| e.file_name() != INCOMPLETE && e.file_name() != "lost+found")
+                e.as_ref().map_or(true, |e| !ours(&e.file_name()) && e.file_name() != "lost+found")
             });
             if others.count() > 0 {
                 return vec![Blocker::new(
@@ -166,22 +170,25 @@ impl Target {
         copy::empty_tree(&self.damaged())
     }
 
-    /// Presents what was copied: the files first, the page that says what they are last.
+    /// Presents what was copied: what says what the files are first, the files last. Whoever finds them finds all that is said of them.
     pub(super) fn present(mut self, sums: &[u8], page: &str) -> Result<(), FileError> {
         let aside = self.aside();
         let _ = fs::remove_dir_all(self.scratch());
-        for name in [FILES, DAMAGED] {
-            let from = aside.join(name);
-            if name == DAMAGED && fs::remove_dir(&from).is_ok() {
-                continue;
-            }
-            fs::rename(&from, self.dir.join(name)).doing("renaming", &from)?;
+        let show = |name: &str| {
+            fs::rename(aside.join(name), self.dir.join(name)).doing("renaming", aside.join(name))
+        };
+        for (name, bytes) in [(PAGE, page.as_bytes()), (SUMS, sums)] {
+            files::replace(&aside.join(name), bytes, 0o600)?;
+            show(name)?;
         }
-        fs::remove_dir(&aside).doing("removing", &aside)?;
-        files::replace(&self.dir.join(SUMS), sums, 0o600)?;
-        files::replace(&self.dir.join(PAGE), page.as_bytes(), 0o600)?;
+        if fs::remove_dir(self.damaged()).is_err() {
+            show(DAMAGED)?;
+        }
+        files::sync_dir(&self.dir)?;
+        show(FILES)?;
         self.presented = true;
-        Ok(())
+        fs::remove_dir(&aside).doing("removing", &aside)?;
+        files::sync_dir(&self.dir)
     }
 
     fn clear(&self) {
@@ -198,6 +205,10 @@ impl Drop for Target {
     fn drop(&mut self) {
         if self.presented {
             return;
+        }
+        // What is said of files that are not there.
+        for name in [PAGE, SUMS] {
+            let _ = fs::remove_file(self.dir.join(name));
         }
         self.clear();
         for dir in self.made.iter().rev() {
@@ -231,6 +242,7 @@ mod tests {
         let host = host(dir.path());
         // A killed rescue was here before.
         fs::create_dir_all(dir.path().join("to").join(INCOMPLETE).join("files/old")).unwrap();
+        fs::write(dir.path().join("to").join(PAGE), "of files that were never there").unwrap();
         assert!(judge(&host, Path::new("/to"), None, &[]).is_empty());
         let target = Target::make(&host, Path::new("/to")).unwrap();
         assert!(!target.files().join("old").exists());
