@@ -159,6 +159,12 @@ fn check_as_documented() {
 }
 
 #[test]
+fn recover_as_documented() {
+    let report = parsed(&super::recover::tests::sample().json().unwrap());
+    agree("recover", &report, &[]);
+}
+
+#[test]
 fn maintenance_as_documented() {
     let scrub = maintain::tests::scrubbed(ScrubCounts::default());
     agree("scrub", &parsed(&super::json("scrub", &scrub).unwrap()), &[]);
