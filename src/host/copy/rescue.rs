@@ -83,15 +83,25 @@ fn allocated(meta: &Metadata) -> u64 {
     (meta.blocks() * 512).min(meta.len())
 }
 
+/// When it is asked whether what is read from can still be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// Between two files or blocks: an answer that is a moment old will do.
+    Between,
+    /// Something could not be read: is it the file, or all of it?
+    Failed,
+}
+
 struct Walk<'a> {
     copier: Copier<'a>,
     wanted: &'a Wanted,
-    trusted: &'a mut dyn FnMut() -> bool,
+    trusted: &'a mut dyn FnMut(Asked) -> bool,
     rescued: Rescued,
 }
 
 /// Copies what is wanted and can be read from `source` into `target`, an empty directory. Other subvolumes are entered: nothing else may
-/// be mounted below. `trusted` is asked before each file. All of it is on the devices when this returns.
+/// be mounted below. `trusted` is asked before each file, and when one cannot be
+/// read. All of it is on the devices when this returns.
 ///
 /// # Errors
 /// The target cannot be written, `trusted` says no, or the operator asked to stop. That something cannot be read is no error.
@@ -101,7 +111,7 @@ pub fn copy_readable(
     wanted: &Wanted,
     progress: &mut dyn FnMut(Progress),
     interrupt: &Interrupt,
-    trusted: &mut dyn FnMut() -> bool,
+    trusted: &mut dyn FnMut(Asked) -> bool,
 ) -> Result<Rescued, CopyError> {
     let copier = Copier::new(0, progress, interrupt);
     let mut walk = Walk { copier, wanted, trusted, rescued: Rescued::default() };
@@ -162,7 +172,7 @@ impl Walk<'_> {
             DirBuilder::new().mode(0o700).create(to).at("making the directory", to)?;
             return self.directory(from, to, inside);
         }
-        if !(self.trusted)() {
+        if !(self.trusted)(Asked::Between) {
             return Err(CopyError::Untrusted);
         }
         self.copier.sum = is_summed(&meta).then(Sum::new);
@@ -173,7 +183,7 @@ impl Walk<'_> {
                 Ok(())
             }
             // What is read from has given out altogether: that is no fault of this file.
-            Err(e) if !from_source(&e, from) || !(self.trusted)() => {
+            Err(e) if !from_source(&e, from) || !(self.trusted)(Asked::Failed) => {
                 Err(if from_source(&e, from) { CopyError::Untrusted } else { e })
             }
             Err(e) => {
@@ -226,7 +236,7 @@ pub fn salvage(
     from: &Path,
     to: &Path,
     interrupt: &Interrupt,
-    trusted: &mut dyn FnMut() -> bool,
+    trusted: &mut dyn FnMut(Asked) -> bool,
 ) -> Result<Vec<Range<u64>>, CopyError> {
     let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
     let source = OpenOptions::new().read(true).custom_flags(flags).open(from).at("opening", from)?;
@@ -243,7 +253,7 @@ pub fn salvage(
         let part = block.get_mut(..length).unwrap_or_default();
         match source.read_exact_at(part, at) {
             Ok(()) => target.write_all_at(part, at).at("writing", to)?,
-            Err(_) if !trusted() => return Err(CopyError::Untrusted),
+            Err(_) if !trusted(Asked::Between) => return Err(CopyError::Untrusted),
             Err(_) => match lost.last_mut().filter(|range| range.end == at) {
                 Some(range) => range.end = at + length as u64,
                 None => lost.push(at..at + length as u64),
@@ -295,7 +305,7 @@ mod tests {
     }
 
     fn copy(source: &Path, target: &Path, wanted: &Wanted) -> Result<Rescued, CopyError> {
-        copy_readable(source, target, wanted, &mut |_| {}, &Interrupt::default(), &mut || true)
+        copy_readable(source, target, wanted, &mut |_| {}, &Interrupt::default(), &mut |_| true)
     }
 
     fn sample() -> (tempfile::TempDir, PathBuf, PathBuf) {
@@ -351,7 +361,7 @@ mod tests {
     fn who_watches_can_stop_it() {
         let (_dir, from, to) = sample();
         let mut asked = 0;
-        let mut trusted = || {
+        let mut trusted = |_| {
             asked += 1;
             asked < 3
         };
@@ -365,7 +375,7 @@ mod tests {
         let (dir, from, _) = sample();
         let file = from.join("node/bitcoin/lightningd.sqlite3");
         let to = dir.path().join("salvaged");
-        assert!(salvage(&file, &to, &Interrupt::default(), &mut || true).unwrap().is_empty());
+        assert!(salvage(&file, &to, &Interrupt::default(), &mut |_| true).unwrap().is_empty());
         assert_eq!(fs::read(file).unwrap(), fs::read(to).unwrap());
     }
 }

@@ -259,15 +259,15 @@ impl<'a> Copier<'a> {
             }
             announce(source, offset + bytes.len() as u64, 2 * WINDOW as u64);
             digest.window(offset, bytes);
-            if let Some(sum) = &mut sum {
-                sum.window(offset, bytes);
-            }
             meter.bytes(bytes.len() as u64);
             Ok(())
         };
         if size <= 2 * WINDOW as u64 {
             windows(source, size, &mut self.buffer, |offset, bytes| {
                 seen(offset, bytes)?;
+                if let Some(sum) = &mut sum {
+                    sum.window(offset, bytes);
+                }
                 write_sparse(target, offset, bytes).map_err(Stop::Writing)
             })?;
             return Ok(digest);
@@ -275,7 +275,7 @@ impl<'a> Copier<'a> {
         let (mut pool, returns) = Pool::new();
         let (send, receive) = sync_channel(1);
         thread::scope(|scope| {
-            let writing = scope.spawn(move || write(target, receive, &returns));
+            let writing = scope.spawn(move || write(target, receive, &returns, sum));
             let read = pool.windows(source, size, |window| {
                 seen(window.offset, window.bytes())?;
                 // Refused only when the writer has failed, and its error goes first.
@@ -301,11 +301,19 @@ impl<'a> Copier<'a> {
     }
 }
 
-/// Writes what comes in and sets the devices to work on it.
-fn write(target: &File, receive: Receiver<Window>, returns: &Returns) -> io::Result<()> {
+/// Writes what comes in, sets the devices to work on it, and makes the second hash, so that each thread has one to make.
+fn write(
+    target: &File,
+    receive: Receiver<Window>,
+    returns: &Returns,
+    mut sum: Option<&mut Sum>,
+) -> io::Result<()> {
     let mut begun = 0;
     for window in receive {
         write_sparse(target, window.offset, window.bytes())?;
+        if let Some(sum) = &mut sum {
+            sum.window(window.offset, window.bytes());
+        }
         let end = window.offset + window.bytes().len() as u64;
         returns.put(window);
         if end - begun >= WRITTEN_AT_ONCE {

@@ -1,14 +1,19 @@
 use jiff::Timestamp;
 
 use super::{
-    decide::{Asked, newest_of, pick, stand},
+    bring::ascend,
+    decide::{Asked, Versions, newest_of, pick, stand},
+    finish::base_of,
+    ladder::{Halt, Reached},
     *,
 };
 use crate::{
-    backend::rescue::{History, Mended, Relation},
-    model::{BackendKind, Record, record::LedgerEntry},
-    node::Place,
-    ui::{AgainstLedger, DatabaseReport, NetworkReport, SecretReport},
+    backend::rescue::{Freshness, History, Mended, Relation},
+    model::{BackendKind, Bytes, Record, record::LedgerEntry},
+    node::{self, Place},
+    ui::{
+        AgainstLedger, DatabaseReport, MirrorReport, NetworkReport, RecoveryReport, SecretReport, WayReport,
+    },
 };
 
 fn survivor(path: &str, devid: u64, generation: u64) -> Survivor {
@@ -136,7 +141,7 @@ fn a_half_that_lags_is_left_out_and_two_states_are_never_merged() {
 
 #[test]
 fn the_newest_log_is_that_with_every_newest_database() {
-    let state = |versions: &[i64]| -> decide::Versions {
+    let state = |versions: &[i64]| -> Versions {
         versions
             .iter()
             .enumerate()

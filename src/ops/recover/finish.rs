@@ -1,0 +1,119 @@
+//! What was brought out, read back, judged, and put into words.
+
+use std::{path::Path, thread};
+
+use jiff::Timestamp;
+
+use super::{
+    STEPS,
+    bring::Climbed,
+    ladder::{Reached, interrupted},
+    outcome,
+    target::Target,
+};
+use crate::{
+    backend::rescue::{Freshness, Rung, Survivor},
+    host::{
+        Host,
+        copy::{self, CopyError, Kind},
+    },
+    model::{Bytes, Record},
+    ops::Trouble,
+    plan::{Outcome, Watch as _, Work},
+    ui::{Console, FileReport, MirrorReport, RecoveryReport, SurvivorReport, WayReport},
+};
+
+/// Reads the copy back, judges it, and says what it is.
+pub(super) fn finish(
+    host: &Host,
+    climbed: &Climbed,
+    target: &Target,
+    (mirror, mut survivors): (MirrorReport, Vec<SurvivorReport>),
+    record: Option<&Record>,
+    (to, at): (&Path, Timestamp),
+    console: &mut Console,
+) -> Result<RecoveryReport, Trouble> {
+    let Climbed { brought, reached, rung, tried, used } = climbed;
+    let manifest = &brought.rescued.manifest;
+    let [_, verify, judge] = STEPS;
+    console.begin(1, verify);
+    let total = Bytes(manifest.bytes());
+    // SQLite reads the databases while the devices give back what was written.
+    let (networks, compared) = thread::scope(|scope| {
+        let (files, scratch) = (target.files(), target.scratch());
+        let judging = scope.spawn(move || outcome::networks(&files, &brought.found.places, record, &scratch));
+        let mut told = |done: copy::Progress| console.work(Work { done: Bytes(done.bytes_done), total });
+        let compared = copy::verify_tree(&target.files(), manifest, None, &mut told, host.interrupt());
+        if compared.is_ok() {
+            console.done(1, verify, &Outcome::note(format!("{} files, {total}", manifest.files())), true);
+            console.begin(2, judge);
+            console.waiting("checking the databases");
+        }
+        (judging.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), compared)
+    });
+    compared.map_err(|e| match e {
+        CopyError::Interrupted => interrupted(),
+        e => Trouble::failed(
+            "what the target gives back is not what was read from the survivors, so nothing is presented",
+            e,
+        )
+        .hint("the target's disk is not to be trusted; name a directory on another one with --to"),
+    })?;
+    if host.interrupt().is_raised() {
+        return Err(interrupted());
+    }
+    console.done(2, judge, &Outcome::default(), true);
+
+    for survivor in &mut survivors {
+        if let Some((_, unchanged, proof)) = reached.proof.iter().find(|(path, ..)| *path == survivor.device)
+        {
+            (survivor.unchanged, survivor.proof) = (Some(*unchanged), Some(proof.clone()));
+        }
+    }
+    let files = manifest.entries().filter_map(|(path, entry)| match &entry.kind {
+        Kind::File { size, .. } => Some(FileReport {
+            path: path.clone(),
+            size: *size,
+            sha256: brought.rescued.sums.get(path).cloned(),
+        }),
+        _ => None,
+    });
+    let mut report = RecoveryReport {
+        at,
+        to: to.to_owned(),
+        mirror,
+        survivors,
+        overlay: reached.overlay.clone(),
+        way: WayReport { name: rung.name, says: rung.says, lacks: rung.lacks },
+        tried: tried.clone(),
+        freshness: Freshness::Newest,
+        doubts: Vec::new(),
+        networks,
+        files: files.collect(),
+        unreadable: brought.unreadable.clone(),
+        next: Vec::new(),
+    };
+    let (base, doubts) = base_of(reached, rung, used);
+    outcome::conclude(&mut report, base, doubts);
+    Ok(report)
+}
+
+/// How new the way itself makes what came out, and what speaks against it.
+pub(super) fn base_of(reached: &Reached, rung: &Rung, used: &[Survivor]) -> (Freshness, Vec<String>) {
+    let mut doubts = Vec::new();
+    let mut base = rung.freshness;
+    if let Some(lacks) = rung.lacks {
+        doubts.push(format!("it was {}; it may lack {lacks}", rung.says));
+    }
+    let newest = used.iter().map(|s| s.generation).max().unwrap_or_default();
+    if let Some(at) = reached.generation.filter(|at| *at < newest) {
+        base = Freshness::Old;
+        doubts.push(format!("the kernel opened transaction {at}, and {newest} was the last one"));
+    }
+    for (device, mended) in reached.mended.iter().filter(|(_, mended)| !mended.complete) {
+        base = base.max(Freshness::Unproven);
+        doubts.push(format!("{}: {}", device.display(), mended.says));
+    }
+    doubts.extend(reached.complaints.iter().map(|said| format!("on the way it was said: {said}")));
+    (base, doubts)
+}
