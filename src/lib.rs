@@ -3,6 +3,9 @@
 //!
 //! The rooms, from the outside in. A room may use those below it, never those above (docs/architecture.md).
 
+#[cfg(test)]
+mod fuzz;
+
 pub mod cli;
 pub mod ui;
 

@@ -5,6 +5,7 @@ mod report;
 pub mod rescue;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
 };
@@ -153,11 +154,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// The mounts could not be read.
     fn uuid_at(&self, host: &Host, mountpoint: &Path) -> Result<Option<String>, BackendError>;
 
-    /// Every device with a superblock of the filesystem with this UUID, mounted or not. Starts no process.
+    /// Every device that says it is a member of a mirror of this kind, mounted or not, by the mirror's UUID in lower case. Starts no
+    /// process.
     ///
     /// # Errors
     /// The devices could not be listed.
-    fn claims(&self, host: &Host, uuid: &str) -> Result<Vec<Claim>, BackendError>;
+    fn claims(&self, host: &Host) -> Result<BTreeMap<String, Vec<Claim>>, BackendError>;
 
     /// What the backend's own record says of the last scrub. Starts no process.
     ///

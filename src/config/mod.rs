@@ -223,6 +223,13 @@ pub fn parse(text: &str) -> Result<Config, ConfigError> {
     Ok(config)
 }
 
+/// How the operator is told, where that can be made out though the rest makes no sense.
+pub fn notify_of(text: &str) -> Option<Notify> {
+    let mut table: toml::Table = toml::from_str(text).ok()?;
+    let notify: Notify = table.remove("notify")?.try_into().ok()?;
+    notify.check().is_ok().then_some(notify)
+}
+
 fn unreadable(path: &'static str, text: &str, e: &toml::de::Error) -> ConfigError {
     let at = e.span().map_or(0, |span| span.start);
     let line = text.get(..at).unwrap_or_default().matches('\n').count() + 1;
@@ -384,4 +391,38 @@ mod tests {
             assert!(parse(&text).is_err(), "{to}");
         }
     }
+
+    crate::fuzz::fuzzed!(fuzz_declaration, text [
+        br#"[[mirror]]
+name = "lightning"
+backend = "btrfs"
+level = "raid1"
+uuid = "1f624a50-0f62-4fea-8ae9-91647e74e09e"
+mountpoint = "/srv/lightning"
+member = [{ id = "1", uuid = "a", size = 32010928128 }, { id = "2", uuid = "b", model = "x", size = 1 }]
+[mirror.node]
+kind = "core-lightning"
+directory = "/home/bitcoin/.lightning"
+data = "/srv/lightning/lightning"
+unit = "lightningd.service"
+[mirror.schedule]
+with = "cron"
+check = "*/15 * * * *"
+deep = "30 3 * * *"
+balance = "0 0 * * *"
+scrub = "0 0 * * 0"
+[notify]
+mail = "root"
+command = ["/bin/x", "y"]
+remind_hours = 24
+"#,
+    ], |text| {
+        if let Ok(config) = parse(text) {
+            for mirror in &config.mirror {
+                assert!(check_name(&mirror.name).is_ok() && mirror.mountpoint.is_absolute(), "{mirror:?}");
+                let _ = without_mirror(text, &mirror.name);
+            }
+        }
+        let _ = notify_of(text);
+    });
 }

@@ -134,4 +134,13 @@ mod tests {
             assert!(!error.contains("hidden") && error.contains("secrets.toml"), "{error}");
         }
     }
+
+    crate::fuzz::fuzzed!(fuzz_secrets, text [
+        b"webhook = \"https://example.org/hook\"\nwebhook_token = \"hidden\"\nheartbeat = \"http://example.org/beat\"\n",
+    ], |text| {
+        match parse_secrets(text) {
+            Ok(secrets) => assert!(secrets.webhook.is_none_or(|url| url.starts_with("http"))),
+            Err(e) => assert!(!e.to_string().contains("hidden"), "{e}"),
+        }
+    });
 }

@@ -195,24 +195,33 @@ fn read(path: &Path) -> Result<Vec<u8>, FileError> {
 /// # Errors
 /// It cannot be read.
 pub fn lines_for(host: &Host, mountpoint: &Path, uuid: &str) -> Result<Vec<FstabLine>, FstabError> {
-    Ok(lines_in(&read(&real_path(host)?)?, mountpoint, uuid))
+    let all = host.once(PATH, || Ok::<_, FstabError>(Lines::of(&read(&real_path(host)?)?)))?;
+    Ok(all.for_(mountpoint, uuid))
 }
 
-fn lines_in(text: &[u8], mountpoint: &Path, uuid: &str) -> Vec<FstabLine> {
-    let place: PathBuf = mountpoint.components().collect();
-    let uuid = uuid.to_lowercase();
-    let numbered = lines(text).zip(1..);
-    let ours = numbered.filter_map(|(line, number)| {
-        let (source, at) = fields(line)?;
-        let source = String::from_utf8_lossy(&source).into_owned();
-        (at == place || source.to_lowercase().contains(&uuid)).then(|| FstabLine {
-            line: number,
-            source,
-            mountpoint: at,
-            options: options(line),
-        })
-    });
-    ours.collect()
+/// All lines that mount something.
+struct Lines(Vec<(FstabLine, String)>);
+
+impl Lines {
+    fn of(text: &[u8]) -> Self {
+        let numbered = lines(text).zip(1..);
+        let all = numbered.filter_map(|(line, number)| {
+            let (source, mountpoint) = fields(line)?;
+            let source = String::from_utf8_lossy(&source).into_owned();
+            let lower = source.to_lowercase();
+            Some((FstabLine { line: number, source, mountpoint, options: options(line) }, lower))
+        });
+        Self(all.collect())
+    }
+
+    fn for_(&self, mountpoint: &Path, uuid: &str) -> Vec<FstabLine> {
+        let place: PathBuf = mountpoint.components().collect();
+        let uuid = uuid.to_lowercase();
+        let ours = |(line, source): &&(FstabLine, String)| {
+            line.mountpoint.as_os_str() == place.as_os_str() || source.contains(&uuid)
+        };
+        self.0.iter().filter(ours).map(|(line, _)| line.clone()).collect()
+    }
 }
 
 /// The fourth field.
@@ -355,4 +364,19 @@ mod tests {
             prop_assert_eq!(fields(&entry.bytes()).map(|(_, m)| m), Some(plain));
         }
     }
+
+    crate::fuzz::fuzzed!(fuzz_fstab, bytes [
+        b"# mine\nUUID=25e3e740-8cd1-4cc7-9b25-b175081f4acf /srv/x btrfs defaults,autodefrag 0 0\n\n/dev/sda1\t/a\\040b ext4 ro 0 1\n",
+        b"proc /proc proc defaults 0 0\ntmpfs /tmp tmpfs",
+    ], |bytes| {
+        let entry = btrfs_entry("25e3e740-8cd1-4cc7-9b25-b175081f4acf", Path::new("/srv/x"));
+        Lines::of(bytes).for_(&entry.mountpoint, "25e3e740-8cd1-4cc7-9b25-b175081f4acf");
+        conflict_in(bytes, &entry);
+        let after = with(bytes, &entry, "ours");
+        assert!(after.starts_with(bytes), "what was there is changed");
+        if after != bytes {
+            let back = without(&after, &entry, "ours");
+            assert!(back == bytes || back == [bytes, b"\n"].concat(), "it does not go away again");
+        }
+    });
 }

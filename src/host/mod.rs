@@ -8,6 +8,7 @@ pub mod disks;
 pub mod exchange;
 pub mod files;
 pub mod fstab;
+mod glance;
 pub mod inventory;
 pub mod lock;
 pub mod mountinfo;
@@ -27,6 +28,8 @@ use std::{
 
 use jiff::Timestamp;
 
+use glance::Glance;
+
 use crate::exec::{Interrupt, RealRunner, Runner};
 
 /// The one seam to the machine: a command runner, a root for `/proc`, `/sys`, `/etc`, `/var` and `/run`, a clock and the operator's
@@ -37,6 +40,7 @@ pub struct Host {
     runner: Arc<dyn Runner>,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     interrupt: Interrupt,
+    glance: Option<Arc<Glance>>,
 }
 
 /// A version 4 UUID (RFC 9562) from the kernel.
@@ -54,12 +58,56 @@ impl Host {
     /// The machine that raidguard runs on.
     #[allow(clippy::disallowed_methods, reason = "the seam through which everybody else asks the clock")]
     pub fn real(interrupt: Interrupt) -> Self {
-        Self { root: "/".into(), runner: Arc::new(RealRunner), clock: Arc::new(Timestamp::now), interrupt }
+        Self {
+            root: "/".into(),
+            runner: Arc::new(RealRunner),
+            clock: Arc::new(Timestamp::now),
+            interrupt,
+            glance: None,
+        }
     }
 
     /// A captured machine: files below `root`, commands from `runner`, a clock that stands at `now`.
     pub fn captured(root: impl Into<PathBuf>, runner: Arc<dyn Runner>, now: Timestamp) -> Self {
-        Self { root: root.into(), runner, clock: Arc::new(move || now), interrupt: Interrupt::default() }
+        Self {
+            root: root.into(),
+            runner,
+            clock: Arc::new(move || now),
+            interrupt: Interrupt::default(),
+            glance: None,
+        }
+    }
+
+    /// The same machine for one look at it: what several questions need (the mounts, fstab, a device's superblock) is read once. Not for
+    /// who changes something and looks again.
+    #[must_use]
+    pub fn at_a_glance(&self) -> Self {
+        Self { glance: Some(Arc::default()), ..self.clone() }
+    }
+
+    /// What `read` reads about a path: once where this is [`Host::at_a_glance`], every time otherwise. A failure is not kept.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub fn once<T: Send + Sync + 'static, E>(
+        &self,
+        about: impl AsRef<Path>,
+        read: impl FnOnce() -> Result<T, E>,
+    ) -> Result<Arc<T>, E> {
+        match &self.glance {
+            Some(glance) => glance.once(about.as_ref(), read),
+            None => read().map(Arc::new),
+        }
+    }
+
+    /// Where a path leads, as the machine itself would name it: symlinks resolved, below the root.
+    ///
+    /// # Errors
+    /// It leads nowhere, or out of a captured tree.
+    pub fn resolve(&self, absolute: impl AsRef<Path>) -> io::Result<PathBuf> {
+        let real = fs::canonicalize(self.path(absolute))?;
+        let below = real.strip_prefix(&self.root).map_err(io::Error::other)?;
+        Ok(Path::new("/").join(below))
     }
 
     /// Where an absolute path of the machine lies below the root.

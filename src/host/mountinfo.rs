@@ -5,6 +5,7 @@ use std::{
     fs, io,
     os::unix::ffi::OsStringExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
@@ -108,15 +109,25 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
 ///
 /// # Errors
 /// They cannot be read.
-pub fn read(host: &Host) -> Result<Vec<Mount>, MountinfoError> {
-    let file = host.path("/proc/self/mountinfo");
-    let bytes = fs::read(&file).doing("reading", &file).map_err(MountinfoError::File)?;
-    parse(&bytes)
+pub fn read(host: &Host) -> Result<Arc<Vec<Mount>>, MountinfoError> {
+    let list = "/proc/self/mountinfo";
+    host.once(list, || {
+        let file = host.path(list);
+        let bytes = fs::read(&file).doing("reading", &file).map_err(MountinfoError::File)?;
+        parse(&bytes)
+    })
 }
 
 /// The mount that is seen at exactly this path: the last one made there.
 pub fn topmost_at<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
-    mounts.iter().rev().find(|mount| mount.mountpoint == path)
+    mounts.get(place_of_topmost(mounts, path)?)
+}
+
+/// Where in the list it is.
+pub fn place_of_topmost(mounts: &[Mount], path: &Path) -> Option<usize> {
+    // The kernel writes neither a slash at the end nor two in a row, so that bytes can be compared.
+    let plain: PathBuf = path.components().collect();
+    mounts.iter().rposition(|mount| mount.mountpoint.as_os_str() == plain.as_os_str())
 }
 
 /// The mount that a path lies in.
@@ -249,4 +260,21 @@ mod tests {
         assert_eq!(parse_swaps(include_bytes!("../../tests/fixtures/proc/swaps-on.txt")).len(), 1);
         assert!(parse_swaps(include_bytes!("../../tests/fixtures/proc/swaps-off.txt")).is_empty());
     }
+
+    crate::fuzz::fuzzed!(fuzz_mountinfo, bytes [
+        RECORDED,
+        include_bytes!("../../tests/fixtures/btrfs/mountinfo/awkward-names.txt"),
+    ], |bytes| {
+        if let Ok(mounts) = parse(bytes) {
+            let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+            assert_eq!(mounts.len(), lines.count(), "a line was left out");
+        }
+    });
+
+    crate::fuzz::fuzzed!(fuzz_swaps, bytes [
+        include_bytes!("../../tests/fixtures/proc/swaps-on.txt"),
+        include_bytes!("../../tests/fixtures/proc/swaps-off.txt"),
+    ], |bytes| {
+        parse_swaps(bytes);
+    });
 }

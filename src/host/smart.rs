@@ -218,4 +218,17 @@ mod tests {
             assert!(parse(text).is_err(), "{text}");
         }
     }
+
+    crate::fuzz::fuzzed!(fuzz_smartctl, text [
+        include_bytes!("../../tests/fixtures/smartctl/7.3/loop.json"),
+        br#"{"smartctl":{"exit_status":0},"smart_status":{"passed":true},"temperature":{"current":31},
+            "ata_smart_attributes":{"table":[{"id":5,"raw":{"value":8}},{"id":197,"raw":{"value":2}}]},
+            "ata_sct_erc":{"read":{"enabled":true,"deciseconds":70}}}"#,
+        br#"{"smartctl":{"exit_status":8},"smart_status":{"passed":false},
+            "nvme_smart_health_information_log":{"critical_warning":4,"percentage_used":97,"media_errors":3}}"#,
+    ], |text| {
+        if let Ok(Smart::Health(found)) = parse(text) {
+            assert_ne!(found, SmartHealth::default(), "health that says nothing");
+        }
+    });
 }

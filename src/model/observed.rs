@@ -36,6 +36,15 @@ impl<T> Seen<T> {
         }
     }
 
+    /// The same of something that is made of it.
+    pub fn as_seen<U>(&self, make: impl FnOnce(&T) -> U) -> Seen<U> {
+        match self {
+            Self::Read(value) => Seen::Read(make(value)),
+            Self::Failed(why) => Seen::Failed(why.clone()),
+            Self::Skipped => Seen::Skipped,
+        }
+    }
+
     /// Why it could not be read.
     pub fn failure(&self) -> Option<&str> {
         match self {

@@ -186,4 +186,11 @@ mod tests {
             assert!(text.parse::<Schedule>().is_err(), "{text}");
         }
     }
+
+    crate::fuzz::fuzzed!(fuzz_schedule, text [b"*/15 * * * *", b"30 3 * * 1-5", b"0 0 1,15 * *", b"5 4 * * sun"], |text| {
+        if let Ok(schedule) = text.parse::<Schedule>() {
+            schedule.to_oncalendar();
+            assert!(!schedule.next(Timestamp::UNIX_EPOCH, 1).is_empty(), "{text} never comes");
+        }
+    });
 }

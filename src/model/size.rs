@@ -96,4 +96,8 @@ mod tests {
             assert!(text.parse::<Bytes>().is_err(), "{text}");
         }
     }
+
+    crate::fuzz::fuzzed!(fuzz_size, text [b"32G", b"1.5 TiB", b"1048576", b"100 MB"], |text| {
+        let _ = text.parse::<Bytes>();
+    });
 }

@@ -242,4 +242,8 @@ mod tests {
         }
         assert!(commands_of("a 'b").is_err());
     }
+
+    crate::fuzz::fuzzed!(fuzz_commands, text[br#"/bin/sh -c "a \\" b" 'it is' c\ d"#], |text| {
+        let _ = commands_of(text);
+    });
 }

@@ -440,4 +440,13 @@ mod tests {
         let absent = check().unwrap_err();
         assert!(matches!(absent, DatabaseError::Scratch(_)) && !absent.is_fault());
     }
+
+    crate::fuzz::fuzzed!(fuzz_first_page, bytes [
+        b"SQLite format 3\0\x10\0\x01\x01\0@  \0\0\0\x06\0\0\0\x13\0\0\0\0\0\0\0\0\0\0\0\x04\0\0\0\x04\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x06\0.\x7a\x71",
+    ], |bytes| {
+        let mut head = [0; 100];
+        let whole = bytes.len().min(100);
+        head[..whole].copy_from_slice(&bytes[..whole]);
+        fault_of(&head, bytes.len() as u64 * 977);
+    });
 }

@@ -77,7 +77,7 @@ fn uid_of(user: &str) -> Option<u32> {
 fn is_on(host: &Host, path: &Path, mountpoint: &Path) -> Result<bool, FileError> {
     let mounts =
         crate::host::mountinfo::read(host).map_err(io::Error::other).doing("reading the mounts for", path)?;
-    let real = fs::canonicalize(host.path(path)).doing("resolving", path)?;
+    let real = host.resolve(path).doing("resolving", path)?;
     let place = crate::host::mountinfo::containing(&mounts, &real);
     let mirror = crate::host::mountinfo::topmost_at(&mounts, mountpoint);
     Ok(match (place, mirror) {

@@ -4,6 +4,7 @@ mod control;
 pub mod database;
 mod facts;
 mod layout;
+mod processes;
 mod remains;
 mod running;
 pub mod secret;

@@ -6,18 +6,16 @@ use std::{
     fmt,
     fs::{self, File},
     io,
-    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _, net::UnixStream},
+    os::unix::{fs::MetadataExt as _, net::UnixStream},
     path::{Path, PathBuf},
 };
 
 use nix::{fcntl::FcntlArg, libc};
 
+use super::processes::{Enough, Link, Process, each_process};
 use crate::{
     exec::Cmd,
-    host::{
-        Host,
-        files::{Doing as _, FileError},
-    },
+    host::{Host, files::FileError},
     model::node::Holder,
 };
 
@@ -98,16 +96,16 @@ impl Place {
         }
     }
 
-    /// Is what this link of `/proc/PID` leads to a file of the directory? `same`: the process sees the mounts that we see.
-    fn holds(&self, link: &Path, target: &Path, same: bool) -> bool {
-        let named = strip_deleted(target).starts_with(&self.dir);
+    /// Is this a file of the directory? `same`: the process sees the mounts that we see.
+    fn holds(&self, link: &Link<'_>, same: bool) -> bool {
+        let named = link.path().starts_with(&self.dir);
         if named && same {
             return true;
         }
-        fs::metadata(link).is_ok_and(|m| {
-            self.files.contains(&(m.dev(), m.ino()))
+        link.file().is_some_and(|m| {
+            self.files.contains(&(m.st_dev, m.st_ino))
                 // One that was deleted while it was open is in no directory any more.
-                || (named && m.nlink() == 0 && Some(m.dev()) == self.dev)
+                || (named && m.st_nlink == 0 && Some(m.st_dev) == self.dev)
         })
     }
 }
@@ -132,85 +130,27 @@ fn subdirectories(dir: &Path) -> Vec<PathBuf> {
 }
 
 fn processes(host: &Host, place: &Place, out: &mut Running) -> Result<(), FileError> {
-    out.unknown = each_process(host, |process, pid, name| {
-        held(process, place)
-            .map(|held| out.holders.extend(held.map(|holds| Holder { pid, name: name(), holds })))
+    out.unknown = each_process(host, |process| {
+        let held = held(process, place)?;
+        out.holders.extend(held.map(|holds| Holder { pid: process.pid, name: process.name(), holds }));
+        Ok(())
     })?;
     Ok(())
 }
 
-/// Shows every other process's directory below `/proc` to `look`, with its number and a way to learn its name. What cannot be told of
-/// one, and why, is the answer.
-pub(super) fn each_process(
-    host: &Host,
-    mut look: impl FnMut(&Path, i32, &dyn Fn() -> String) -> io::Result<()>,
-) -> Result<Option<String>, FileError> {
-    let proc = host.path("/proc");
-    let own = i32::try_from(std::process::id()).unwrap_or_default();
-    let mut unknown = None;
-    for entry in fs::read_dir(&proc).doing("reading", &proc)? {
-        let entry = entry.doing("reading", &proc)?;
-        let Some(pid) =
-            entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()).filter(|pid| *pid != own)
-        else {
-            continue;
-        };
-        let process = entry.path();
-        let name = || fs::read_to_string(process.join("comm")).unwrap_or_default().trim().to_owned();
-        match look(&process, pid, &name) {
-            Ok(()) => {}
-            // A process that ended meanwhile holds nothing.
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {}
-            // Some virtual machines and containers hide what init has open, also from root. Init is no node unless it is named so; its
-            // lock and socket are looked at all the same.
-            Err(_) if pid == 1 && is_foreign_init(&process) => {}
-            Err(e) => unknown = Some(format!("what process {pid} has open cannot be read: {e}")),
-        }
-    }
-    Ok(unknown)
-}
-
-fn is_foreign_init(process: &Path) -> bool {
-    fs::read_to_string(process.join("comm")).is_ok_and(|name| !name.starts_with("lightning"))
-}
-
 /// The first file of the place that a process has as its working directory, its root or open.
-fn held(process: &Path, place: &Place) -> io::Result<Option<PathBuf>> {
-    let namespace = fs::read_link(process.join("ns/mnt")).ok();
+fn held(process: &Process<'_>, place: &Place) -> io::Result<Option<PathBuf>> {
+    let namespace = process.namespace();
     let same = namespace.is_none() || namespace == place.namespace;
-    first_held(process, |link, target| place.holds(link, target, same))
-}
-
-/// The first of what a process has as its working directory, its root or open that `wanted` says yes to, given the link below `/proc`
-/// and where it leads.
-pub(super) fn first_held(
-    process: &Path,
-    wanted: impl Fn(&Path, &Path) -> bool,
-) -> io::Result<Option<PathBuf>> {
-    let below = |link: PathBuf| -> io::Result<Option<PathBuf>> {
-        match fs::read_link(&link) {
-            Ok(target) => Ok(wanted(&link, &target).then_some(target)),
-            // A kernel thread has none; a file that was closed meanwhile is not held.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e),
+    let mut found = None;
+    process.each_held(|link| {
+        if !place.holds(link, same) {
+            return Enough::Continue(());
         }
-    };
-    for name in ["cwd", "root"] {
-        if let Some(path) = below(process.join(name))? {
-            return Ok(Some(path));
-        }
-    }
-    for entry in fs::read_dir(process.join("fd"))? {
-        if let Some(path) = below(entry?.path())? {
-            return Ok(Some(path));
-        }
-    }
-    Ok(None)
-}
-
-pub(super) fn strip_deleted(path: &Path) -> &Path {
-    let bytes = path.as_os_str().as_bytes();
-    Path::new(std::ffi::OsStr::from_bytes(bytes.strip_suffix(b" (deleted)").unwrap_or(bytes)))
+        found = Some(link.whole());
+        Enough::Break(())
+    })?;
+    Ok(found)
 }
 
 /// lightningd holds a POSIX lock on its pid file and answers on its socket: seen also from another pid namespace.
@@ -295,6 +235,7 @@ mod tests {
             let _ = fs::remove_file(proc.join(name));
             std::os::unix::fs::symlink(to, proc.join(name)).unwrap();
         };
+        link("exe", "/usr/bin/lightningd".into());
         link("cwd", "/".into());
         assert!(find_running(&host, &node, None).unwrap().is_quiet());
         link("cwd", node.join("bitcoin"));
@@ -303,6 +244,16 @@ mod tests {
         assert!(find_running(&host, &node, None).unwrap().is_quiet(), "a name that only begins alike");
         link("fd/3", node.join("lightningd.sqlite3 (deleted)"));
         assert!(find_running(&host, &node, None).unwrap().to_string().starts_with("lightningd (pid 42"));
+        // Its first thread has ended: another holds the file, and the process itself shows nothing any more.
+        for gone in ["exe", "cwd", "fd/3"] {
+            fs::remove_file(proc.join(gone)).unwrap();
+        }
+        for thread in ["42", "43"] {
+            fs::create_dir_all(proc.join("task").join(thread).join("fd")).unwrap();
+        }
+        assert!(find_running(&host, &node, None).unwrap().is_quiet());
+        link("task/43/fd/3", node.join("lightningd.sqlite3"));
+        assert_eq!(find_running(&host, &node, None).unwrap().holders[0].pid, 42);
     }
 
     #[test]
@@ -324,6 +275,7 @@ mod tests {
             let _ = fs::remove_file(proc.join(name));
             std::os::unix::fs::symlink(to, proc.join(name)).unwrap();
         };
+        link("42/exe", Path::new("/usr/bin/lightningd"));
         link("42/ns/mnt", Path::new("mnt:[1]"));
         link("self/ns/mnt", Path::new("mnt:[2]"));
         link("42/cwd", &node.join("no file of this tree"));

@@ -1,12 +1,13 @@
 //! Processes that work on the node's files where no mirror is.
 
 use std::{
+    ffi::OsString,
     fs,
-    os::unix::fs::MetadataExt as _,
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
-use super::running::{each_process, first_held, strip_deleted};
+use super::processes::{Enough, Link, each_process};
 use crate::{
     config::Node,
     host::{Host, files::FileError},
@@ -16,31 +17,75 @@ use crate::{
 /// What setup calls an original that it keeps: the directory's own name, and this.
 pub(super) const KEPT: &str = ".before-raidguard-";
 
-/// The processes that hold files of the node's directory that are not on the mirror: of a directory that took the symlink's place, of the
-/// kept original, or of what lies hidden below the mount.
+/// Where a node's files are, and where they should not be.
+struct Place {
+    data: PathBuf,
+    /// The device number of its data.
+    dev: Option<u64>,
+    /// Its directory, where that is not the symlink that it should be.
+    directory: Option<PathBuf>,
+    /// What the originals' paths begin with that setup kept.
+    kept: OsString,
+}
+
+/// The processes that hold files of a node's directory that are not on the mirror: of a directory that took the symlink's place, of the
+/// kept original, or of what lies hidden below the mount. For each of the nodes, in their order.
 ///
 /// # Errors
 /// `/proc` cannot be read, or not all of it.
-pub fn strays(host: &Host, node: &Node) -> Result<Vec<StrayProcess>, StrayError> {
-    let data = fs::metadata(host.path(&node.data)).ok().map(|m| m.dev());
-    let link = fs::symlink_metadata(host.path(&node.directory)).is_ok_and(|m| m.is_symlink());
-    let off = |link_of: &Path, target: &Path| {
-        let target = strip_deleted(target);
-        if target.starts_with(&node.data) {
-            // The same path on another device is below the mount.
-            return data.is_some_and(|dev| fs::metadata(link_of).is_ok_and(|m| m.dev() != dev));
-        }
-        (!link && target.starts_with(&node.directory)) || is_kept(&node.directory, target)
-    };
-    let mut found = Vec::new();
-    let unknown = each_process(host, |process, pid, name| {
-        first_held(process, off)
-            .map(|held| found.extend(held.map(|holds| StrayProcess { pid, name: name(), holds })))
+pub fn strays(host: &Host, nodes: &[Node]) -> Result<Vec<Vec<StrayProcess>>, StrayError> {
+    let places: Vec<Place> = nodes.iter().map(|node| Place::of(host, node)).collect();
+    let mut found = vec![Vec::<StrayProcess>::new(); nodes.len()];
+    let unknown = each_process(host, |process| {
+        process.each_held(|link| {
+            for (place, found) in places.iter().zip(&mut found) {
+                let known = found.last().is_some_and(|last| last.pid == process.pid);
+                if !known && place.is_stray(link) {
+                    found.push(StrayProcess { pid: process.pid, name: process.name(), holds: link.whole() });
+                }
+            }
+            Enough::Continue(())
+        })
     })?;
     match unknown {
         None => Ok(found),
         Some(why) => Err(StrayError::Unknown(why)),
     }
+}
+
+impl Place {
+    fn of(host: &Host, node: &Node) -> Self {
+        let link = fs::symlink_metadata(host.path(&node.directory)).is_ok_and(|m| m.is_symlink());
+        let plain = |path: &Path| path.components().collect::<PathBuf>();
+        let directory = plain(&node.directory);
+        let mut kept = directory.clone().into_os_string();
+        kept.push(KEPT);
+        Self {
+            data: plain(&node.data),
+            dev: fs::metadata(host.path(&node.data)).ok().map(|m| m.dev()),
+            directory: (!link).then_some(directory),
+            kept,
+        }
+    }
+
+    fn is_stray(&self, link: &Link<'_>) -> bool {
+        let path = link.path();
+        if is_in(path, &self.data) {
+            // The same path on another device is below the mount.
+            return self.dev.is_some_and(|dev| link.file().is_some_and(|file| file.st_dev != dev));
+        }
+        self.directory.as_ref().is_some_and(|directory| is_in(path, directory)) || self.is_kept(path)
+    }
+
+    fn is_kept(&self, path: &Path) -> bool {
+        path.as_os_str().as_bytes().starts_with(self.kept.as_bytes())
+    }
+}
+
+/// Is the path this directory, or below it? The kernel's paths need no more than that bytes are compared.
+fn is_in(path: &Path, dir: &Path) -> bool {
+    let rest = path.as_os_str().as_bytes().strip_prefix(dir.as_os_str().as_bytes());
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
 /// Why it is not known who works on the files.
@@ -54,28 +99,31 @@ pub enum StrayError {
     Unknown(String),
 }
 
-/// Does the path lie in an original that was kept of `directory`?
-fn is_kept(directory: &Path, path: &Path) -> bool {
-    let (Some(parent), Some(name)) = (directory.parent(), directory.file_name()) else { return false };
-    let Ok(below) = path.strip_prefix(parent) else { return false };
-    let first: PathBuf = below.components().take(1).collect();
-    first.to_string_lossy().starts_with(&format!("{}{KEPT}", name.to_string_lossy()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn an_original_is_known_by_its_name() {
-        let directory = Path::new("/home/bitcoin/.lightning");
+        let place = Place {
+            data: "/srv/lightning/lightning".into(),
+            dev: None,
+            directory: None,
+            kept: "/home/bitcoin/.lightning.before-raidguard-".into(),
+        };
         for (path, kept) in [
             ("/home/bitcoin/.lightning.before-raidguard-20261123-120000/bitcoin", true),
             ("/home/bitcoin/.lightning/bitcoin", false),
             ("/home/bitcoin/.lightning2", false),
             ("/srv/.lightning.before-raidguard-20261123-120000", false),
         ] {
-            assert_eq!(is_kept(directory, Path::new(path)), kept, "{path}");
+            assert_eq!(place.is_kept(Path::new(path)), kept, "{path}");
+        }
+    }
+    #[test]
+    fn a_name_that_only_begins_alike_is_elsewhere() {
+        for (path, inside) in [("/srv/l", true), ("/srv/l/x", true), ("/srv/l2", false), ("/srv", false)] {
+            assert_eq!(is_in(Path::new(path), Path::new("/srv/l")), inside, "{path}");
         }
     }
 }

@@ -31,7 +31,7 @@ pub fn guard(
             "there is nothing to guard: take the line out of the unit",
         ));
     }
-    let record = mirrors::recorded(host, &mirror.name);
+    let record = mirrors::recorded(&State::open_existing(host), &mirror.name);
     let observed = observe_for_start(host, &mirror, record.get().unwrap_or(&Record::default()));
     // What an earlier look at the databases found is older than what is found now.
     let mut known = record.clone();

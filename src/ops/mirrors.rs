@@ -1,13 +1,18 @@
 //! The declared mirrors, and what they look like now.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
-use super::{Trouble, observe::observe};
+use super::{Trouble, observe::Asking};
 use crate::{
     config::{Config, Mirror},
     health,
-    host::{Host, declaration, state::State},
-    model::{Observed, Record, Seen, Verdict},
+    host::{
+        Host, declaration,
+        state::{State, StateError},
+    },
+    model::{Observed, Record, Seen, Verdict, observed::causes},
 };
 
 /// All that is declared.
@@ -62,24 +67,30 @@ pub(super) struct Judged {
     pub(super) verdict: Verdict,
 }
 
-/// raidguard's own record, open, and what it says of a mirror.
-pub(super) fn recorded(host: &Host, mirror: &str) -> Seen<Record> {
-    match State::open_existing(host) {
+/// raidguard's own record, open where there is one.
+pub(super) type Recorded = Result<Option<State>, StateError>;
+
+/// What the record says of a mirror.
+pub(super) fn recorded(state: &Recorded, mirror: &str) -> Seen<Record> {
+    match state {
         Ok(None) => Seen::Read(Record::default()),
         Ok(Some(state)) => Seen::of(state.record(mirror)),
-        Err(e) => Seen::of(Err(e)),
+        Err(e) => Seen::Failed(causes(e)),
     }
 }
 
-/// Looks at every mirror and judges it. What cannot be read becomes a finding.
-pub(super) fn judge_all(host: &Host, mirrors: Vec<Mirror>) -> Vec<Judged> {
-    let all = mirrors.clone();
-    let one = |mirror: Mirror| {
-        let at = host.now();
-        let observed = observe(host, &all, &mirror);
-        let record = recorded(host, &mirror.name);
+/// Looks at every mirror and judges it; with the record, open. What cannot be read becomes a finding.
+pub(super) fn judge_all(host: &Host, mirrors: Vec<Mirror>) -> (Vec<Judged>, Recorded) {
+    let at = host.now();
+    let mirrors: Arc<[Mirror]> = mirrors.into();
+    let asking = Asking::begin(host, &mirrors);
+    // Meanwhile.
+    let state = State::open_existing(host);
+    let records: Vec<_> = mirrors.iter().map(|mirror| recorded(&state, &mirror.name)).collect();
+    let judged = mirrors.iter().cloned().zip(asking.answers()).zip(records);
+    let judge = |((mirror, observed), record): ((Mirror, Observed), Seen<Record>)| {
         let verdict = health::judge(&mirror, &observed, &record, at);
         Judged { at, mirror, observed, record, verdict }
     };
-    mirrors.into_iter().map(one).collect()
+    (judged.map(judge).collect(), state)
 }

@@ -16,11 +16,13 @@ use crate::{
         random_uuid,
         state::{State, StateError},
     },
-    model::{Event, EventKind, Finding, Severity, Verdict, observed::causes, record::Told},
+    model::{Event, EventKind, Finding, Severity, Source, Verdict, observed::causes, record::Told},
     notify::{Channel, Channels, Heartbeat, Limits},
     ui::{self, Console, Tried},
 };
 
+/// What a message is about that is not about one mirror. None can have this name.
+const DECLARATION: &str = "raidguard.toml";
 /// Held by whoever delivers. No mirror can have this name.
 const LOCK: &str = "_notify";
 
@@ -51,6 +53,43 @@ pub(super) fn tell(host: &Host, notify: Option<&Notify>, judged: &[Judged], cons
     }
 }
 
+/// Tells that the declaration cannot be read, so that nobody looks after any mirror: by the channels that can still be made out. There
+/// is no sign of life, because nothing was looked at, and no channel is forgotten that may be declared there.
+pub(super) fn tell_unreadable(host: &Host, why: &str, console: &Console) {
+    // What is wrong may be elsewhere in the file.
+    let notify = host.read(crate::config::PATH).ok().and_then(|text| crate::config::notify_of(&text));
+    let channels = Channels::of(host, notify.as_ref());
+    let limits = Limits::default();
+    let verdict = Verdict::of(vec![unreadable(why)], None);
+    let state = State::open(host);
+    let news = News { name: DECLARATION, verdict: &verdict };
+    let mut failures = tell_each(host, &state, &channels, remind_after(notify.as_ref()), &[news], limits);
+    failures.extend(send(host, &state, &channels, limits));
+    for failure in failures {
+        console.warn(failure);
+    }
+}
+
+fn unreadable(why: &str) -> Finding {
+    Finding {
+        code: "OBS-FAILED".to_owned(),
+        severity: Severity::Unknown,
+        about: "the declaration".to_owned(),
+        says: format!("{} cannot be read, so no mirror was looked at", crate::config::PATH),
+        evidence: vec![why.to_owned()],
+        remedy: "mend the line that is named, then `raidguard check`".to_owned(),
+        source: Source::Record,
+        since: None,
+    }
+}
+
+/// What there may be to tell of a mirror, or of the declaration.
+#[derive(Clone, Copy)]
+struct News<'a> {
+    name: &'a str,
+    verdict: &'a Verdict,
+}
+
 /// As [`tell`]; returns what failed beyond a channel that did not take a message.
 fn tell_by(
     host: &Host,
@@ -59,28 +98,18 @@ fn tell_by(
     judged: &[Judged],
     limits: Limits,
 ) -> Vec<String> {
-    let mut failures = Vec::new();
     let state = State::open(host);
-    for one in judged {
-        let queued = match &state {
-            Ok(state) => queue(host, state, one, &channels.takers(), remind),
-            Err(e) => Err(TellError::Closed(causes(e))),
-        };
-        if let Err(e) = queued {
-            failures.push(format!(
-                "what is to be told of {} could not be kept: {}",
-                one.mirror.name,
-                causes(&e)
-            ));
-            failures.extend(tell_straight(host, channels, one, remind, limits));
-        }
-    }
+    // It was read.
+    let well = Verdict::of(Vec::new(), None);
+    let declaration = News { name: DECLARATION, verdict: &well };
+    let each = judged.iter().map(|one| News { name: &one.mirror.name, verdict: &one.verdict });
+    let news: Vec<_> = std::iter::once(declaration).chain(each).collect();
+    let mut failures = tell_each(host, &state, channels, remind, &news, limits);
     let level = judged.iter().map(|one| one.verdict.level).max().unwrap_or(Severity::Unknown);
-    if let Ok(state) = &state {
-        if let Err(e) = deliver(host, state, channels, limits) {
-            failures.push(format!("messages that wait could not be sent: {}", causes(&e)));
-        }
+    if let Ok(Err(e)) = state.as_ref().map(|state| state.keep_channels(&channels.known())) {
+        failures.push(format!("channels that are gone could not be forgotten: {}", causes(&e)));
     }
+    failures.extend(send(host, &state, channels, limits));
     if let Some(heartbeat) = &channels.heartbeat {
         let error = heartbeat.beat(host, host.now(), level, limits).err().map(|e| causes(&e));
         let kept =
@@ -92,25 +121,58 @@ fn tell_by(
     failures
 }
 
+fn tell_each(
+    host: &Host,
+    state: &Result<State, StateError>,
+    channels: &Channels,
+    remind: Option<u32>,
+    news: &[News<'_>],
+    limits: Limits,
+) -> Vec<String> {
+    let mut failures = Vec::new();
+    for one in news {
+        let queued = match state {
+            Ok(state) => queue(host, state, *one, &channels.takers(), remind),
+            Err(e) => Err(TellError::Closed(causes(e))),
+        };
+        if let Err(e) = queued {
+            failures.push(format!("what is to be told of {} could not be kept: {}", one.name, causes(&e)));
+            failures.extend(tell_straight(host, channels, *one, remind, limits));
+        }
+    }
+    failures
+}
+
+/// Sends what waits, as far as the record can be used.
+fn send(
+    host: &Host,
+    state: &Result<State, StateError>,
+    channels: &Channels,
+    limits: Limits,
+) -> Option<String> {
+    let sent = deliver(host, state.as_ref().ok()?, channels, limits);
+    sent.err().map(|e| format!("messages that wait could not be sent: {}", causes(&e)))
+}
+
 /// Writes the message for every channel and that it was told, both or neither.
 fn queue(
     host: &Host,
     state: &State,
-    one: &Judged,
+    one: News<'_>,
     channels: &[&str],
     remind: Option<u32>,
 ) -> Result<(), TellError> {
-    let (mirror, now) = (&one.mirror.name, host.now());
+    let (mirror, now) = (one.name, host.now());
     let id = random_uuid().map_err(TellError::Random)?;
     let told: Option<Told> = state.get(mirror, "told")?;
-    if health::tell(told.as_ref(), &one.verdict, now, remind).is_some() {
+    if health::tell(told.as_ref(), one.verdict, now, remind).is_some() {
         state.durably(|| {
             // Another check may have told the same meanwhile.
             let told: Option<Told> = state.get(mirror, "told")?;
-            let Some(kind) = health::tell(told.as_ref(), &one.verdict, now, remind) else { return Ok(()) };
+            let Some(kind) = health::tell(told.as_ref(), one.verdict, now, remind) else { return Ok(()) };
             let event = event(host, one, told.as_ref(), kind, id);
             state.queue(&event, channels, now)?;
-            state.put(mirror, "told", &now_told(event, &one.verdict))
+            state.put(mirror, "told", &now_told(event, one.verdict))
         })?;
     }
     // What was told while the record could not be written counts no longer.
@@ -118,14 +180,14 @@ fn queue(
     Ok(())
 }
 
-fn event(host: &Host, one: &Judged, told: Option<&Told>, kind: EventKind, id: String) -> Event {
+fn event(host: &Host, one: News<'_>, told: Option<&Told>, kind: EventKind, id: String) -> Event {
     let faults: Vec<Finding> = one.verdict.faults().cloned().collect();
     let gone = |before: &&Finding| !faults.iter().any(|now| now.is_same(before));
     Event {
         id,
         kind,
         host: host.name(),
-        mirror: one.mirror.name.clone(),
+        mirror: one.name.to_owned(),
         at: host.now(),
         verdict: one.verdict.level,
         before: told.map_or(Severity::Ok, |told| told.verdict),
@@ -153,12 +215,12 @@ fn told_straight(host: &Host, mirror: &str) -> Option<Told> {
 fn tell_straight(
     host: &Host,
     channels: &Channels,
-    one: &Judged,
+    one: News<'_>,
     remind: Option<u32>,
     limits: Limits,
 ) -> Vec<String> {
-    let told = told_straight(host, &one.mirror.name);
-    let Some(kind) = health::tell(told.as_ref(), &one.verdict, host.now(), remind) else { return Vec::new() };
+    let told = told_straight(host, one.name);
+    let Some(kind) = health::tell(told.as_ref(), one.verdict, host.now(), remind) else { return Vec::new() };
     let id =
         random_uuid().unwrap_or_else(|_| format!("{}-{}", std::process::id(), host.now().as_nanosecond()));
     let event = event(host, one, told.as_ref(), kind, id);
@@ -166,7 +228,7 @@ fn tell_straight(
         |channel: &Channel| channel.send(host, &event, limits).map_err(|e| (channel.name(), causes(&e)));
     let failed: Vec<_> = channels.send.iter().filter_map(|channel| send(channel).err()).collect();
     if failed.len() < channels.send.len() || channels.send.is_empty() {
-        let _ = keep_straight(host, &now_told(event, &one.verdict), &one.mirror.name);
+        let _ = keep_straight(host, &now_told(event, one.verdict), one.name);
     }
     failed.into_iter().map(|(name, why)| format!("{name} failed: {why}")).collect()
 }
@@ -178,7 +240,6 @@ fn keep_straight(host: &Host, told: &Told, mirror: &str) -> Result<(), FileError
 
 /// Sends what is due, the oldest first; each is taken out as soon as it was taken. Whoever comes second leaves it to the first.
 fn deliver(host: &Host, state: &State, channels: &Channels, limits: Limits) -> Result<(), StateError> {
-    state.keep_channels(&channels.known())?;
     let began = Instant::now();
     let left = || limits.all.saturating_sub(began.elapsed());
     loop {

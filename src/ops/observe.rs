@@ -1,22 +1,30 @@
 //! Asks every source about a mirror, each on a thread of its own and within its time. No verdict is made here.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use super::deep;
 use crate::{
     backend,
-    config::{Mirror, SECRETS_PATH},
+    config::{Mirror, Node, SECRETS_PATH},
     host::{
-        Host, below, disks, fstab, patience,
-        patience::Asked,
+        Host, below, disks, fstab,
+        patience::{Asked, Askers},
         schedule,
         secrets::{self, SecretsError},
         smart,
     },
     model::{
-        Observed, Record, Seen,
+        BackendKind, Observed, Record, Seen,
         mirror::MirrorState,
-        observed::{ChannelFacts, DiskFacts, MountFacts, SmartFacts, causes},
+        observed::{
+            ChannelFacts, Claim, DiskFacts, JobFacts, MountFacts, NodeFacts, ScrubRecord, Smart, SmartFacts,
+            StrayProcess, causes,
+        },
     },
     node,
 };
@@ -28,80 +36,21 @@ const LIMIT: Duration = Duration::from_secs(10);
 struct Source<T>(Asked<Seen<T>>);
 
 fn ask<T: Send + 'static, E: std::error::Error>(
+    askers: &Askers,
     question: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Source<T> {
-    Source(patience::ask(move || Seen::of(question())))
+    Source(askers.ask(move || Seen::of(question())))
 }
 
 impl<T> Source<T> {
-    fn answer(self) -> Seen<T> {
-        self.0.wait(LIMIT).unwrap_or_else(|e| Seen::Failed(e.to_string()))
+    fn answer(self, host: &Host) -> Seen<T> {
+        self.0.wait(LIMIT, host.interrupt()).unwrap_or_else(|e| Seen::Failed(e.to_string()))
     }
 }
 
-/// All that is seen of a mirror; the databases are another matter. `all` are the declared mirrors, whose jobs share their files.
-pub(super) fn observe(host: &Host, all: &[Mirror], mirror: &Mirror) -> Observed {
-    let backend = backend::of(mirror.backend);
-    let own = || (host.clone(), mirror.clone());
-    let storage = {
-        let (host, mirror) = own();
-        ask(move || backend.observe(&host, &mirror.uuid, &mirror.mountpoint))
-    };
-    let claims = {
-        let (host, mirror) = own();
-        ask(move || backend.claims(&host, &mirror.uuid))
-    };
-    let mount = {
-        let (host, mirror) = own();
-        ask(move || mount(&host, &mirror))
-    };
-    let scrub = {
-        let (host, mirror) = own();
-        ask(move || backend.scrub_record(&host, &mirror.uuid))
-    };
-    let jobs = {
-        let ((host, mirror), all) = (own(), all.to_vec());
-        ask(move || schedule::facts(&host, &all, &mirror))
-    };
-    let channels = {
-        let host = host.clone();
-        ask(move || channels(&host))
-    };
-    let node_facts = mirror.node.clone().map(|node| {
-        let (host, mirror) = own();
-        ask(move || node::facts(&host, &node, &mirror.mountpoint))
-    });
-    let processes = mirror.node.clone().map(|node| {
-        let host = host.clone();
-        ask(move || node::strays(&host, &node))
-    });
-    let storage = storage.answer();
-    let (disks, smart) = below_members(host, storage.get());
+fn nothing() -> Observed {
     Observed {
-        storage,
-        claims: claims.answer(),
-        mount: mount.answer(),
-        scrub: scrub.answer(),
-        disks,
-        smart,
-        node: node_facts.map_or(Seen::Skipped, Source::answer),
-        processes: processes.map_or(Seen::Skipped, Source::answer),
-        users: Seen::Skipped,
-        jobs: jobs.answer(),
-        databases: Seen::Skipped,
-        channels: channels.answer(),
-    }
-}
-
-/// What the guard needs, and no more: a node is waiting for it.
-pub(super) fn observe_for_start(host: &Host, mirror: &Mirror, record: &Record) -> Observed {
-    let backend = backend::of(mirror.backend);
-    let storage = {
-        let (host, mirror) = (host.clone(), mirror.clone());
-        ask(move || backend.observe(&host, &mirror.uuid, &mirror.mountpoint))
-    };
-    let mut observed = Observed {
-        storage: storage.answer(),
+        storage: Seen::Skipped,
         claims: Seen::Skipped,
         mount: Seen::Skipped,
         scrub: Seen::Skipped,
@@ -113,26 +62,186 @@ pub(super) fn observe_for_start(host: &Host, mirror: &Mirror, record: &Record) -
         jobs: Seen::Skipped,
         databases: Seen::Skipped,
         channels: Seen::Skipped,
+    }
+}
+
+/// What is asked about one mirror.
+struct OfMirror {
+    storage: Option<Source<MirrorState>>,
+    mount: Source<MountFacts>,
+    scrub: Source<Option<ScrubRecord>>,
+    jobs: Source<JobFacts>,
+    node: Option<Source<NodeFacts>>,
+}
+
+impl OfMirror {
+    fn ask(askers: &Askers, host: &Host, all: &Arc<[Mirror]>, mirror: &Mirror) -> Self {
+        let backend = backend::of(mirror.backend);
+        let own = || (host.clone(), mirror.clone());
+        let storage = {
+            let (host, mirror) = own();
+            ask(askers, move || backend.observe(&host, &mirror.uuid, &mirror.mountpoint))
+        };
+        let mount = {
+            let (host, mirror) = own();
+            ask(askers, move || mount(&host, &mirror))
+        };
+        let scrub = {
+            let (host, mirror) = own();
+            ask(askers, move || backend.scrub_record(&host, &mirror.uuid))
+        };
+        let jobs = {
+            let ((host, mirror), all) = (own(), Arc::clone(all));
+            ask(askers, move || schedule::facts(&host, &all, &mirror))
+        };
+        let node = mirror.node.clone().map(|node| {
+            let (host, mirror) = own();
+            ask(askers, move || node::facts(&host, &node, &mirror.mountpoint))
+        });
+        Self { storage: Some(storage), mount, scrub, jobs, node }
+    }
+}
+
+/// All questions about the declared mirrors but for the databases, which are another matter. What is the same for all of them is asked
+/// once.
+pub(super) struct Asking {
+    askers: Askers,
+    host: Host,
+    mirrors: Arc<[Mirror]>,
+    processes: Option<Source<Vec<Vec<StrayProcess>>>>,
+    claims: HashMap<BackendKind, Source<BTreeMap<String, Vec<Claim>>>>,
+    channels: Source<ChannelFacts>,
+    each: Vec<OfMirror>,
+}
+
+impl Asking {
+    /// Begins to ask.
+    pub(super) fn begin(host: &Host, mirrors: &Arc<[Mirror]>) -> Self {
+        let askers = Askers::default();
+        let host = host.at_a_glance();
+        let nodes: Vec<Node> = mirrors.iter().filter_map(|mirror| mirror.node.clone()).collect();
+        // What takes longest goes first.
+        let processes = (!nodes.is_empty()).then(|| {
+            let host = host.clone();
+            ask(&askers, move || node::strays(&host, &nodes))
+        });
+        let mut claims = HashMap::new();
+        for kind in mirrors.iter().map(|mirror| mirror.backend) {
+            claims.entry(kind).or_insert_with(|| {
+                let host = host.clone();
+                ask(&askers, move || backend::of(kind).claims(&host))
+            });
+        }
+        let each = mirrors.iter().map(|one| OfMirror::ask(&askers, &host, mirrors, one)).collect();
+        let channels = {
+            let host = host.clone();
+            ask(&askers, move || channels(&host))
+        };
+        Self { askers, host, mirrors: Arc::clone(mirrors), processes, claims, channels, each }
+    }
+
+    /// What is seen of each mirror, in their order.
+    pub(super) fn answers(self) -> Vec<Observed> {
+        let Self { askers, host, mirrors, processes, claims, channels, each } = self;
+        // Whatever depends on an answer is asked before the next is waited for: one that hangs must not keep another from its turn.
+        let storage = each.into_iter().map(|mut asked| {
+            let storage = asked.storage.take().map_or(Seen::Skipped, |asked| asked.answer(&host));
+            let disks = ask_disks(&askers, &host, storage.get());
+            (asked, storage, disks)
+        });
+        let storage: Vec<_> = storage.collect();
+        let disks = storage.into_iter().map(|(asked, storage, disks)| {
+            let disks = disks.map_or(Seen::Skipped, |asked| asked.answer(&host));
+            let smart = ask_smart(&askers, &host, disks.get());
+            (asked, storage, disks, smart)
+        });
+        let disks: Vec<_> = disks.collect();
+        let claims: HashMap<_, _> =
+            claims.into_iter().map(|(kind, asked)| (kind, asked.answer(&host))).collect();
+        let channels = channels.answer(&host);
+        let mut processes = EachNodes::of(processes.map_or(Seen::Skipped, |asked| asked.answer(&host)));
+        let seen = disks.into_iter().zip(mirrors.iter()).map(|((asked, storage, disks, smart), mirror)| {
+            let own = |all: &BTreeMap<String, Vec<Claim>>| all.get(&mirror.uuid).cloned().unwrap_or_default();
+            Observed {
+                storage,
+                claims: claims.get(&mirror.backend).map_or(Seen::Skipped, |all| all.as_seen(own)),
+                mount: asked.mount.answer(&host),
+                scrub: asked.scrub.answer(&host),
+                disks,
+                smart: smart.into_iter().map(|(disk, asked)| of_disk(&host, disk, asked)).collect(),
+                node: asked.node.map_or(Seen::Skipped, |asked| asked.answer(&host)),
+                processes: if mirror.node.is_some() { processes.next() } else { Seen::Skipped },
+                users: Seen::Skipped,
+                jobs: asked.jobs.answer(&host),
+                databases: Seen::Skipped,
+                channels: channels.clone(),
+            }
+        });
+        seen.collect()
+    }
+}
+
+fn of_disk(host: &Host, disk: String, asked: Option<Source<Smart>>) -> SmartFacts {
+    SmartFacts { disk, smart: asked.map_or(Seen::Skipped, |asked| asked.answer(host)) }
+}
+
+/// The processes on the files of each mirror's node, in the order of the mirrors.
+enum EachNodes {
+    Read(std::vec::IntoIter<Vec<StrayProcess>>),
+    Not(Seen<Vec<StrayProcess>>),
+}
+
+impl EachNodes {
+    fn of(seen: Seen<Vec<Vec<StrayProcess>>>) -> Self {
+        match seen {
+            Seen::Read(all) => Self::Read(all.into_iter()),
+            Seen::Failed(why) => Self::Not(Seen::Failed(why)),
+            Seen::Skipped => Self::Not(Seen::Skipped),
+        }
+    }
+
+    fn next(&mut self) -> Seen<Vec<StrayProcess>> {
+        match self {
+            Self::Read(each) => each.next().map_or_else(|| Seen::Failed("not asked".to_owned()), Seen::Read),
+            Self::Not(why) => why.clone(),
+        }
+    }
+}
+
+/// What the guard needs, and no more: a node is waiting for it.
+pub(super) fn observe_for_start(host: &Host, mirror: &Mirror, record: &Record) -> Observed {
+    let askers = Askers::default();
+    let host = host.at_a_glance();
+    let backend = backend::of(mirror.backend);
+    let storage = {
+        let (host, mirror) = (host.clone(), mirror.clone());
+        ask(&askers, move || backend.observe(&host, &mirror.uuid, &mirror.mountpoint))
     };
-    let Some(node) = mirror.node.clone() else { return observed };
+    let Some(node) = mirror.node.clone() else {
+        return Observed { storage: storage.answer(&host), ..nothing() };
+    };
     let facts = {
         let (host, node, mountpoint) = (host.clone(), node.clone(), mirror.mountpoint.clone());
-        ask(move || node::facts(&host, &node, &mountpoint))
+        ask(&askers, move || node::facts(&host, &node, &mountpoint))
     };
     let processes = {
         let (host, node) = (host.clone(), node.clone());
-        ask(move || node::strays(&host, &node))
+        ask(&askers, move || node::strays(&host, &[node]))
     };
     let users = {
         let (host, data) = (host.clone(), node.data.clone());
-        ask(move || node::find_running(&host, &data, None).map(|running| running.users()))
+        ask(&askers, move || node::find_running(&host, &data, None).map(|running| running.users()))
     };
-    observed.node = facts.answer();
-    observed.users = users.answer();
-    observed.processes = processes.answer();
+    let mut observed = Observed {
+        storage: storage.answer(&host),
+        node: facts.answer(&host),
+        users: users.answer(&host),
+        processes: EachNodes::of(processes.answer(&host)).next(),
+        ..nothing()
+    };
     if observed.node.get().is_some_and(|facts| facts.on_mirror) {
         let (mirror, record) = (mirror.clone(), record.clone());
-        observed.databases = ask(move || deep::versions(&mirror, &record)).answer();
+        observed.databases = ask(&askers, move || deep::versions(&mirror, &record)).answer(&host);
     }
     observed
 }
@@ -157,41 +266,33 @@ fn channels(host: &Host) -> Result<ChannelFacts, SecretsError> {
     }
 }
 
-/// The disks that the members lie on: all asked at once, each within its time.
-fn below_members(host: &Host, state: Option<&MirrorState>) -> (Seen<Vec<DiskFacts>>, Vec<SmartFacts>) {
-    let Some(state) = state else { return (Seen::Skipped, Vec::new()) };
-    let members: Vec<(u64, PathBuf)> = state
-        .members
-        .iter()
-        .filter(|m| !m.missing)
-        .filter_map(|m| Some((m.devid, m.path.clone()?)))
-        .collect();
-    let attached = {
-        let host = host.clone();
-        ask(move || {
-            members
-                .iter()
-                .map(|(devid, path)| disks::attachment(&host, *devid, path))
-                .collect::<Result<Vec<_>, _>>()
-        })
-    };
-    let attached = attached.answer();
-    let mut names: Vec<String> = attached.get().into_iter().flatten().flat_map(|d| d.disks.clone()).collect();
+/// The disks that the members lie on.
+fn ask_disks(askers: &Askers, host: &Host, state: Option<&MirrorState>) -> Option<Source<Vec<DiskFacts>>> {
+    let present = state?.members.iter().filter(|m| !m.missing);
+    let members: Vec<(u64, PathBuf)> = present.filter_map(|m| Some((m.devid, m.path.clone()?))).collect();
+    let host = host.clone();
+    Some(ask(askers, move || {
+        let attached = members.iter().map(|(devid, path)| disks::attachment(&host, *devid, path));
+        attached.collect::<Result<Vec<_>, _>>()
+    }))
+}
+
+/// Each disk, once, with the question for its health where it has one to speak of.
+fn ask_smart(
+    askers: &Askers,
+    host: &Host,
+    attached: Option<&Vec<DiskFacts>>,
+) -> Vec<(String, Option<Source<Smart>>)> {
+    let mut names: Vec<String> = attached.into_iter().flatten().flat_map(|d| d.disks.clone()).collect();
     names.sort();
     names.dedup();
-    let asked: Vec<_> = names
-        .into_iter()
-        .map(|disk| {
-            let question = disks::speaks_of_health(&disk).then(|| {
-                let (host, disk) = (host.clone(), disk.clone());
-                ask(move || smart::ask(&host, &disk))
-            });
-            (disk, question)
-        })
-        .collect();
-    let smart = asked
-        .into_iter()
-        .map(|(disk, question)| SmartFacts { disk, smart: question.map_or(Seen::Skipped, Source::answer) });
-    let smart = smart.collect();
-    (attached, smart)
+    let question = |disk: &str| {
+        let (host, disk) = (host.clone(), disk.to_owned());
+        ask(askers, move || smart::ask(&host, &disk))
+    };
+    let asked = |disk: String| {
+        let question = disks::speaks_of_health(&disk).then(|| question(&disk));
+        (disk, question)
+    };
+    names.into_iter().map(asked).collect()
 }

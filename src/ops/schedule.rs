@@ -3,7 +3,7 @@
 use super::{Exit, Trouble, mirrors};
 use crate::{
     config::Mirror,
-    host::{Host, schedule},
+    host::{Host, schedule, state::State},
     model::{Record, Schedule},
     ui::{self, Console, JobReport, maintain::ScheduleReport},
 };
@@ -57,6 +57,7 @@ pub(super) fn jobs(host: &Host, mirror: &Mirror, record: Option<&Record>, runs: 
 /// The declaration cannot be read.
 pub fn show(host: &Host, json: bool, console: &Console) -> Result<Exit, Trouble> {
     let declared = mirrors::declared(host)?;
+    let state = State::open_existing(host);
     let mut reports = Vec::new();
     for mirror in &declared {
         let with = mirror.schedule.as_ref().map(|s| s.with);
@@ -65,7 +66,7 @@ pub fn show(host: &Host, json: bool, console: &Console) -> Result<Exit, Trouble>
             Some(with) => schedule::is_installed(host, with, &declared, &binary()?)
                 .map_err(|e| Trouble::failed("the jobs could not be read", e))?,
         };
-        let jobs = jobs(host, mirror, mirrors::recorded(host, &mirror.name).get(), 2);
+        let jobs = jobs(host, mirror, mirrors::recorded(&state, &mirror.name).get(), 2);
         reports.push(ScheduleReport { mirror: mirror.name.clone(), with, installed, jobs });
     }
     console.data(if json { ui::json("schedule", &reports)? } else { ui::maintain::schedule(&reports) });

@@ -160,6 +160,13 @@ impl Journal {
     /// As [`Journal::open`].
     pub fn read<S: DeserializeOwned>(path: &Path) -> Result<(Plan<S>, JournalState, u64), JournalError> {
         let text = fs::read_to_string(path).doing("reading the journal", path)?;
+        Self::parse(path, &text)
+    }
+
+    fn parse<S: DeserializeOwned>(
+        path: &Path,
+        text: &str,
+    ) -> Result<(Plan<S>, JournalState, u64), JournalError> {
         let whole = text.rfind('\n').map_or(0, |at| at + 1);
         let mut lines = text.get(..whole).unwrap_or_default().lines().enumerate();
         let unreadable =
@@ -288,4 +295,21 @@ mod tests {
         assert_eq!(journals(dir.path()).unwrap().len(), 1);
         assert!(journals(&dir.path().join("none")).unwrap().is_empty());
     }
+
+    const JOURNAL: &[u8] = br#"{"schema":1,"id":"20261123-120000-setup","verb":"setup","mirror":"lightning","created":"1970-01-01T00:00:00Z","steps":["one","two"]}
+{"at":"1970-01-01T00:00:00Z","record":{"begin":0}}
+{"at":"1970-01-01T00:00:02Z","record":"complete"}
+"#;
+
+    #[test]
+    fn the_sample_that_is_taken_apart_is_whole() {
+        let text = std::str::from_utf8(JOURNAL).unwrap();
+        Journal::parse::<String>(Path::new("x.jsonl"), text).unwrap();
+    }
+
+    crate::fuzz::fuzzed!(fuzz_journal, text[JOURNAL], |text| {
+        if let Ok((plan, state, whole)) = Journal::parse::<String>(Path::new("x.jsonl"), text) {
+            assert!(state.begun.len() == plan.steps.len() && whole <= text.len() as u64);
+        }
+    });
 }

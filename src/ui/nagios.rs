@@ -41,6 +41,11 @@ pub fn nagios(checked: &[Checked<'_>]) -> String {
     if data.is_empty() { format!("{text}\n") } else { format!("{text} |{data}\n") }
 }
 
+/// The line where no verdict could be reached.
+pub fn unknown(why: &str) -> String {
+    format!("RAIDGUARD UNKNOWN - {}\n", printable(why).replace('|', "/"))
+}
+
 fn performance(out: &mut String, name: &str, state: Option<&MirrorState>, may_fail: Option<u64>) {
     if let Some(may_fail) = may_fail {
         let _ = write!(out, " {name}_may_fail={may_fail};1:;1:;0");

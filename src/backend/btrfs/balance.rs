@@ -71,3 +71,14 @@ pub(super) fn parse_done(text: &str) -> Result<(u64, u64), ParseError> {
         .find_map(|line| read(line.trim()))
         .ok_or_else(|| ParseError::new("btrfs balance start", text))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::fuzz::fuzzed!(fuzz_balance, text[b"Done, had to relocate 1 out of 3 chunks\n"], |text| {
+        if parse_done(text).is_ok() {
+            assert!(text.contains("Done, had to relocate "));
+        }
+    });
+}

@@ -11,7 +11,12 @@ mod sysfs;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, fs, io, os::unix::fs::MetadataExt as _, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+};
 
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, statfs};
 
@@ -142,8 +147,8 @@ impl Backend for Btrfs {
         observe::uuid_at(host, mountpoint)
     }
 
-    fn claims(&self, host: &Host, uuid: &str) -> Result<Vec<Claim>, BackendError> {
-        observe::claims(host, uuid)
+    fn claims(&self, host: &Host) -> Result<BTreeMap<String, Vec<Claim>>, BackendError> {
+        observe::claims(host)
     }
 
     fn scrub_record(&self, host: &Host, uuid: &str) -> Result<Option<ScrubRecord>, BackendError> {

@@ -1,9 +1,11 @@
 //! What a btrfs mirror is, seen without a process: mountinfo, sysfs and each member's superblock.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     os::unix::fs::{FileTypeExt as _, MetadataExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use nix::sys::stat::{major, minor};
@@ -27,6 +29,7 @@ use crate::{
 };
 
 /// A block device and what its superblock says.
+#[derive(Debug)]
 struct Seen {
     path: PathBuf,
     size: Option<Bytes>,
@@ -81,16 +84,20 @@ fn see_mounts(
     devices: &[String],
     mountpoint: &Path,
 ) -> Result<(), BackendError> {
-    let ours = |mount: &Mount| mount.fstype == "btrfs" && devices.contains(&kernel_name(host, &mount.source));
     // Mounts stack: the last one at a place is the one that paths lead to.
-    let here = mounts.iter().rposition(|m| m.mountpoint == mountpoint);
-    for (index, mount) in mounts.iter().enumerate() {
-        if ours(mount) && Some(index) != here && mount.mountpoint != mountpoint {
+    let here = mountinfo::place_of_topmost(mounts, mountpoint);
+    let place = here.and_then(|index| mounts.get(index));
+    let mut is_ours = false;
+    for (index, name) in &host.once("btrfs", || Ok::<_, BackendError>(BtrfsMounts::of(host, mounts)))?.0 {
+        let Some(mount) = mounts.get(*index).filter(|_| devices.contains(name)) else { continue };
+        if Some(*index) == here {
+            is_ours = true;
+        } else if place.is_none_or(|place| place.mountpoint != mount.mountpoint) {
             state.also_mounted.push(mount.mountpoint.clone());
         }
     }
-    let Some(mount) = here.and_then(|index| mounts.get(index)) else { return Ok(()) };
-    if !ours(mount) {
+    let Some(mount) = place else { return Ok(()) };
+    if !is_ours {
         if mount.fstype == "btrfs" && !owned_by_another(host, &state.uuid, &mount.source)? {
             return Err(BackendError::UnclearMount {
                 mountpoint: mountpoint.to_owned(),
@@ -107,6 +114,16 @@ fn see_mounts(
     state.degraded_option = has(&mount.super_options, "degraded");
     state.mount_options = mount.options.iter().chain(&mount.super_options).cloned().collect();
     Ok(())
+}
+
+/// The mounts of btrfs: each one's place in the list, and the kernel's name of the device that it shows.
+struct BtrfsMounts(Vec<(usize, String)>);
+
+impl BtrfsMounts {
+    fn of(host: &Host, mounts: &[Mount]) -> Self {
+        let btrfs = mounts.iter().enumerate().filter(|(_, mount)| mount.fstype == "btrfs");
+        Self(btrfs.map(|(index, mount)| (index, kernel_name(host, &mount.source))).collect())
+    }
 }
 
 /// The kernel's name of a device node: by its number, because `/dev/mapper` names are others; the file's name where the node is gone.
@@ -162,7 +179,11 @@ fn size_of(host: &Host, name: &str) -> Result<Option<Bytes>, BackendError> {
     }
 }
 
-fn look_at(host: &Host, name: &str) -> Result<Seen, BackendError> {
+fn look_at(host: &Host, name: &str) -> Result<Arc<Seen>, BackendError> {
+    host.once(name, || look_closely(host, name))
+}
+
+fn look_closely(host: &Host, name: &str) -> Result<Seen, BackendError> {
     let path = node_of(name);
     let size = size_of(host, name)?;
     let superblock = match size {
@@ -174,10 +195,10 @@ fn look_at(host: &Host, name: &str) -> Result<Seen, BackendError> {
 }
 
 /// Joins what the kernel counts as members with the devices that are really there.
-fn mounted_members(uuid: &str, infos: Vec<DevInfo>, seen: &[Seen]) -> Vec<MemberState> {
+fn mounted_members(uuid: &str, infos: Vec<DevInfo>, seen: &[Arc<Seen>]) -> Vec<MemberState> {
     let of =
         |s: &Seen| s.superblock.as_ref().ok().and_then(Option::as_ref).filter(|sb| sb.fsid == uuid).cloned();
-    let strangers: Vec<&Seen> = seen.iter().filter(|s| of(s).is_none()).collect();
+    let strangers: Vec<&Seen> = seen.iter().map(Arc::as_ref).filter(|s| of(s).is_none()).collect();
     let unmatched: Vec<u64> = infos
         .iter()
         .filter(|i| !i.missing && !seen.iter().any(|s| of(s).is_some_and(|sb| sb.devid == i.devid)))
@@ -255,7 +276,8 @@ pub(super) fn block_devices(host: &Host) -> Result<Vec<(PathBuf, Bytes)>, Backen
     Ok(out)
 }
 
-fn candidates(host: &Host) -> Result<Vec<Seen>, BackendError> {
+/// The block devices that may hold a member, and what is on them.
+fn candidates(host: &Host) -> Result<Vec<Arc<Seen>>, BackendError> {
     let mut out = Vec::new();
     for name in candidate_names(host)? {
         let seen = look_at(host, &name)?;
@@ -266,19 +288,24 @@ fn candidates(host: &Host) -> Result<Vec<Seen>, BackendError> {
     Ok(out)
 }
 
-/// Every device with a superblock of this filesystem. A device that cannot be read is no clone that could be mounted.
-pub(super) fn claims(host: &Host, uuid: &str) -> Result<Vec<Claim>, BackendError> {
-    let found = candidates(host)?.into_iter().filter_map(|seen| {
-        let sb = seen.superblock.ok()??;
-        (sb.fsid == uuid && sb.finished).then_some(Claim {
-            path: seen.path,
-            devid: sb.devid,
-            uuid: sb.uuid,
-            generation: sb.generation,
-        })
-    });
-    let mut claims: Vec<_> = found.collect();
-    claims.sort_by(|a, b| (a.devid, &a.path).cmp(&(b.devid, &b.path)));
+/// Every device with a superblock, by its filesystem's UUID. A device that cannot be read is no clone that could be mounted.
+pub(super) fn claims(host: &Host) -> Result<BTreeMap<String, Vec<Claim>>, BackendError> {
+    let mut claims: BTreeMap<String, Vec<Claim>> = BTreeMap::new();
+    for seen in candidates(host)? {
+        if let Ok(Some(sb)) = &seen.superblock {
+            if sb.finished {
+                claims.entry(sb.fsid.clone()).or_default().push(Claim {
+                    path: seen.path.clone(),
+                    devid: sb.devid,
+                    uuid: sb.uuid.clone(),
+                    generation: sb.generation,
+                });
+            }
+        }
+    }
+    for of_one in claims.values_mut() {
+        of_one.sort_by(|a, b| (a.devid, &a.path).cmp(&(b.devid, &b.path)));
+    }
     Ok(claims)
 }
 
@@ -286,13 +313,13 @@ pub(super) fn claims(host: &Host, uuid: &str) -> Result<Vec<Claim>, BackendError
 fn scan(host: &Host, state: &mut MirrorState) -> Result<(), BackendError> {
     let mut expected = 0;
     for seen in candidates(host)? {
-        match seen.superblock {
+        match &seen.superblock {
             Ok(Some(sb)) if sb.fsid == state.uuid && sb.finished => {
                 expected = expected.max(sb.num_devices);
                 state.members.push(MemberState {
                     devid: sb.devid,
-                    uuid: Some(sb.uuid),
-                    path: Some(seen.path),
+                    uuid: Some(sb.uuid.clone()),
+                    path: Some(seen.path.clone()),
                     size: seen.size,
                     missing: false,
                     pulled: false,

@@ -213,3 +213,27 @@ fn parse_line(line: &str, written: Timestamp, now: Timestamp) -> Result<ScrubRec
         uncorrectable,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::fuzz::fuzzed!(fuzz_scrub_status, text [
+        include_bytes!("../../../tests/fixtures/btrfs/6.14/corrected-scrub-status-raw.txt"),
+        include_bytes!("../../../tests/fixtures/btrfs/6.2/cancelled-scrub-status-raw.txt"),
+    ], |text| {
+        if let Ok(None) = parse_status(text) {
+            assert!(text.contains("no stats available"));
+        }
+    });
+
+    crate::fuzz::fuzzed!(fuzz_scrub_record, text [
+        include_bytes!("../../../tests/fixtures/btrfs/6.14/corrected-scrub-status-file.txt"),
+        include_bytes!("../../../tests/fixtures/btrfs/6.14/cancelled-scrub-status-file.txt"),
+    ], |text| {
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        if let Ok(Some(found)) = parse_record(text, at(1_800_000_000), at(1_800_001_000)) {
+            assert!(!(found.finished && found.cancelled) && found.ended.is_some(), "{found:?}");
+        }
+    });
+}

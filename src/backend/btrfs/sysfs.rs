@@ -186,4 +186,21 @@ mod tests {
         assert!(parse_flag("missing", "").is_err());
         assert!(parse_flag("missing", "2\n").is_err());
     }
+
+    crate::fuzz::fuzzed!(fuzz_error_stats, text [
+        include_bytes!("../../../tests/fixtures/btrfs/sysfs/healthy/devinfo/1/error_stats"),
+        b"invalid\n",
+    ], |text| {
+        if let Ok(None) = parse_error_stats(text) {
+            assert_eq!(text.trim(), "invalid");
+        }
+    });
+
+    crate::fuzz::fuzzed!(fuzz_sysfs_flags_and_numbers, text [b"0\n", b"1\n", b"1048576\n"], |text| {
+        let _ = parse_flag("missing", text);
+        if let Ok(number) = parse_number("size", text) {
+            let plain = text.trim().trim_start_matches('+').trim_start_matches('0');
+            assert_eq!(if plain.is_empty() { "0" } else { plain }, number.to_string());
+        }
+    });
 }

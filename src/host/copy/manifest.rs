@@ -143,12 +143,37 @@ impl Manifest {
     /// It cannot be read or is not of the known form.
     pub fn load(path: &Path) -> Result<Self, CopyError> {
         let text = fs::read_to_string(path).at("reading", path)?;
+        Self::parse(&text).map_err(|line| CopyError::Manifest { path: path.to_owned(), line })
+    }
+
+    /// Reads the text of a record; else the number of the line that is not of the known form.
+    fn parse(text: &str) -> Result<Self, usize> {
         let mut entries = BTreeMap::new();
-        for (number, line) in text.lines().enumerate() {
-            let bad = || CopyError::Manifest { path: path.to_owned(), line: number + 1 };
-            let Line { path: name, entry } = serde_json::from_str(line).map_err(|_| bad())?;
-            entries.insert(unescape(&name).ok_or_else(bad)?, entry);
+        for (line, number) in text.lines().zip(1_usize..) {
+            let Line { path: name, entry } = serde_json::from_str(line).map_err(|_| number)?;
+            entries.insert(unescape(&name).ok_or(number)?, entry);
         }
         Ok(Self { entries, skipped: Vec::new() })
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MANIFEST: &[u8] = br#"{"path":"","kind":"directory","mode":448,"uid":0,"gid":0,"mtime":[1,2],"xattrs":null}
+{"path":"a%20b","kind":{"file":{"size":5,"hash":"00ff","same_as":"c"}},"mode":256,"uid":1000,"gid":1000,"mtime":[1,2],"xattrs":"00"}
+{"path":"l","kind":{"symlink":"..%2Fx"},"mode":511,"uid":0,"gid":0,"mtime":[-1,2],"xattrs":null}
+"#;
+
+    #[test]
+    fn the_sample_that_is_taken_apart_is_whole() {
+        assert_eq!(Manifest::parse(std::str::from_utf8(MANIFEST).unwrap()).unwrap().entries.len(), 3);
+    }
+
+    crate::fuzz::fuzzed!(fuzz_manifest, text[MANIFEST], |text| {
+        if let Ok(read) = Manifest::parse(text) {
+            assert_eq!(Manifest::parse(&read.text()).map(|again| again.entries), Ok(read.entries));
+        }
+    });
 }

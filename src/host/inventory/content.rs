@@ -113,3 +113,26 @@ pub(in crate::host) fn content_at(host: &Host, path: &Path, offset: u64, size: u
         Ok(_) => Content::Empty,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::fuzz::fuzzed!(fuzz_wipefs, text [
+        include_bytes!("../../../tests/fixtures/wipefs/2.41.5/ambivalent.json"),
+        include_bytes!("../../../tests/fixtures/wipefs/2.38.1/gpt.json"),
+        include_bytes!("../../../tests/fixtures/wipefs/2.41.5/zfs.json"),
+    ], |text| {
+        if let Ok(found) = parse_wipefs(text) {
+            assert!(!found.is_empty() || !text.contains("\"type\""), "a signature was left out");
+        }
+    });
+
+    crate::fuzz::fuzzed!(fuzz_blkid, text [
+        include_bytes!("../../../tests/fixtures/blkid/2.41.5/btrfs-raid1-member1.txt"),
+        include_bytes!("../../../tests/fixtures/blkid/2.41.5/gpt-partition-ext4.txt"),
+        include_bytes!("../../../tests/fixtures/blkid/2.41.5/ambivalent.txt"),
+    ], |text| {
+        parse_blkid(text);
+    });
+}

@@ -128,3 +128,17 @@ pub(super) fn list_devices(host: &Host) -> Result<Inventory, InventoryError> {
     inventory.devices.retain(|d| d.size.0 > 0 && d.kind != "rom");
     Ok(inventory)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::fuzz::fuzzed!(fuzz_lsblk, text [
+        include_bytes!("../../../tests/fixtures/lsblk/2.41.5/gpt-partition-mounted.json"),
+        include_bytes!("../../../tests/fixtures/lsblk/2.38.1/loop-mounted.json"),
+        include_bytes!("../../../tests/fixtures/lsblk/synthetic-all-strings.json"),
+        include_bytes!("../../../tests/fixtures/lsblk/synthetic-md-raid1-under-two-disks.json"),
+    ], |text| {
+        let _ = parse_lsblk(text);
+    });
+}

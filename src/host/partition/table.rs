@@ -268,4 +268,11 @@ mod tests {
             }
         }
     }
+
+    crate::fuzz::fuzzed!(fuzz_sfdisk, text [
+        include_bytes!("../../../tests/fixtures/sfdisk/2.41.5/gpt-two-partitions.json"),
+        include_bytes!("../../../tests/fixtures/sfdisk/2.38.1/gpt-two-partitions.json"),
+    ], |text| {
+        let _ = parse(text);
+    });
 }

@@ -35,6 +35,26 @@ const ANY: &str = "/any/program";
 /// A file could not be looked at.
 pub fn facts(host: &Host, mirrors: &[Mirror], mirror: &Mirror) -> Result<JobFacts, ScheduleError> {
     let with = mirror.schedule.as_ref().map(|s| s.with);
+    let shared = host.once(format!("{with:?}"), || common(host, mirrors, with))?;
+    let mut facts = JobFacts::clone(&shared);
+    let unit = mirror.node.as_ref().and_then(|node| node.unit.as_deref());
+    if let Some(unit) = unit {
+        let binary = Path::new(ANY);
+        let of = DropInOf { unit, mountpoint: &mirror.mountpoint, mirror: &mirror.name, binary };
+        let file = dropin(of)?;
+        let at = file.path.display().to_string();
+        facts.dropin = match compare(host, &file)? {
+            Standing::Same => None,
+            Standing::Other => Some(format!("{at} is not as raidguard writes it")),
+            Standing::Dead(program) => Some(format!("{at} asks {}, which is no program", program.display())),
+            Standing::Gone => Some(format!("{at} is missing")),
+        };
+    }
+    Ok(facts)
+}
+
+/// What the mirrors have in common: the files are those of all of them.
+fn common(host: &Host, mirrors: &[Mirror], with: Option<Scheduler>) -> Result<JobFacts, ScheduleError> {
     let mut facts = JobFacts { with, ..JobFacts::default() };
     let wanted = with.map_or(Ok(Vec::new()), |with| render(with, mirrors, Path::new(ANY)))?;
     for file in &wanted {
@@ -54,19 +74,6 @@ pub fn facts(host: &Host, mirrors: &[Mirror], mirror: &Mirror) -> Result<JobFact
     if with.is_some() {
         let there = OTHERS.iter().filter(|path| host.path(path).symlink_metadata().is_ok());
         facts.doubled = there.map(|path| (*path).to_owned()).collect();
-    }
-    let unit = mirror.node.as_ref().and_then(|node| node.unit.as_deref());
-    if let Some(unit) = unit {
-        let binary = Path::new(ANY);
-        let of = DropInOf { unit, mountpoint: &mirror.mountpoint, mirror: &mirror.name, binary };
-        let file = dropin(of)?;
-        let at = file.path.display().to_string();
-        facts.dropin = match compare(host, &file)? {
-            Standing::Same => None,
-            Standing::Other => Some(format!("{at} is not as raidguard writes it")),
-            Standing::Dead(program) => Some(format!("{at} asks {}, which is no program", program.display())),
-            Standing::Gone => Some(format!("{at} is missing")),
-        };
     }
     Ok(facts)
 }
@@ -171,4 +178,13 @@ mod tests {
         assert_eq!(facts_with(&|text| text.replace("root", "nobody")).altered, ["/etc/cron.d/raidguard"]);
         assert_eq!(facts_with(&|_| String::new()).altered, ["/etc/cron.d/raidguard"]);
     }
+
+    crate::fuzz::fuzzed!(fuzz_installed_jobs, text [
+        b"# jobs\n*/15 * * * * root /usr/bin/raidguard check\n0 0 * * * root '/opt/my tools/raidguard' balance\n",
+    ], |text| {
+        let wanted = "# jobs\n*/15 * * * * root /any/program check\n0 0 * * * root /any/program balance\n";
+        if let Some(programs) = programs_of(wanted, text) {
+            assert_eq!(programs.len(), 2);
+        }
+    });
 }

@@ -333,7 +333,8 @@ fn cron_runs(host: &Host) -> bool {
         return true;
     }
     let processes = fs::read_dir(host.path("/proc")).into_iter().flatten().flatten();
-    processes.map(|e| e.file_name().to_string_lossy().into_owned()).any(|pid| is_cron(&pid))
+    let is_pid = |name: &String| name.bytes().all(|b| b.is_ascii_digit());
+    processes.filter_map(|e| e.file_name().into_string().ok()).filter(is_pid).any(|pid| is_cron(&pid))
 }
 
 /// What runs jobs on this machine.

@@ -28,6 +28,8 @@ use crate::model::{
 pub const PATH: &str = "/var/lib/raidguard/state.sqlite3";
 /// The form that this version writes, kept in SQLite's `user_version`.
 const FORM: i64 = 1;
+/// After how many pages the write-ahead log is taken over: those of some hours' checks.
+const LOG: u32 = 16;
 /// How long another job's change is waited for.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -114,8 +116,9 @@ impl State {
         }
         // In this mode a power cut may take the last changes along, but never the file. What must not be lost is written durably.
         db.pragma_update(None, "synchronous", "NORMAL")?;
-        // A check would otherwise wait for the disk at each end.
+        // A check would otherwise wait for the disk at each end. Whoever opens the record reads the whole log, so that is kept short.
         db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        db.pragma_update(None, "wal_autocheckpoint", LOG)?;
         Ok(Self { db })
     }
 
@@ -138,7 +141,7 @@ impl State {
     /// It cannot be read, or is not of the known form.
     pub fn record(&self, mirror: &str) -> Result<Record, StateError> {
         let mut record = Record::default();
-        let mut statement = self.db.prepare("SELECT name, value FROM record WHERE mirror = ?1")?;
+        let mut statement = self.db.prepare_cached("SELECT name, value FROM record WHERE mirror = ?1")?;
         let mut rows = statement.query([mirror])?;
         while let Some(row) = rows.next()? {
             let (name, value): (String, String) = (row.get(0)?, row.get(1)?);
@@ -170,7 +173,8 @@ impl State {
     /// It cannot be read, or is not of the known form.
     pub fn get<T: DeserializeOwned>(&self, mirror: &str, name: &str) -> Result<Option<T>, StateError> {
         let sql = "SELECT value FROM record WHERE mirror = ?1 AND name = ?2";
-        let value: Option<String> = self.db.query_row(sql, [mirror, name], |row| row.get(0)).optional()?;
+        let mut statement = self.db.prepare_cached(sql)?;
+        let value: Option<String> = statement.query_row([mirror, name], |row| row.get(0)).optional()?;
         value.map(|value| value_of(name, &value)).transpose()
     }
 
@@ -183,7 +187,7 @@ impl State {
             .map_err(|source| StateError::Value { name: name.to_owned(), source })?;
         let sql = "INSERT INTO record VALUES (?1, ?2, ?3)
                    ON CONFLICT DO UPDATE SET value = excluded.value WHERE value <> excluded.value";
-        self.db.execute(sql, params![mirror, name, value])?;
+        self.db.prepare_cached(sql)?.execute(params![mirror, name, value])?;
         Ok(())
     }
 
@@ -205,11 +209,14 @@ impl State {
         Ok(())
     }
 
-    /// Runs `change` as one transaction.
+    /// Runs `change` as one transaction; within another, as part of that.
     ///
     /// # Errors
     /// `change` failed, or the record cannot be written: nothing of it is kept then.
     pub fn together<T>(&self, change: impl FnOnce() -> Result<T, StateError>) -> Result<T, StateError> {
+        if !self.db.is_autocommit() {
+            return change();
+        }
         let transaction =
             rusqlite::Transaction::new_unchecked(&self.db, rusqlite::TransactionBehavior::Immediate)?;
         let value = change()?;
@@ -217,11 +224,15 @@ impl State {
         Ok(value)
     }
 
-    /// Runs `change` as [`State::together`] does; what it changed is on the disk when this returns.
+    /// Runs `change` as [`State::together`] does; what it changed is on the disk when this returns, or, within another transaction, when
+    /// that is kept durably.
     ///
     /// # Errors
     /// As [`State::together`].
     pub fn durably<T>(&self, change: impl FnOnce() -> Result<T, StateError>) -> Result<T, StateError> {
+        if !self.db.is_autocommit() {
+            return change();
+        }
         self.db.pragma_update(None, "synchronous", "FULL")?;
         let done = self.together(change);
         self.db.pragma_update(None, "synchronous", "NORMAL")?;
@@ -298,8 +309,8 @@ impl State {
     /// # Errors
     /// It cannot be read.
     pub fn channel_failures(&self) -> Result<Vec<ChannelFailure>, StateError> {
-        let mut statement = self.db.prepare(
-            "SELECT name, value FROM record WHERE mirror = '' AND name LIKE 'channel/%' ORDER BY name",
+        let mut statement = self.db.prepare_cached(
+            "SELECT name, value FROM record WHERE mirror = '' AND name >= 'channel/' AND name < 'channel0' ORDER BY name",
         )?;
         let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
         rows.map(|row| {

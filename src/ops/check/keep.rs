@@ -15,7 +15,7 @@ use crate::{
         observed::{DatabaseState, Smart, causes},
         record::LedgerEntry,
     },
-    ops::{Trouble, notify},
+    ops::{Trouble, mirrors::Recorded, notify},
     ui::Console,
 };
 
@@ -77,6 +77,7 @@ fn newest(one: &Judged) -> Vec<(String, LedgerEntry)> {
 /// findings of the next check.
 pub(super) fn keep(
     host: &Host,
+    state: Recorded,
     judged: &[Judged],
     options: &Options,
     declared: Option<&Notify>,
@@ -86,8 +87,16 @@ pub(super) fn keep(
     if !nix::unistd::geteuid().is_root() {
         return;
     }
-    let kept = State::open(host)
-        .and_then(|state| judged.iter().try_for_each(|one| remember(host, &state, one, options)));
+    let state = match state {
+        Ok(Some(state)) => Ok(state),
+        Ok(None) | Err(_) => State::open(host),
+    };
+    // In one change, so that the disk is not written to for each mirror.
+    let kept = state.and_then(|state| {
+        let all = || judged.iter().try_for_each(|one| remember(host, &state, one, options));
+        // Only the databases' newest state must not be lost.
+        if options.deep { state.durably(all) } else { state.together(all) }
+    });
     if let Err(e) = kept {
         console.warn(format_args!("what was seen could not be remembered: {}", causes(&e)));
     }

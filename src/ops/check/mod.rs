@@ -5,12 +5,15 @@ mod keep;
 
 use std::path::PathBuf;
 
-use super::{Trouble, deep, mirrors, mirrors::Judged};
+use super::{Trouble, deep, mirrors, mirrors::Judged, notify};
 use crate::{
     config::Config,
     health,
-    host::{Host, files, state::State},
-    model::{Record, Severity},
+    host::{Host, files},
+    model::{
+        Record, Seen, Severity,
+        observed::{Standing, causes},
+    },
     ui::{self, Console, DirectoryStatus, StatusReport, check::Checked},
 };
 
@@ -51,10 +54,35 @@ pub struct Options {
 /// Runs `check`. The answer is the verdict's exit code: 0 ok, 1 warning, 2 critical, 3 unknown.
 ///
 /// # Errors
-/// The declaration cannot be read, or a file that was asked for cannot be written.
+/// The command line makes no sense. Whatever else keeps a verdict from being reached is said, and is 3: nobody knows.
 pub fn check(host: &Host, options: &Options, console: &mut Console) -> Result<u8, Trouble> {
-    let Config { mirror, notify } = mirrors::declaration(host)?;
-    let mut judged = mirrors::judge_all(host, mirror);
+    match verdict(host, options, console) {
+        Err(Trouble::Usage(why)) => Err(Trouble::Usage(why)),
+        Err(trouble) => {
+            if options.format == Format::Nagios && options.output.is_none() {
+                console.data(ui::nagios::unknown(&causes(&trouble)));
+            }
+            console.problem(&trouble.problem());
+            Ok(Severity::Unknown.exit_code())
+        }
+        Ok(level) => Ok(level.exit_code()),
+    }
+}
+
+fn verdict(host: &Host, options: &Options, console: &mut Console) -> Result<Severity, Trouble> {
+    let declared = mirrors::declaration(host);
+    if let (Err(trouble), true) = (&declared, options.notify && nix::unistd::geteuid().is_root()) {
+        notify::tell_unreadable(host, &causes(trouble), console);
+    }
+    let Config { mirror, notify } = declared?;
+    let (mut judged, state) = mirrors::judge_all(host, mirror);
+    if host.interrupt().is_raised() {
+        return Err(Trouble::Failed {
+            what: "the check was stopped before it reached a verdict".to_owned(),
+            source: None,
+            hints: vec!["raidguard check".to_owned()],
+        });
+    }
     if options.deep {
         for one in &mut judged {
             // A job's words are mailed.
@@ -83,11 +111,11 @@ pub fn check(host: &Host, options: &Options, console: &mut Console) -> Result<u8
         Some(file) => write(file, &text)?,
         None => console.data(text),
     }
-    keep::keep(host, &judged, options, notify.as_ref(), console);
+    keep::keep(host, state, &judged, options, notify.as_ref(), console);
     if options.catch_up {
         catch_up::catch_up(host, &judged, options, console);
     }
-    Ok(level.exit_code())
+    Ok(level)
 }
 
 fn shown(judged: &Judged) -> Checked<'_> {
@@ -98,7 +126,11 @@ fn shown(judged: &Judged) -> Checked<'_> {
 fn look_deep(host: &Host, one: &mut Judged) {
     let nothing = Record::default();
     let record = one.record.get().unwrap_or(&nothing);
-    one.observed.databases = deep::databases(host, &one.mirror, record);
+    // Where the directory could not even be looked at, the databases would be waited for without an end.
+    one.observed.databases = match &one.observed.node {
+        Seen::Failed(_) => Seen::Failed("the node's directory could not be read".to_owned()),
+        Seen::Read(_) | Seen::Skipped => deep::databases(host, &one.mirror, record),
+    };
     one.verdict = health::judge(&one.mirror, &one.observed, &one.record, host.now());
 }
 
@@ -131,13 +163,19 @@ fn write(file: &std::path::Path, text: &str) -> Result<(), Trouble> {
 /// # Errors
 /// The declaration cannot be read.
 pub fn status(host: &Host, json: bool, console: &Console) -> Result<(), Trouble> {
-    let state = State::open_existing(host).ok().flatten();
-    let reports: Vec<StatusReport> = mirrors::judge_all(host, mirrors::declared(host)?)
+    let (judged, state) = mirrors::judge_all(host, mirrors::declared(host)?);
+    let state = state.ok().flatten();
+    let reports: Vec<StatusReport> = judged
         .into_iter()
         .map(|judged| {
             let directory = judged.mirror.node.as_ref().map(|node| {
-                let points_to = std::fs::read_link(&node.directory).ok();
-                let on_the_mirror = points_to.as_ref() == Some(&node.data) && node.data.is_dir();
+                let facts = judged.observed.node.get();
+                let points_to = facts.and_then(|facts| match &facts.directory {
+                    Standing::Symlink(to) => Some(to.clone()),
+                    _ => None,
+                });
+                let on_the_mirror =
+                    points_to.as_ref() == Some(&node.data) && facts.is_some_and(|f| f.data.is_some());
                 DirectoryStatus { directory: node.directory.clone(), points_to, on_the_mirror }
             });
             let record = judged.record.get();

@@ -137,6 +137,30 @@ fn a_disk_that_takes_no_writes_keeps_no_news_back() {
 }
 
 #[test]
+fn a_declaration_that_cannot_be_read_is_told_by_what_is_left_and_its_mending_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(Mood::Answer(200));
+    secrets(
+        dir.path(),
+        &format!("webhook = \"{}\"\nheartbeat = \"{}\"\n", server.url("/"), server.url("/beat")),
+    );
+    let file = dir.path().join("etc/raidguard/raidguard.toml");
+    fs::write(&file, "[notify]\nremind_hours = 1\n\n[[mirror]]\nnaem = \"lightning\"\n").unwrap();
+    for minute in [0, 15, 30, 61] {
+        tell_unreadable(&host(dir.path(), later(minute)), "line 5: unknown field", &Console::default());
+    }
+    let told = server.received();
+    assert_eq!(kinds(&told), ["change unknown", "reminder unknown"], "and no sign of life");
+    assert!(told[0].body.contains("line 5"), "{}", told[0].body);
+    check(dir.path(), later(75), 0);
+    let told = server.received().split_off(2);
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert_eq!(kinds(&told[..1]), ["cleared ok"]);
+    check(dir.path(), later(90), 0);
+    assert_eq!(server.received().len(), 5, "only the sign of life");
+}
+
+#[test]
 fn a_test_tries_each_channel_and_none_is_said_to_work_that_does_not() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(Mood::Answer(200));

@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use super::{Request, decide::Asked};
@@ -24,7 +25,7 @@ pub(super) struct Facts {
     pub(super) remains: Vec<Remains>,
     pub(super) declared: Vec<Mirror>,
     pub(super) inventory: Inventory,
-    pub(super) mounts: Vec<Mount>,
+    pub(super) mounts: Arc<Vec<Mount>>,
     pub(super) asked: Asked,
     /// What was named and is no block device.
     pub(super) blockers: Vec<Blocker>,

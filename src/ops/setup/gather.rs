@@ -166,7 +166,7 @@ pub fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
         binary: std::env::current_exe().map_err(unchanged("raidguard's own path cannot be read"))?,
         directory,
         inventory,
-        mounts,
+        mounts: mounts.to_vec(),
         uuid,
         uuids,
         rooms,
