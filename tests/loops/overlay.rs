@@ -18,7 +18,7 @@ use raidguard::{
 
 use crate::sandbox::{Loop, Sandbox, isolated, note};
 
-/// Tells a test's own program to open an overlay over this device, say so, and wait to be killed.
+/// Tells a test's own program to open an overlay over this device, mount it, say so, and wait to be killed.
 const KILLED: &str = "RAIDGUARD_TEST_OVERLAY";
 const SCRATCH: &str = "/var/tmp";
 const SAID: &str = "committed to the log tree alone";
@@ -135,8 +135,19 @@ fn what_a_killed_rescue_left_the_next_run_takes_down() {
         let choice = if choice == "fuse" { Choice::Fuse } else { Choice::Image };
         let survivors = [PathBuf::from(device)];
         let over = overlay::open(&host(), &request(choice, &survivors), &mut |_| Flow::Continue).unwrap();
-        println!("open {}", over.devices()[0].display());
-        std::thread::sleep(std::time::Duration::from_secs(600));
+        let device = over.devices()[0].to_str().unwrap();
+        let _ = Command::new("btrfs").args(["device", "scan", "--forget"]).output();
+        apart(|| {
+            fs::create_dir_all("/run/seen").unwrap();
+            let options = format!("ro,degraded,device={device}");
+            let mut mount = Command::new("mount");
+            assert!(
+                mount.args(["-t", "btrfs", "-o", &options, device, "/run/seen"]).status().unwrap().success()
+            );
+            println!("open {device}");
+            std::thread::sleep(std::time::Duration::from_secs(600));
+        })
+        .unwrap();
     }
     let name = "overlay::what_a_killed_rescue_left_the_next_run_takes_down";
     isolated(name, |sandbox| {
