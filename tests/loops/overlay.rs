@@ -77,7 +77,7 @@ fn survives(sandbox: &Sandbox, half: &Loop, choice: Choice, kind: Kind) {
     let host = Host::real(Interrupt::default());
     let survivors = [PathBuf::from(half.name())];
     let before = hash(half);
-    let over = overlay::open(&host, &request(choice, &survivors), &mut |_| Flow::Continue).unwrap();
+    let mut over = overlay::open(&host, &request(choice, &survivors), &mut |_| Flow::Continue).unwrap();
     assert_eq!(over.kind(), kind, "{}", over.why());
     assert!(is_read_only(half));
     // Nobody else may take the survivor meanwhile.
@@ -86,26 +86,28 @@ fn survives(sandbox: &Sandbox, half: &Loop, choice: Choice, kind: Kind) {
     assert!(overlay::clear_leftovers(&host).unwrap().is_empty(), "a live run's objects are let alone");
 
     sandbox.tool("btrfs", &["device", "scan", "--forget", half.name()]);
-    let device = over.devices()[0].to_str().unwrap();
+    let device = over.devices()[0].to_str().unwrap().to_owned();
     let used = over.state().unwrap().used;
-    apart(|| {
-        fs::create_dir_all("/run/seen").unwrap();
-        let mount = |how: &str| {
+    let mounted = |how: &str, look: &(dyn Fn() + Sync)| {
+        let inside = || {
+            fs::create_dir_all("/run/seen").unwrap();
             let options = format!("{how},degraded,device={device}");
-            sandbox.tool("mount", &["-t", "btrfs", "-o", &options, device, "/run/seen"]);
+            sandbox.tool("mount", &["-t", "btrfs", "-o", &options, &device, "/run/seen"]);
+            look();
+            sandbox.tool("umount", &["/run/seen"]);
         };
-        mount("ro");
+        apart(inside).unwrap();
+    };
+    mounted("ro", &|| {
         assert_eq!(fs::read_to_string("/run/seen/said").unwrap(), SAID);
         assert_eq!(fs::read("/run/seen/before").unwrap(), vec![7; 8 << 20]);
-        sandbox.tool("umount", &["/run/seen"]);
-        mount("rw");
-        fs::write("/run/seen/above", vec![9; 4 << 20]).unwrap();
-        sandbox.tool("umount", &["/run/seen"]);
-        mount("ro");
+    });
+    mounted("rw", &|| fs::write("/run/seen/above", vec![9; 4 << 20]).unwrap());
+    over.settle().unwrap();
+    mounted("ro", &|| {
+        assert_eq!(fs::read_to_string("/run/seen/said").unwrap(), SAID);
         assert_eq!(fs::read("/run/seen/above").unwrap(), vec![9; 4 << 20]);
-        sandbox.tool("umount", &["/run/seen"]);
-    })
-    .unwrap();
+    });
     let state = over.state().unwrap();
     assert_eq!(state.broken, None);
     assert!(state.used > used, "{state:?}");

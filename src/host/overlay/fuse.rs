@@ -71,7 +71,7 @@ fn nodes(number: usize, survivor: &Survivor, store: &Path) -> [Value; 2] {
     [
         json!({
             "driver": "host_device", "node-name": backing, "filename": survivor.device,
-            "read-only": true, "auto-read-only": false,
+            "read-only": true, "auto-read-only": false, "cache": {"direct": true},
         }),
         json!({
             "driver": "qcow2", "node-name": format!("overlay{number}"), "backing": backing,

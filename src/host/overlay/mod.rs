@@ -3,8 +3,8 @@
 //!
 //! The order around it, for whoever uses it: [`clear_leftovers`]; [`open`], on a thread of the machine's own mount namespace and never
 //! inside [`apart`](super::apart::apart) (a daemon must not be in the namespace that holds its own filesystem mounted); have the
-//! filesystem forget the survivors; mount [`Overlay::devices`] inside `apart`, read, ask [`Overlay::state`] whether what was read can be
-//! trusted, unmount; [`Overlay::close`].
+//! filesystem forget the survivors; mount [`Overlay::devices`] inside `apart`, so that its log is replayed, and unmount;
+//! [`Overlay::settle`]; mount again, read, ask [`Overlay::state`] whether what was read can be trusted, unmount; [`Overlay::close`].
 //!
 //! A caller looks at the interrupt flag and returns: dropping an [`Overlay`] takes everything down.
 
@@ -268,6 +268,18 @@ impl Overlay {
     /// The writable devices, in the order of the survivors.
     pub fn devices(&self) -> &[PathBuf] {
         &self.devices
+    }
+
+    /// From now on the devices are only read; then a QEMU overlay is read several times as fast. They must not be mounted meanwhile: a
+    /// filesystem that has a log to replay is mounted once before, and unmounted.
+    ///
+    /// # Errors
+    /// A command failed.
+    pub fn settle(&mut self) -> Result<(), OverlayError> {
+        match self.kind {
+            Kind::Fuse => self.devices.iter().try_for_each(|device| block::only_read(&self.host, device)),
+            Kind::Dm | Kind::Image => Ok(()),
+        }
     }
 
     /// How much scratch space it uses, and whether what was read from it can be trusted. To be asked after each file and at the end.

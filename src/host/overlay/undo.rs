@@ -96,6 +96,10 @@ fn detach(host: &Host, backing: &Path) -> Result<Option<String>, OverlayError> {
     let mut told = None;
     for kname in block::loops_over(host, backing)? {
         let device = Path::new("/dev").join(&kname);
+        // The flag would stay for whoever gets the loop device next.
+        if block::is_read_only(host, &kname)? {
+            host.runner().run(&Cmd::change("blockdev").arg("--setrw").arg(&device))?;
+        }
         host.runner().run(&Cmd::change("losetup").arg("--detach").arg(&device))?;
         // One in use is detached when its last user has gone (losetup(8)).
         wait_until(&device, || Ok(!block::loops_over(host, backing)?.contains(&kname)))?;
