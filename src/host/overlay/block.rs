@@ -143,7 +143,7 @@ pub(super) fn with_attribute(host: &Host, file: &str) -> Result<Vec<(String, Str
     Ok(found)
 }
 
-/// Puts a loop device over a file. Buffered: with direct I/O several writes reach the file at once, and QEMU before 10.1 takes the next
+/// Puts a loop device over a file. Buffered: with direct I/O several writes reach the file at once, and older QEMU (7.2) takes the next
 /// request into the memory of the write that it waits for.
 pub(super) fn attach(host: &Host, backing: &Path) -> Result<PathBuf, OverlayError> {
     let mut tries = 0;

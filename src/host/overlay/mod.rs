@@ -18,6 +18,7 @@ mod image;
 mod proof;
 mod qcow2;
 mod record;
+mod stray;
 mod undo;
 
 #[cfg(test)]
@@ -27,13 +28,14 @@ mod tests;
 
 use std::{
     fmt,
-    fs::{self, DirBuilder},
+    fs::{self, DirBuilder, File},
     ops::Range,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     sync::OnceLock,
 };
 
+use nix::fcntl::Flock;
 use serde::{Deserialize, Serialize};
 
 use self::{
@@ -147,6 +149,7 @@ pub struct Overlay {
     survivors: Vec<(Survivor, Look)>,
     devices: Vec<PathBuf>,
     broken: OnceLock<Broken>,
+    held: Option<Flock<File>>,
 }
 
 /// Puts a layer over each survivor. `watch` is told how it goes and may stop it. When it fails, all that was made is taken down again.
@@ -171,6 +174,9 @@ pub fn open(
         })
         .collect::<Result<Vec<_>, _>>()?;
     let scratch = canonical(host, request.scratch)?;
+    for said in stray::clear(host, &alone, &scratch)? {
+        tracing::info!("{said}, left by an earlier rescue");
+    }
     let free = free(host, &scratch)?;
     let room = free.saturating_sub(KEEP_FREE).min(request.limit.unwrap_or(u64::MAX));
     if room < FULL_BELOW {
@@ -190,6 +196,7 @@ pub fn open(
         survivors: Vec::new(),
         devices: Vec::new(),
         broken: OnceLock::new(),
+        held: None,
     };
     match overlay.build(request, &survivors, watch) {
         Ok(()) => Ok(overlay),
@@ -203,9 +210,6 @@ pub fn open(
 /// # Errors
 /// Something is still in use, or cannot be undone; the rest of that rescue stays for a later run.
 pub fn clear_leftovers(host: &Host) -> Result<Vec<String>, OverlayError> {
-    if !host.path(RESCUE_DIR).exists() {
-        return Ok(Vec::new());
-    }
     let alone = record::alone(host)?;
     let (mut said, mut failed) = (Vec::new(), None);
     for keeper in record::dead(host, &alone)? {
@@ -226,6 +230,7 @@ pub fn clear_leftovers(host: &Host) -> Result<Vec<String>, OverlayError> {
             Err(e) => failed = Some(e),
         }
     }
+    said.extend(stray::clear(host, &alone, Path::new(SCRATCH))?);
     failed.map_or(Ok(said), Err)
 }
 
@@ -247,6 +252,7 @@ impl Overlay {
         build.note(Object::Directory { path: self.scratch.clone() })?;
         let scratch = host.path(&self.scratch);
         DirBuilder::new().mode(0o700).create(&scratch).doing("creating directory", &scratch)?;
+        self.held = Some(stray::hold(&scratch)?);
         self.devices = match self.kind {
             Kind::Dm => dm::build(&mut build, survivors)?,
             Kind::Fuse => fuse::build(&mut build, survivors)?,
