@@ -3,15 +3,19 @@
 use std::{
     collections::BTreeSet,
     ffi::{OsStr, OsString},
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
+
+use crate::host::copy::listed;
 
 /// Directories of networks, below a node's base directory (Core Lightning: bitcoin/chainparams.c).
 const NETWORKS: [&str; 8] =
     ["bitcoin", "testnet", "testnet4", "signet", "regtest", "liquid", "liquid-regtest", "litecoin"];
 /// Any of these makes a directory a network's.
 const MARKS: [&str; 3] = ["lightningd.sqlite3", "hsm_secret", "emergency.recover"];
+/// What may lie beside those.
+const BESIDE: [&str; 3] = ["lightningd.sqlite3-journal", "lightningd.sqlite3-wal", "config"];
 /// What raidguard makes for a look, and deletes again.
 const OWN: &str = ".raidguard-";
 
@@ -73,14 +77,12 @@ pub fn find(root: &Path, go_on: &mut dyn FnMut() -> bool) -> io::Result<Found> {
         if !go_on() {
             return Err(io::ErrorKind::Interrupted.into());
         }
-        let entries = match read(&root.join(&inside)) {
-            Ok(entries) => entries,
-            Err(e) if inside.as_os_str().is_empty() => return Err(e),
-            Err(e) => {
-                found.unread.push((inside, e.to_string()));
-                continue;
-            }
-        };
+        let (entries, broken) = read(&root.join(&inside));
+        match broken {
+            Some(e) if inside.as_os_str().is_empty() && entries.is_empty() => return Err(e),
+            Some(e) => found.unread.push((inside.clone(), e.to_string())),
+            None => {}
+        }
         let files: Vec<&OsString> = entries.iter().filter(|(_, dir)| !dir).map(|(name, _)| name).collect();
         if files.iter().any(|name| MARKS.iter().any(|mark| name == mark)) {
             let is_network = inside.file_name().is_some_and(|name| NETWORKS.iter().any(|n| name == *n));
@@ -96,26 +98,30 @@ pub fn find(root: &Path, go_on: &mut dyn FnMut() -> bool) -> io::Result<Found> {
     for base in bases {
         // The network's directory is done already where it is its own base.
         let own = |name: &OsString| makes_a_node(name).then(|| base.join(name));
-        let entries = read(&root.join(&base)).unwrap_or_default();
+        let (entries, _) = read(&root.join(&base));
         found.files.extend(entries.iter().filter(|(_, dir)| !dir).filter_map(|(name, _)| own(name)));
     }
     found.places.sort_by(|a, b| a.directory.cmp(&b.directory));
     Ok(found)
 }
 
-/// Names in a directory, and which of them are directories.
-fn read(dir: &Path) -> io::Result<Vec<(OsString, bool)>> {
-    let entry = |entry: io::Result<fs::DirEntry>| {
-        let entry = entry?;
-        // One that cannot be looked at is taken for a file: copying it will say why it cannot be read.
-        Ok((entry.file_name(), entry.file_type().is_ok_and(|kind| kind.is_dir())))
-    };
-    fs::read_dir(dir)?.map(entry).collect()
+/// Names in a directory, and which of them are directories. Where it cannot be read to its end, those that a node would have there are
+/// tried by their names: another part of the directory leads to them.
+fn read(dir: &Path) -> (Vec<(OsString, bool)>, Option<io::Error>) {
+    let (mut names, broken) = listed(dir);
+    if broken.is_some() {
+        let known = MARKS.iter().chain(&BESIDE).chain(&NETWORKS).map(OsString::from);
+        names.extend(known.filter(|name| dir.join(name).symlink_metadata().is_ok()));
+    }
+    // One that cannot be looked at is taken for a file: copying it will say why it cannot be read.
+    let is_dir = |name: &OsString| dir.join(name).symlink_metadata().is_ok_and(|meta| meta.is_dir());
+    (names.into_iter().map(|name| (name.clone(), is_dir(&name))).collect(), broken)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn made(files: &[&str]) -> (tempfile::TempDir, Found) {
         let dir = tempfile::tempdir().unwrap();

@@ -19,6 +19,7 @@ use std::{
 
 pub(super) use content::{Buffer as Memory, write_sparse};
 pub use manifest::{Entry, Kind, Manifest};
+pub(crate) use rescue::listed;
 pub use rescue::{Asked, Fault, Rescued, Wanted, copy_readable, measure, salvage, sums_file};
 pub use tree::{copy_tree, empty_tree, is_owned_by, own_tree, remove_tree, survey};
 pub use verify::{first_difference, verify_tree};

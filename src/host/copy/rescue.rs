@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::{OsStr, OsString},
     fmt::Write as _,
     fs::{DirBuilder, File, Metadata, OpenOptions},
     io,
@@ -20,7 +21,7 @@ use super::{
     At as _, CopyError, Kind, Manifest, Progress,
     content::{BLOCK, Sum},
     metadata,
-    tree::{Copier, lstat, names, sync},
+    tree::{Copier, lstat, sync},
 };
 use crate::exec::Interrupt;
 
@@ -63,7 +64,7 @@ const LARGEST_HOLE: u64 = 4 << 30;
 /// How many bytes are allocated to what is wanted, each name by itself. What cannot be looked at counts nothing.
 pub fn measure(source: &Path, wanted: &Wanted) -> u64 {
     fn below(dir: &Path, inside: &Path, wanted: &Wanted) -> u64 {
-        let each = |name: std::ffi::OsString| {
+        let each = |name: OsString| {
             let (path, inside) = (dir.join(&name), inside.join(&name));
             match lstat(&path) {
                 Ok(meta) if meta.is_dir() && wanted.takes(&inside, true) => below(&path, &inside, wanted),
@@ -71,7 +72,7 @@ pub fn measure(source: &Path, wanted: &Wanted) -> u64 {
                 _ => 0,
             }
         };
-        names(dir).unwrap_or_default().into_iter().map(each).sum()
+        listed(dir).0.into_iter().map(each).sum()
     }
     if wanted.all {
         return below(source, Path::new(""), wanted);
@@ -135,9 +136,7 @@ impl Wanted {
 
 impl Walk<'_> {
     fn directory(&mut self, from: &Path, to: &Path, inside: &Path) -> Result<(), CopyError> {
-        let read =
-            || -> Result<_, CopyError> { Ok((lstat(from)?, metadata::attributes(from)?, names(from)?)) };
-        let (meta, attributes, names) = match read() {
+        let (meta, attributes) = match lstat(from).and_then(|meta| Ok((meta, metadata::attributes(from)?))) {
             Ok(read) => read,
             Err(e) => {
                 // Nothing is known of what is in it: an empty one would say that there is nothing.
@@ -148,6 +147,18 @@ impl Walk<'_> {
             }
         };
         self.copier.record(inside, &meta, Kind::Directory, metadata::digest(&attributes));
+        let (mut names, broken) = listed(from);
+        if let Some(e) = broken {
+            self.unreadable(
+                CopyError::Io { doing: "reading", path: from.to_owned(), source: e },
+                inside,
+                true,
+            )?;
+            // What is known to be there may be found by its name all the same.
+            let known =
+                self.wanted.files.iter().filter_map(|file| file.strip_prefix(inside).ok()?.iter().next());
+            names.extend(known.map(OsStr::to_owned));
+        }
         for name in names {
             self.entry(&from.join(&name), &to.join(&name), &inside.join(&name))?;
         }
@@ -212,6 +223,22 @@ impl Walk<'_> {
         self.rescued.faults.push(Fault { path: inside.to_owned(), directory, why });
         Ok(())
     }
+}
+
+/// The names in a directory as far as it can be read, and what ended that.
+pub(crate) fn listed(dir: &Path) -> (BTreeSet<OsString>, Option<io::Error>) {
+    let mut names = BTreeSet::new();
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) => return (names, Some(e)),
+    };
+    for entry in entries {
+        match entry {
+            Ok(entry) => drop(names.insert(entry.file_name())),
+            Err(e) => return (names, Some(e)),
+        }
+    }
+    (names, None)
 }
 
 fn is_summed(meta: &Metadata) -> bool {

@@ -124,17 +124,16 @@ fn bring(
         Err(e) => return Err(Halt::Closed(format!("its top directory cannot be read: {e}"))),
     };
     if found.places.is_empty() && !request.all {
-        return Err(Halt::Stop(match found.unread.first() {
-            None => Trouble::refused(
+        return Err(match found.unread.first() {
+            None => Halt::Stop(Trouble::refused(
                 "no node's files were found: no lightningd.sqlite3, hsm_secret or emergency.recover in any directory",
                 "--all copies everything; or name another mirror with --from",
-            ),
-            Some((dir, why)) => Trouble::failed(
-                "no node's files were found, and not every directory could be read",
-                io::Error::other(format!("{}: {why}", dir.display())),
-            )
-            .hint("--all copies everything that can be read; another member may hold the rest"),
-        }));
+            )),
+            Some((dir, why)) => Halt::Closed(format!(
+                "no node's files were found, and {} cannot be read: {why}",
+                dir.display()
+            )),
+        });
     }
     let wanted = Wanted { all: request.all, files: found.files.clone(), never: node::is_own };
     let bytes = copy::measure(open.place, &wanted);

@@ -144,7 +144,7 @@ fn decide(host: &Host, request: &Request, facts: &Facts, to: &Path) -> Result<Re
     let picked = match decide::pick(&facts.asked, &facts.remains, &facts.declared) {
         Ok(picked) => Some(picked),
         // What was named is said already.
-        Err(_) if !blockers.is_empty() => None,
+        Err(_) if !facts.blockers.is_empty() => None,
         Err(more) => {
             blockers.extend(more);
             None
