@@ -115,7 +115,7 @@ pub(super) fn reach<T: Send>(
         }
         if host.interrupt().is_raised() { Flow::Stop } else { Flow::Continue }
     };
-    let overlay = overlay::open(host, &request, &mut watch).map_err(no_overlay)?;
+    let mut overlay = overlay::open(host, &request, &mut watch).map_err(no_overlay)?;
     let mut reached = Reached {
         generation: None,
         mended: Vec::new(),
@@ -124,7 +124,7 @@ pub(super) fn reach<T: Send>(
         complaints: None,
     };
     tracing::info!("{}: {}", overlay.kind(), overlay.why());
-    let result = on(scene, survivors, rung, extracted, &overlay, &mut reached, console, work);
+    let result = on(scene, survivors, rung, extracted, &mut overlay, &mut reached, console, work);
     let devices = overlay.devices().to_vec();
     forget(scene, &devices);
     match overlay.close() {
@@ -153,7 +153,7 @@ fn on<T: Send>(
     survivors: &[Survivor],
     rung: &Rung,
     extracted: Option<&Path>,
-    overlay: &Overlay,
+    overlay: &mut Overlay,
     reached: &mut Reached,
     console: &mut Console,
     work: impl FnOnce(&Open<'_>, &mut Console) -> Result<T, Halt> + Send,
@@ -174,10 +174,9 @@ fn on<T: Send>(
             let real = host.path(&place);
             files::create_dirs(&real, 0o700)
                 .map_err(|e| Trouble::failed("no place to mount at could be made", e))?;
-            let inside = || mounted(scene, options, overlay, &place, reached, console, work);
-            let done = apart(inside);
+            let done = apart_mounts(scene, options, overlay, &place, reached, console, work);
             let _ = fs::remove_dir(&real);
-            done.map_err(|e| Halt::Stop(Trouble::failed("no mount namespace of its own could be had", e)))?
+            done
         }
         (Way::Extract, Some(to)) => {
             let [device] = overlay.devices() else {
@@ -200,6 +199,24 @@ fn on<T: Send>(
         }
         (Way::Extract, None) => Err(Halt::Closed("there is no place for the files".to_owned())),
     }
+}
+
+/// Mounts twice: what a mount must write (the replay of the log) is written by the first, and what is only read is read faster.
+fn apart_mounts<T: Send>(
+    scene: &Scene<'_>,
+    options: &str,
+    overlay: &mut Overlay,
+    place: &Path,
+    reached: &mut Reached,
+    console: &mut Console,
+    work: impl FnOnce(&Open<'_>, &mut Console) -> Result<T, Halt> + Send,
+) -> Result<T, Halt> {
+    let no_namespace = |e| Halt::Stop(Trouble::failed("no mount namespace of its own could be had", e));
+    let nothing = |_: &Open<'_>, _: &mut Console| Ok(());
+    apart(|| mounted(scene, options, overlay, place, reached, console, nothing)).map_err(no_namespace)??;
+    forget(scene, scene.members);
+    overlay.settle().map_err(no_overlay)?;
+    apart(|| mounted(scene, options, overlay, place, reached, console, work)).map_err(no_namespace)?
 }
 
 fn mounted<T>(

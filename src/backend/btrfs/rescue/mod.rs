@@ -337,4 +337,6 @@ fn mounted(host: &Host, uuid: &str) -> Result<(Vec<PathBuf>, Option<u64>), Backe
 }
 
 #[cfg(test)]
+mod past_tests;
+#[cfg(test)]
 mod tests;
