@@ -1,0 +1,29 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034 # took is read by the parts
+# Figures and rows that every part of scripts/bench uses. Sourced.
+
+# median NUMBER...
+median() { printf '%s\n' "$@" | sort -n | awk '{v[NR]=$1} END {m=int((NR+1)/2); print NR%2 ? v[m] : (v[m]+v[m+1])/2}'; }
+least() { printf '%s\n' "$@" | sort -n | head -n1; }
+most() { printf '%s\n' "$@" | sort -n | tail -n1; }
+calculate() { awk "BEGIN {printf \"$1\", $2}"; }
+
+cold() {
+  sync
+  echo 3 >/proc/sys/vm/drop_caches
+}
+
+# timed COMMAND...: its seconds in `took`.
+timed() {
+  local began=$EPOCHREALTIME
+  "$@"
+  took=$(calculate %.6f "$EPOCHREALTIME - $began")
+}
+
+heading() { printf '\n%-36s  %-28s  %-12s  %s\n' 'what' 'measured' 'target' 'reached'; }
+
+# row NAME MEASURED TARGET HOLDS
+row() { printf '%-36s  %-28s  %-12s  %s\n' "$1" "$2" "$3" "$(awk "BEGIN {print ($4) ? \"yes\" : \"no\"}")"; }
+
+# spread NUMBER...: the median with the least and the most.
+spread() { printf '%.2f (%.2f to %.2f)' "$(median "$@")" "$(least "$@")" "$(most "$@")"; }
