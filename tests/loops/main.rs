@@ -13,7 +13,10 @@
 
 mod check;
 mod craft;
+mod garbage;
+mod hangs;
 mod kills;
+mod live;
 mod node;
 mod options;
 mod partitions;
