@@ -1,6 +1,7 @@
 //! All that is particular to one kind of mirror.
 
 pub mod btrfs;
+mod members;
 mod report;
 pub mod rescue;
 
@@ -10,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use members::{Exchange, ExchangeEnd, ExchangeProgress, Layout, LevelEnd, Members, Piece};
 pub use report::{BalanceEnd, BalanceReport, ScrubCounts, ScrubEnd, ScrubProgress, ScrubReport, ScrubStatus};
 
 use serde::{Deserialize, Serialize};
@@ -108,7 +110,7 @@ impl ParseError {
 }
 
 /// One kind of mirror. It reads through the [`Host`] and gives the commands that change; the plan runs those.
-pub trait Backend: Send + Sync + fmt::Debug {
+pub trait Backend: Members + Send + Sync + fmt::Debug {
     /// The tools it needs.
     fn tools(&self) -> &[&'static str];
 
@@ -197,6 +199,9 @@ pub trait Backend: Send + Sync + fmt::Debug {
         state: &MirrorState,
         watch: &mut Watcher<'_, ()>,
     ) -> Result<BalanceReport, BackendError>;
+
+    /// The scrub that the schedule documents.
+    fn scrub_command(&self, mountpoint: &Path) -> Cmd;
 
     /// Runs the scrub that the schedule documents, until it is done or `watch` says stop.
     ///

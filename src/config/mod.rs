@@ -253,6 +253,57 @@ pub fn with_mirror(before: Option<&str>, mirror: &Mirror) -> Result<String, Conf
     Ok(after)
 }
 
+/// A declaration with one of a mirror's members, known by its number, as it is now. Everything else stays as people wrote it.
+///
+/// # Errors
+/// There is no such member, or the whole would make no sense.
+pub fn with_member(text: &str, name: &str, member: &Member) -> Result<String, ConfigError> {
+    let mut wanted = parse(text)?;
+    let none = || ConfigError::Value(format!("mirror `{name}` has no member {}", member.id));
+    let index = wanted.mirror.iter().position(|m| m.name == name).ok_or_else(none)?;
+    let mirror = wanted.mirror.get_mut(index).ok_or_else(none)?;
+    let place = mirror.member.iter().position(|m| m.id == member.id).ok_or_else(none)?;
+    *mirror.member.get_mut(place).ok_or_else(none)? = member.clone();
+    let table = toml::to_string(member).map_err(|e| ConfigError::Value(e.to_string()))?;
+    let after = with_table(text, (index, place), &table);
+    // Text that people laid out in another way is not guessed at.
+    if parse(&after)? == wanted {
+        Ok(after)
+    } else {
+        Err(ConfigError::Value(format!(
+            "the table of member {} of mirror `{name}` could not be found: write into it by hand:\n{table}",
+            member.id
+        )))
+    }
+}
+
+/// `text` with the keys of the `place`-th `[[mirror.member]]` of the `index`-th mirror in the place of those there; comments stay.
+fn with_table(text: &str, (index, place): (usize, usize), table: &str) -> String {
+    let (mut mirrors, mut members, mut inside) = (0_usize, 0_usize, false);
+    let mut out = String::new();
+    for line in text.split_inclusive('\n') {
+        let trimmed = line.trim_start();
+        if trimmed.starts_with('[') {
+            inside = false;
+            if trimmed.starts_with("[[mirror]]") {
+                (mirrors, members) = (mirrors + 1, 0);
+            } else if trimmed.starts_with("[[mirror.member]]") {
+                members += 1;
+                inside = (mirrors, members) == (index + 1, place + 1);
+                out.push_str(line);
+                if inside {
+                    out.push_str(table);
+                }
+                continue;
+            }
+        }
+        if !inside || trimmed.is_empty() || trimmed.starts_with('#') {
+            out.push_str(line);
+        }
+    }
+    out
+}
+
 /// What is left of a declaration without one of its mirrors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Left {
@@ -347,6 +398,29 @@ mod tests {
         let more = with_mirror(Some(&told), &mirror("second")).unwrap();
         let Left::Text(back) = without_mirror(&more, "lightning").unwrap() else { panic!("{more}") };
         assert!(parse(&back).unwrap().notify.is_some() && back.contains("second"), "{back}");
+    }
+
+    #[test]
+    fn a_member_changes_and_the_rest_stays() {
+        let one = with_mirror(None, &mirror("lightning")).unwrap();
+        let text = with_mirror(Some(&format!("{one}# a note\n")), &mirror("second")).unwrap();
+        let text = text.replacen("id = \"2\"\n", "id = \"2\"\n# the stick\n", 1);
+        let new =
+            Member { serial: Some("NEW".into()), size: Bytes(7), ..mirror("lightning").member[1].clone() };
+        let after = with_member(&text, "second", &new).unwrap();
+        let parsed = parse(&after).unwrap();
+        assert_eq!(parsed.mirror[0], mirror("lightning"));
+        assert_eq!(parsed.mirror[1].member, [mirror("second").member[0].clone(), new.clone()]);
+        assert!(after.contains("# a note") && after.contains("# the stick"), "{after}");
+        let first = with_member(&text, "lightning", &new).unwrap();
+        assert_eq!(parse(&first).unwrap().mirror[0].member[1], new);
+        assert!(first.contains("# the stick"), "{first}");
+        assert!(with_member(&text, "third", &new).is_err());
+        assert!(with_member(&text, "second", &Member { id: "9".into(), ..new.clone() }).is_err());
+        // Laid out in a way that is not ours: left alone.
+        let inline = "[[mirror]]\nname = \"a\"\nbackend = \"btrfs\"\nlevel = \"raid1\"\nuuid = \"u\"\nmountpoint = \"/srv/a\"\n\
+            member = [{ id = \"1\", uuid = \"x\", size = 1 }, { id = \"2\", uuid = \"y\", size = 1 }]\n";
+        assert!(parse(inline).is_ok() && with_member(inline, "a", &new).is_err());
     }
 
     #[test]

@@ -157,12 +157,11 @@ fn what_was_seen_survives_json() {
 fn a_remedy_names_this_mirror_whatever_it_is_called() {
     let mut state = changed(|state| state.1.storage.get_mut().unwrap().profiles[0].profile = "single".into());
     (state.0.name, state.0.mountpoint) = ("LEVEL".into(), "/srv/NAME of it".into());
-    state.1.storage.get_mut().unwrap().mountpoint = Some(state.0.mountpoint.clone());
+    let seen = state.1.storage.get_mut().unwrap();
+    (seen.mountpoint, seen.read_only) = (Some(state.0.mountpoint.clone()), true);
     let found = verdict(&state).findings;
-    let drift = found.iter().find(|f| f.code == "MIR-PROFILE").unwrap();
-    assert!(
-        drift.remedy.ends_with("-dconvert=raid1,soft -mconvert=raid1,soft '/srv/NAME of it'`."),
-        "{}",
-        drift.remedy
-    );
+    let remedy = |code: &str| found.iter().find(|f| f.code == code).unwrap().remedy.clone();
+    assert!(remedy("MIR-PROFILE").ends_with("`raidguard repair LEVEL`, which stores it as raid1 again."));
+    let mounts = "`umount '/srv/NAME of it'`, `mount '/srv/NAME of it'`, `raidguard scrub LEVEL`.";
+    assert!(remedy("MIR-READONLY").ends_with(mounts), "{}", remedy("MIR-READONLY"));
 }

@@ -6,7 +6,7 @@ use super::{
     Host,
     files::{self, Doing as _, FileError},
 };
-use crate::config::{self, Config, ConfigError, Left, Mirror, PATH};
+use crate::config::{self, Config, ConfigError, Left, Member, Mirror, PATH};
 
 /// Why the declaration was not read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +38,17 @@ pub fn add(host: &Host, mirror: &Mirror) -> Result<(), DeclarationError> {
     let path = host.path(PATH);
     files::create_dirs(files::parent(&path), 0o755)?;
     files::replace(&path, after.as_bytes(), 0o644)?;
+    Ok(())
+}
+
+/// Writes what one of a mirror's members is now.
+///
+/// # Errors
+/// There is no such member, or it cannot be read or written.
+pub fn set_member(host: &Host, name: &str, member: &Member) -> Result<(), DeclarationError> {
+    let text = host.read_optional(PATH).doing("reading", PATH)?.unwrap_or_default();
+    let after = config::with_member(&text, name, member)?;
+    files::replace(&host.path(PATH), after.as_bytes(), 0o644)?;
     Ok(())
 }
 

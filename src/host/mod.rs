@@ -15,6 +15,7 @@ pub mod mountinfo;
 pub mod overlay;
 pub mod partition;
 pub mod patience;
+pub mod readable;
 pub mod schedule;
 pub mod secrets;
 pub mod smart;

@@ -46,6 +46,13 @@ pub struct MirrorState {
     pub unread: Vec<String>,
 }
 
+impl MirrorState {
+    /// The number of the newest commit on any member that is there.
+    pub fn newest(&self) -> Option<u64> {
+        self.members.iter().filter(|m| !m.missing).filter_map(|m| m.generation).max()
+    }
+}
+
 /// One member as the machine shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberState {

@@ -44,7 +44,7 @@ pub(super) fn confirm(console: &Console, yes: bool, question: &str) -> Result<()
 }
 
 /// Compares a planned device with the one that is there now.
-fn recheck(host: &Host) -> impl Fn(&Identity) -> Result<Option<String>, StepError> + '_ {
+pub(super) fn recheck(host: &Host) -> impl Fn(&Identity) -> Result<Option<String>, StepError> + '_ {
     |planned| {
         let there = inventory::identify(host, &planned.path)
             .map_err(|e| StepError::failed("the devices cannot be read again right before erasing", e))?;

@@ -17,6 +17,7 @@ pub mod refusal;
 pub mod release;
 pub mod repair;
 pub mod replace;
+mod resumed;
 pub mod schedule;
 pub mod setup;
 mod trouble;

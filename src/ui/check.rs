@@ -174,7 +174,7 @@ mod tests {
 
           critical MIR-MISSING: 1 of 2 members is missing; no more may fail
             seen: member 2 (Example Disk, serial E2, 32 GiB): its block device\u{1b}[2J is gone
-            to do: Plug the member in again. If it is dead, give its place to another disk: `btrfs replace start 2 NEW-DEVICE /srv/lightning`, then `raidguard scrub lightning` and `raidguard check`.
+            to do: Plug the member in again, then `raidguard repair lightning`. If it is dead, give its place to another disk: `raidguard replace lightning --new NEW-DEVICE`.
         ");
     }
 

@@ -95,14 +95,20 @@ impl Console {
 
     /// Asks for a typed `yes`. Off a terminal nobody can be asked: `None`.
     pub fn confirm(&self, question: &str) -> Option<bool> {
+        self.confirm_by(question, "yes")
+    }
+
+    /// Asks for these very words to be typed. Off a terminal nobody can be asked: `None`.
+    pub fn confirm_by(&self, question: &str, words: &str) -> Option<bool> {
         if !self.terminal || !io::stdin().is_terminal() {
             return None;
         }
         let mut err = anstream::stderr().lock();
-        let _ = write!(err, "{STRONG}{question}{STRONG:#} Type yes to go on: ").and_then(|()| err.flush());
+        let asked = write!(err, "{STRONG}{question}{STRONG:#} Type {words} to go on: ");
+        let _ = asked.and_then(|()| err.flush());
         let mut answer = String::new();
         io::stdin().lock().read_line(&mut answer).ok()?;
-        Some(answer.trim() == "yes")
+        Some(answer.trim() == words)
     }
 
     fn title(&self, index: usize, mark: impl Display, title: &str) {

@@ -197,3 +197,10 @@ fn what_channels_are_told_as_documented() {
     let tried = super::Tried { channel: "mail", ok: false, error: Some("why".into()) };
     agree("notify", &parsed(&super::json("channels", &[tried]).unwrap()), &[]);
 }
+
+#[test]
+fn a_repair_as_documented() {
+    let mut report = super::repair::tests::sample();
+    report.scrubs.truncate(1);
+    agree("repair", &parsed(&super::json("repair", &report).unwrap()), &["repair.scrubs[]"]);
+}

@@ -51,8 +51,7 @@ pub fn scrub(name: &str, report: &ScrubReport) -> String {
             let _ = writeln!(out, "  {line}");
         }
         if status.counts.uncorrectable > 0 {
-            let _ =
-                writeln!(out, "  to do: `dmesg` names the files; take them from a backup, then scrub again");
+            let _ = writeln!(out, "  to do: raidguard repair {name}, which names the files that are damaged");
         }
     }
     if report.end == ScrubEnd::Aborted {
@@ -168,7 +167,7 @@ pub(super) mod tests {
           3 blocks had a wrong checksum
           2 blocks were mended from another copy
           1 blocks have no good copy
-          to do: `dmesg` names the files; take them from a backup, then scrub again
+          to do: raidguard repair lightning, which names the files that are damaged
         ");
         let aborted = ScrubReport { end: ScrubEnd::Aborted, status: None, command: String::new() };
         insta::assert_snapshot!(plain(&scrub("lightning", &aborted)), @r"

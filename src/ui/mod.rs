@@ -9,6 +9,7 @@ mod notify;
 mod plan;
 pub mod prometheus;
 mod recover;
+mod repair;
 mod status;
 
 pub use console::{Console, Problem};
@@ -19,6 +20,7 @@ pub use recover::{
     AgainstLedger, DatabaseReport, FileReport, LedgerReport, MirrorReport, NetworkReport, RecoveryReport,
     SecretReport, SurvivorReport, TriedReport, UnreadableReport, WayReport, survivors,
 };
+pub use repair::{RepairReport, repair};
 pub use status::{DirectoryStatus, JobReport, StatusReport, status};
 
 use anstyle::{AnsiColor, Style};

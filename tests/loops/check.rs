@@ -139,7 +139,7 @@ fn what_is_wrong_with_the_mount_is_said() {
 }
 
 /// Where a member's image has these bytes.
-fn places(image: &Path, pattern: &[u8]) -> Vec<u64> {
+pub(crate) fn places(image: &Path, pattern: &[u8]) -> Vec<u64> {
     use nix::unistd::{Whence, lseek};
     nix::unistd::sync();
     let file = fs::File::open(image).unwrap();

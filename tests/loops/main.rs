@@ -23,6 +23,8 @@ mod overlay;
 mod partitions;
 mod preconditions;
 mod refusals;
+mod repair;
+mod replace;
 mod rescue_smoke;
 mod sandbox;
 mod saved;

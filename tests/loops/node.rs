@@ -18,11 +18,11 @@ fn standin(s: &Sandbox) -> PathBuf {
     s.scratch().join("bin/standin-node")
 }
 
-fn command(s: &Sandbox, more: &str) -> String {
+pub(crate) fn command(s: &Sandbox, more: &str) -> String {
     format!("'{}' --dir {NODE} --committed {COMMITTED}{more}", standin(s).display())
 }
 
-fn ask(s: &Sandbox, dir: &str, flags: &[&str]) -> bool {
+pub(crate) fn ask(s: &Sandbox, dir: &str, flags: &[&str]) -> bool {
     let mut cmd = Command::new(standin(s));
     cmd.args(["--dir", dir, "--committed", COMMITTED])
         .args(flags)
@@ -32,7 +32,7 @@ fn ask(s: &Sandbox, dir: &str, flags: &[&str]) -> bool {
         .success()
 }
 
-fn pids() -> Vec<i32> {
+pub(crate) fn pids() -> Vec<i32> {
     let all = fs::read_dir("/proc").unwrap().filter_map(|e| e.unwrap().file_name().to_str()?.parse().ok());
     let ours = |pid: &i32| {
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
@@ -44,7 +44,7 @@ fn pids() -> Vec<i32> {
 }
 
 /// Ends whatever stand-in still runs here, also when a test fails.
-struct Ended;
+pub(crate) struct Ended;
 
 impl Drop for Ended {
     fn drop(&mut self) {
@@ -54,12 +54,12 @@ impl Drop for Ended {
     }
 }
 
-fn committed() -> i64 {
+pub(crate) fn committed() -> i64 {
     fs::read_to_string(COMMITTED).ok().and_then(|t| t.parse().ok()).unwrap_or(0)
 }
 
 /// The node commits further than this, in a while.
-fn commits_past(version: i64) {
+pub(crate) fn commits_past(version: i64) {
     let began = Instant::now();
     while committed() <= version {
         assert!(began.elapsed() < Duration::from_secs(20), "the node does not go on from {version}");
@@ -72,7 +72,7 @@ fn setup<'a>(s: &'a Sandbox, more: &[&'a str]) -> Vec<&'a str> {
     [&["setup", "--hdd", s.one(), "--usb", s.two()], &plain[..], more].concat()
 }
 
-fn started(s: &Sandbox, flags: &[&str]) -> Ended {
+pub(crate) fn started(s: &Sandbox, flags: &[&str]) -> Ended {
     let guard = Ended;
     assert!(ask(s, NODE, &[&["--daemon"], flags].concat()), "the stand-in does not start");
     commits_past(3);

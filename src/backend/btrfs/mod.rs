@@ -1,7 +1,10 @@
 //! btrfs: checksums, so that it knows which copy is the right one.
 
 mod balance;
+mod chunks;
+mod level;
 mod observe;
+mod replace;
 mod rescue;
 mod scrub;
 mod space;
@@ -15,14 +18,15 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     os::unix::fs::MetadataExt as _,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, statfs};
 
 use self::superblock::Superblock;
 use super::{
-    Backend, BackendError, BalanceReport, Made, MirrorSpec, ParseError, ScrubProgress, ScrubReport, Watcher,
+    Backend, BackendError, BalanceReport, Exchange, ExchangeEnd, ExchangeProgress, Layout, LevelEnd, Made,
+    Members, MirrorSpec, ParseError, ScrubProgress, ScrubReport, Watcher,
 };
 use crate::{
     exec::Cmd,
@@ -173,6 +177,10 @@ impl Backend for Btrfs {
         balance::balance(host, mountpoint, state, watch)
     }
 
+    fn scrub_command(&self, mountpoint: &Path) -> Cmd {
+        scrub::command(mountpoint)
+    }
+
     fn scrub(
         &self,
         host: &Host,
@@ -181,5 +189,74 @@ impl Backend for Btrfs {
         watch: &mut Watcher<'_, ScrubProgress>,
     ) -> Result<ScrubReport, BackendError> {
         scrub::scrub(host, mountpoint, state, watch)
+    }
+}
+
+impl Members for Btrfs {
+    fn layout(&self, host: &Host, device: &Path) -> Result<Layout, BackendError> {
+        chunks::read(host, device)
+    }
+
+    fn assemble_commands(&self, devices: &[PathBuf]) -> Vec<Cmd> {
+        if devices.is_empty() {
+            return Vec::new();
+        }
+        vec![Cmd::change("btrfs").args(["device", "scan"]).args(devices)]
+    }
+
+    fn exchange_command(&self, exchange: &Exchange, at: &Path) -> Cmd {
+        replace::command(exchange, at)
+    }
+
+    fn is_exchanged(&self, host: &Host, exchange: &Exchange) -> Result<bool, BackendError> {
+        replace::is_exchanged(host, exchange)
+    }
+
+    fn exchange(
+        &self,
+        host: &Host,
+        exchange: &Exchange,
+        at: &Path,
+        watch: &mut Watcher<'_, ExchangeProgress>,
+    ) -> Result<ExchangeEnd, BackendError> {
+        replace::exchange(host, exchange, at, watch)
+    }
+
+    fn give_up_exchange(
+        &self,
+        host: &Host,
+        exchange: &Exchange,
+        at: Option<&Path>,
+    ) -> Result<(), BackendError> {
+        replace::give_up(host, exchange, at)
+    }
+
+    fn retire_commands(&self, host: &Host, exchange: &Exchange, old: &Path) -> Vec<Cmd> {
+        replace::retire(host, exchange, old)
+    }
+
+    fn grow_commands(&self, exchange: &Exchange, at: &Path) -> Vec<Cmd> {
+        let size = format!("{}:max", exchange.id);
+        let filesystem = |verb| Cmd::change("btrfs").args(["filesystem", verb]);
+        vec![filesystem("resize").arg(size).arg(at), filesystem("sync").arg(at)]
+    }
+
+    fn is_grown(&self, host: &Host, exchange: &Exchange) -> Result<bool, BackendError> {
+        replace::is_grown(host, exchange)
+    }
+
+    fn restore_level_command(&self, level: Level, at: &Path) -> Cmd {
+        level::command(level, at)
+    }
+
+    fn restore_level(
+        &self,
+        host: &Host,
+        state: &MirrorState,
+        level: Level,
+        at: &Path,
+        watch: &mut Watcher<'_, ()>,
+    ) -> Result<LevelEnd, BackendError> {
+        level::restore(host, state, level, at, watch)
     }
 }

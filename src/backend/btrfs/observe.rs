@@ -171,7 +171,8 @@ pub(super) fn node_of(name: &str) -> PathBuf {
     Path::new("/dev").join(name.replace('!', "/"))
 }
 
-fn size_of(host: &Host, name: &str) -> Result<Option<Bytes>, BackendError> {
+/// The size of a block device, by the kernel's name of it; nothing where it is gone.
+pub(super) fn size_of(host: &Host, name: &str) -> Result<Option<Bytes>, BackendError> {
     let size_file = Path::new("/sys/class/block").join(name).join("size");
     match host.read_optional(&size_file).doing("reading", &size_file)? {
         Some(text) => Ok(Some(Bytes(sysfs::parse_number("size", &text)?.saturating_mul(512)))),

@@ -1,3 +1,5 @@
+mod members;
+
 use std::{fs, os::unix::fs::symlink, path::PathBuf, sync::Arc};
 
 use super::{

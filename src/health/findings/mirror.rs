@@ -17,8 +17,8 @@ pub(super) const CODES: &[Entry] = &[
         title: "a member is missing",
         meaning: "A declared member is gone, so there are fewer copies of the data than there should be. Once as many members are gone \
                   as the level survives, one more failure loses data.",
-        remedy: "Plug the member in again. If it is dead, give its place to another disk: `btrfs replace start DEVID NEW-DEVICE MOUNTPOINT`, \
-                 then `raidguard scrub NAME` and `raidguard check`.",
+        remedy: "Plug the member in again, then `raidguard repair NAME`. If it is dead, give its place to another disk: \
+                 `raidguard replace NAME --new NEW-DEVICE`.",
     },
     Entry {
         code: "MIR-PULLED",
@@ -26,8 +26,8 @@ pub(super) const CODES: &[Entry] = &[
         title: "a member was pulled, and the kernel still counts it",
         meaning: "The member's block device is gone from under the running mirror. The kernel says nothing until something is written, so \
                   its own state looks healthy; but what is written from now on exists once only.",
-        remedy: "Plug it in again, then unmount and mount the mirror so that the kernel takes it back (a running mirror does not), and run \
-                 `raidguard scrub NAME`. If it is dead: `btrfs replace start DEVID NEW-DEVICE MOUNTPOINT`.",
+        remedy: "Plug it in again, then `raidguard repair NAME`, which takes it in again (a running mirror does not by itself). If it is \
+                 dead: `raidguard replace NAME --new NEW-DEVICE`.",
     },
     Entry {
         code: "MIR-WRITE-ERRORS",
@@ -36,7 +36,7 @@ pub(super) const CODES: &[Entry] = &[
         meaning: "The kernel has counted failed writes since the counters were last acknowledged. What was to be written there may be missing \
                   on this member until a scrub has mended it from the other copy.",
         remedy: "Look at the cable and at `smartctl -a DEVICE`, run `raidguard scrub NAME`, then `raidguard check --acknowledge`. If the \
-                 counters grow again, exchange the member.",
+                 counters grow again, exchange the member: `raidguard replace NAME --old DEVID --new NEW-DEVICE`.",
     },
     Entry {
         code: "MIR-READ-ERRORS",
@@ -45,7 +45,7 @@ pub(super) const CODES: &[Entry] = &[
         meaning: "The kernel has counted failed reads since the counters were last acknowledged. btrfs took the other copy each time, but \
                   the member may be about to fail.",
         remedy: "Look at the cable and at `smartctl -a DEVICE`, run `raidguard scrub NAME`, then `raidguard check --acknowledge`. If the \
-                 counters grow again, exchange the member.",
+                 counters grow again, exchange the member: `raidguard replace NAME --old DEVID --new NEW-DEVICE`.",
     },
     Entry {
         code: "MIR-FLUSH-ERRORS",
@@ -68,7 +68,8 @@ pub(super) const CODES: &[Entry] = &[
         title: "a member holds metadata older than it should be",
         meaning: "Writes that the member said it had made did not arrive. This happens when a member was away for a while, or when a disk \
                   lies about its cache.",
-        remedy: "Run `raidguard scrub NAME`, then `raidguard check --acknowledge`. If it comes back, exchange the member.",
+        remedy: "Run `raidguard scrub NAME`, then `raidguard check --acknowledge`. If it comes back, exchange the member: `raidguard replace \
+                 NAME --old DEVID --new NEW-DEVICE`.",
     },
     Entry {
         code: "MIR-PROFILE",
@@ -76,7 +77,7 @@ pub(super) const CODES: &[Entry] = &[
         title: "chunks are not at the declared level",
         meaning: "Part of the filesystem is stored with another profile. This happens when a mirror was written to while a member was \
                   missing: what was written then may exist once only, even with every member back.",
-        remedy: "With every member present: `btrfs balance start -dconvert=LEVEL,soft -mconvert=LEVEL,soft MOUNTPOINT`.",
+        remedy: "With every member present: `raidguard repair NAME`, which stores it as LEVEL again.",
     },
     Entry {
         code: "MIR-READONLY",
@@ -90,7 +91,7 @@ pub(super) const CODES: &[Entry] = &[
         source: Storage,
         title: "the mirror is mounted with `degraded`",
         meaning: "With this option the filesystem mounts with a member missing and nobody notices; what is written then exists once only.",
-        remedy: "Remove `degraded` from /etc/fstab, and when every member is present: `umount MOUNTPOINT`, `mount MOUNTPOINT`.",
+        remedy: "Remove `degraded` from /etc/fstab, and when every member is present: `raidguard repair NAME`.",
     },
     Entry {
         code: "MIR-FOREIGN",
@@ -114,22 +115,22 @@ pub(super) const CODES: &[Entry] = &[
         title: "a member holds older data than another",
         meaning: "A member was away while the mirror was written to, so part of its content is old. Until a scrub has mended it, reads may \
                   meet old blocks, and the newest data exists on the other member only.",
-        remedy: "Do not start the node yet. If one half alone was written to: mount the mirror with every member and run `raidguard scrub \
-                 NAME`. If both were written to apart, do not mount them together: choose the one with the newest data.",
+        remedy: "Do not start the node yet, and mount nothing. `raidguard repair NAME` brings the member up to date where it was only away; \
+                 where both were written to apart, it shows both and merges nothing.",
     },
     Entry {
         code: "MIR-REPLACING",
         source: Storage,
         title: "the mirror's members are being changed",
         meaning: "A device is being added, removed or replaced. Redundancy is whole again when this is done.",
-        remedy: "Wait; see `btrfs replace status MOUNTPOINT`.",
+        remedy: "Wait; see `btrfs replace status MOUNTPOINT`. Where `raidguard replace` was interrupted, the same command goes on.",
     },
     Entry {
         code: "MIR-SAME-DISK",
         source: Disks,
         title: "two members lie on one disk or behind one bridge",
         meaning: "When that disk or bridge fails, both copies are gone at once: this is no redundancy.",
-        remedy: "Move one member to a disk of its own: `btrfs replace start DEVID NEW-DEVICE MOUNTPOINT`.",
+        remedy: "Move one member to a disk of its own: `raidguard replace NAME --old DEVID --new NEW-DEVICE`.",
     },
     Entry {
         code: "MIR-SAME-HUB",
@@ -173,7 +174,7 @@ pub(super) const CODES: &[Entry] = &[
         source: Scrubs,
         title: "the last scrub found errors that it could not mend",
         meaning: "Every copy of some blocks is wrong: part of the data is lost on this mirror.",
-        remedy: "Stop the node. The damaged files are named by `dmesg | grep -i btrfs`; look at the database with `raidguard check --deep`.",
+        remedy: "Stop the node. `raidguard repair NAME` names the files that are damaged; look at the database with `raidguard check --deep`.",
     },
     Entry {
         code: "SCR-RUNNING",

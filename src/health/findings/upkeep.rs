@@ -65,7 +65,7 @@ pub(super) const CODES: &[Entry] = &[
         source: Smart,
         title: "a disk says that it is failing",
         meaning: "The disk's own judgement (SMART) is that it may fail at any time.",
-        remedy: "Exchange it now, while the other copy is good: `btrfs replace start DEVID NEW-DEVICE MOUNTPOINT`.",
+        remedy: "Exchange it now, while the other copy is good: `raidguard replace NAME --old DEVID --new NEW-DEVICE`.",
     },
     Entry {
         code: "DEV-SECTORS",
@@ -87,7 +87,7 @@ pub(super) const CODES: &[Entry] = &[
         source: Smart,
         title: "a disk is nearly worn out",
         meaning: "Flash cells stand a limited number of writes, and most of this disk's are used up.",
-        remedy: "Plan to exchange it: `btrfs replace start DEVID NEW-DEVICE MOUNTPOINT`.",
+        remedy: "Plan to exchange it: `raidguard replace NAME --old DEVID --new NEW-DEVICE`.",
     },
     Entry {
         code: "DEV-NO-SMARTCTL",

@@ -33,6 +33,9 @@ const LOG: u32 = 16;
 /// How long another job's change is waited for.
 const BUSY: Duration = Duration::from_secs(5);
 
+/// The name of the newest commit seen.
+const GENERATION: &str = "generation";
+
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS record (
         mirror TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (mirror, name)
@@ -289,6 +292,29 @@ impl State {
             }
             Ok(())
         })
+    }
+
+    /// Remembers the newest commit that was seen of a mirror: it only ever rises.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn raise_generation(&self, mirror: &str, seen: u64) -> Result<(), StateError> {
+        self.together(|| {
+            let before: Option<u64> = self.get(mirror, GENERATION)?;
+            if before.is_none_or(|before| seen > before) {
+                self.put(mirror, GENERATION, &seen)
+            } else {
+                Ok(())
+            }
+        })
+    }
+
+    /// The newest commit that was ever seen of a mirror.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn generation(&self, mirror: &str) -> Result<Option<u64>, StateError> {
+        self.get(mirror, GENERATION)
     }
 
     /// What the last look at the databases found.

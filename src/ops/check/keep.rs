@@ -12,6 +12,7 @@ use crate::{
     },
     model::{
         Record, Seen,
+        mirror::MirrorState,
         observed::{DatabaseState, Smart, causes},
         record::LedgerEntry,
     },
@@ -109,6 +110,9 @@ fn remember(host: &Host, state: &State, one: &Judged, options: &Options) -> Resu
     let (name, now) = (&one.mirror.name, host.now());
     let nothing = Record::default();
     state.keep_verdict(name, one.record.get().unwrap_or(&nothing), &one.verdict, now)?;
+    if let Some(seen) = one.observed.storage.get().and_then(MirrorState::newest) {
+        state.raise_generation(name, seen)?;
+    }
     let run = (one.at, now);
     state.job_ended(name, "check", run, None)?;
     if options.deep {

@@ -3,10 +3,13 @@
 mod back;
 mod data;
 mod exchange;
+mod member;
 mod mountpoint;
 mod node;
 mod original;
 mod partition;
+mod proof;
+mod reach;
 mod service;
 mod storage;
 
@@ -21,10 +24,13 @@ use serde::{Deserialize, Serialize};
 pub use back::{ExchangeBack, TakeBack};
 pub use data::{CopyTree, Own, PlainDirectory, Verify};
 pub use exchange::Exchange;
+pub use member::{Asked, Discard, GrowMember, ReplaceMember, RestoreLevel};
 pub use mountpoint::MountPoint;
 pub use node::{StartNode, StopNode};
 pub use original::{KeepOriginal, RemoveOriginal};
 pub use partition::MakePartition;
+pub use proof::{AcceptCounters, Proof, Prove, Redeclare};
+pub use reach::{LeavePrivate, MountForWork, MountInPlace, private_place};
 pub use service::{Declare, DropIn, InstallSchedule};
 pub use storage::{Container, Erase, Fstab, MakeMirror, MountMirror};
 
@@ -62,6 +68,16 @@ pub enum Action {
     StartNode(StartNode),
     KeepOriginal(KeepOriginal),
     RemoveOriginal(RemoveOriginal),
+    MountForWork(MountForWork),
+    Discard(Discard),
+    ReplaceMember(ReplaceMember),
+    GrowMember(GrowMember),
+    RestoreLevel(RestoreLevel),
+    MountInPlace(MountInPlace),
+    LeavePrivate(LeavePrivate),
+    Prove(Prove),
+    Redeclare(Redeclare),
+    AcceptCounters(AcceptCounters),
 }
 
 impl Action {
@@ -88,6 +104,16 @@ impl Action {
             Self::StartNode(s) => s,
             Self::KeepOriginal(s) => s,
             Self::RemoveOriginal(s) => s,
+            Self::MountForWork(s) => s,
+            Self::Discard(s) => s,
+            Self::ReplaceMember(s) => s,
+            Self::GrowMember(s) => s,
+            Self::RestoreLevel(s) => s,
+            Self::MountInPlace(s) => s,
+            Self::LeavePrivate(s) => s,
+            Self::Prove(s) => s,
+            Self::Redeclare(s) => s,
+            Self::AcceptCounters(s) => s,
         }
     }
 }

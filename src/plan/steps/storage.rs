@@ -58,7 +58,7 @@ pub struct Container {
     pub path: PathBuf,
 }
 
-fn backend_failed(e: BackendError) -> StepError {
+pub(super) fn backend_failed(e: BackendError) -> StepError {
     StepError::failed("the mirror could not be looked at", e)
 }
 

@@ -1,0 +1,119 @@
+#!/usr/bin/env bash
+# shellcheck disable=SC2154 # bin, scratch, loops, pairs and quick are set by whoever sources this
+# `raidguard replace` up to its proof against `btrfs replace start -B`, in alternating pairs on one mirror of loop devices. A part of
+# scripts/bench (it defines bench_replace), and a script of its own: scripts/lib/bench-replace.sh [--quick] [--pairs N]. Needs root
+# and 8 GiB in /var/tmp.
+
+# Directories of its own over the machine's, and a mirror that `setup` made. 1: how much is stored, in MB.
+replace_mirror() {
+  local name
+  cp -a "$bin/raidguard" "$scratch/raidguard"
+  mkdir "$scratch/etc"
+  for name in passwd group nsswitch.conf alternatives ld.so.cache; do
+    if [[ -e /etc/$name ]]; then cp -a "/etc/$name" "$scratch/etc/"; fi
+  done
+  mount --bind "$scratch" /mnt
+  for name in etc var srv run home; do mount -t tmpfs -o mode=0755 tmpfs "/$name"; done
+  scratch=/mnt
+  cp -a "$scratch/etc/." /etc/
+  mkdir -p /etc/cron.d /var/lib /var/tmp /home/bitcoin/.lightning
+  echo 'proc /proc proc defaults 0 0' >/etc/fstab
+  echo bench >/home/bitcoin/.lightning/config
+  "$scratch/raidguard" setup --hdd "${loops[0]}" --usb "${loops[1]}" --lightning-dir /home/bitcoin/.lightning --no-node \
+    --scheduler none --yes >"$scratch/said" 2>&1 || { cat "$scratch/said" >&2 && return 1; }
+  head -c "${1}M" /dev/urandom >/srv/lightning/data
+}
+
+# The device that was freed is as new again, and nothing is cached.
+replace_ready() {
+  wipefs -qaf "$1"
+  blkdiscard -f "$1" 2>/dev/null || true
+  sync -f /srv/lightning
+  echo 3 >/proc/sys/vm/drop_caches
+}
+
+replace_raw() { btrfs replace start -B 2 "$1" /srv/lightning >/dev/null; }
+
+# Its seconds up to the proof, in `took`: each step says when it is done.
+replace_ours() {
+  local began=$EPOCHREALTIME line last=''
+  while IFS= read -r line; do
+    case $line in
+      *'prove it'*) break ;;
+      *'done '*|*'held '*) last=$EPOCHREALTIME ;;
+    esac
+  done < <("$scratch/raidguard" replace --old 2 --new "$1" --yes 2>&1; echo "ended $?")
+  wait
+  [[ -n $last ]] || { echo 'raidguard replace did not come to its proof' >&2 && return 1; }
+  took=$(awk "BEGIN {printf \"%.3f\", $last - $began}")
+}
+
+# In the namespace.
+bench_replace() {
+  local i began raw ratio ratios=() megabytes=1500 third free used
+  ((quick == 0)) || megabytes=150
+  truncate -s 4G "$scratch/three"
+  third=$(losetup --find --show --direct-io=on "$scratch/three")
+  # shellcheck disable=SC2064 # this one
+  trap "umount /srv/lightning 2>/dev/null; losetup --detach '$third'" EXIT
+  replace_mirror "$megabytes"
+  used=${loops[1]} free=$third
+  printf '\nreplace of a member with %s MB on it\n%4s  %18s  %22s  %6s\n' "$megabytes" pair 'btrfs replace, s' 'ours before proof, s' ratio
+  for ((i = 0; i <= pairs; i++)); do
+    replace_ready "$free"
+    began=$EPOCHREALTIME
+    replace_raw "$free"
+    raw=$(awk "BEGIN {printf \"%.3f\", $EPOCHREALTIME - $began}")
+    read -r used free <<<"$free $used"
+    replace_ready "$free"
+    replace_ours "$free" || return 1
+    read -r used free <<<"$free $used"
+    # Until the proof has ended nothing else may begin.
+    while pgrep -f "^$scratch/raidguard replace" >/dev/null; do sleep 0.1; done
+    ((i > 0)) || continue # warms up, not measured
+    ratio=$(awk "BEGIN {printf \"%.3f\", $took / $raw}")
+    ratios+=("$ratio")
+    printf '%4d  %18s  %22s  %6s\n' "$i" "$raw" "$took" "$ratio"
+  done
+  ratio=$(printf '%s\n' "${ratios[@]}" | sort -n | awk '{v[NR]=$1} END {m=int((NR+1)/2); print NR%2 ? v[m] : (v[m]+v[m+1])/2}')
+  printf '%-36s  %-28s  %-12s  %s\n' 'replace against btrfs replace' "$ratio" '<= 1.05' \
+    "$(awk "BEGIN {print ($ratio <= 1.05) ? \"yes\" : \"no\"}")"
+}
+
+replace_main() {
+  set -euo pipefail
+  local usage='usage: scripts/lib/bench-replace.sh [--quick] [--pairs N]'
+  pairs='' quick=0
+  while (($#)); do
+    case $1 in
+      --inside)
+        quick=$2 pairs=$3 bin=$4 scratch=$5 loops=("${@:6}")
+        bench_replace
+        exit
+        ;;
+      --quick) quick=1 ;;
+      --pairs)
+        pairs=${2:-}
+        [[ $pairs =~ ^[1-9][0-9]*$ ]] || { echo "$usage" >&2; exit 2; }
+        shift
+        ;;
+      *) echo "$usage" >&2; exit 2 ;;
+    esac
+    shift
+  done
+  : "${pairs:=$((quick ? 2 : 5))}"
+  ((EUID == 0)) || { echo 'the bench needs root: it makes loop devices and mounts' >&2; exit 1; }
+  PATH=$PATH:/usr/sbin:/sbin
+  local self
+  self=$(realpath "$0")
+  cd "$(dirname "$self")/../.."
+  # shellcheck source=scripts/lib/loops.sh
+  . scripts/lib/loops.sh
+  export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
+  cargo build --release --locked --quiet --bin raidguard
+  make_scratch bench-replace
+  make_loops 4G --direct-io=on
+  in_namespace "$self" --inside "$quick" "$pairs" "$CARGO_TARGET_DIR/release" "$scratch" "${loops[@]}"
+}
+
+if [[ ${BASH_SOURCE[0]} == "$0" ]]; then replace_main "$@"; fi

@@ -1,0 +1,177 @@
+//! What stands in the way of an exchange. Pure.
+
+use super::{Facts, Request};
+use crate::{model::mirror::MemberState, ops::Blocker};
+
+/// What has nothing to do with which member and which device.
+pub(in crate::ops) fn standing(online: bool, facts: &Facts, blockers: &mut Vec<Blocker>) {
+    let mut block = |says: String, clears: String| blockers.push(Blocker::new(says, clears));
+    let (mirror, state) = (&facts.mirror, &facts.state);
+    let at = mirror.mountpoint.display();
+    for (verb, of) in facts.unfinished.iter().filter(|(_, of)| *of == mirror.name) {
+        block(
+            format!("`raidguard {verb}` of `{of}` was interrupted and has not ended"),
+            format!("end it first: raidguard {verb} --help says how"),
+        );
+    }
+    if let Some(other) = &state.instead {
+        block(format!("{at} shows another filesystem than the mirror: {other}"), format!("umount {at}"));
+    }
+    if state.read_only {
+        block(
+            format!("the mirror is read-only at {at}"),
+            format!("read the reason in dmesg, stop the node, then: umount {at}; mount {at}"),
+        );
+    }
+    if let (false, Some(elsewhere)) = (state.mounted, state.also_mounted.first()) {
+        block(
+            format!("the mirror is mounted at {}, and not at its place", elsewhere.display()),
+            format!("umount {}", elsewhere.display()),
+        );
+    }
+    if let Some(work) = &state.exclusive_operation {
+        block(format!("the kernel is at work on the mirror: {work}"), "wait until it has ended".to_owned());
+    }
+    if facts.scrubbing {
+        block(
+            "a scrub is running".to_owned(),
+            format!("wait until it has ended, or: btrfs scrub cancel {at}"),
+        );
+    }
+    if let Some(node) = mirror.node.as_ref().filter(|n| n.control().is_none() && !online) {
+        if !facts.running.is_quiet() {
+            block(
+                format!(
+                    "{} is in use, and no way to stop the node is declared: {}",
+                    node.data.display(),
+                    facts.running
+                ),
+                "stop what uses it, or leave it running with --online".to_owned(),
+            );
+        }
+    }
+    blockers.extend(older(facts));
+}
+
+/// What is here is older than what raidguard has seen: the newer half is elsewhere, and this one must not be taken for the newest.
+pub(super) fn older(facts: &Facts) -> Option<Blocker> {
+    let (known, newest) = (facts.known?, facts.state.newest()?);
+    (newest < known).then(|| {
+        Blocker::new(
+            format!(
+                "what is here is old: its last commit is {newest}, and raidguard has seen commit {known} of this mirror. \
+                 The newer state is on a member that is not here"
+            ),
+            "plug that member in; it holds the newest data",
+        )
+    })
+}
+
+/// Which member goes.
+pub(super) fn old_member(request: &Request, facts: &Facts) -> Result<u64, Blocker> {
+    let ids = facts.ids();
+    let all = || ids.iter().map(|id| facts.name_of(*id)).collect::<Vec<_>>().join("; ");
+    let gone = facts.gone();
+    match request.old.as_deref() {
+        None | Some("missing") => match gone.as_slice() {
+            [one] => match returned(facts, *one) {
+                None => Ok(*one),
+                Some(blocker) => Err(blocker),
+            },
+            [] => {
+                Err(Blocker::new("no member is missing", format!("say with --old which one goes: {}", all())))
+            }
+            more => Err(Blocker::new(
+                format!("{} members are missing", more.len()),
+                format!(
+                    "say with --old which one this device takes the place of: {}",
+                    more.iter().map(|id| facts.name_of(*id)).collect::<Vec<_>>().join("; ")
+                ),
+            )),
+        },
+        Some(named) => {
+            let by_number = named.parse().ok().filter(|id: &u64| ids.contains(id));
+            let by_device = || match &facts.old {
+                Some(Ok(dev)) => {
+                    let device = facts.inventory.by_dev(*dev)?;
+                    let is = |m: &&MemberState| m.path.as_ref() == Some(&device.path);
+                    facts.state.members.iter().find(is).map(|m| m.devid)
+                }
+                // A device that is gone may be known by the name it had.
+                _ => facts
+                    .state
+                    .members
+                    .iter()
+                    .find(|m| m.path.as_deref() == Some(std::path::Path::new(named)))
+                    .map(|m| m.devid),
+            };
+            let id = by_number.or_else(by_device).filter(|id| *id != 0).ok_or_else(|| {
+                Blocker::new(format!("`{named}` is no member of the mirror"), format!("it has: {}", all()))
+            })?;
+            match gone.contains(&id).then(|| returned(facts, id)).flatten() {
+                None => Ok(id),
+                Some(blocker) => Err(blocker),
+            }
+        }
+    }
+}
+
+/// A member that is missing for the kernel, and whose device is back: after the exchange two would say that they are it.
+fn returned(facts: &Facts, id: u64) -> Option<Blocker> {
+    let claim = facts.claims.iter().find(|c| c.devid == id)?;
+    // One that was pulled and is still open has no superblock that can be read.
+    Some(Blocker::new(
+        format!(
+            "member {id} is missing from the running mirror, but its device is back: {}",
+            claim.path.display()
+        ),
+        "`raidguard repair` takes it in again; to exchange it all the same, unplug it first",
+    ))
+}
+
+const PLUG_IN: &str =
+    "plug the missing member in again; what can be read without it is brought out by `raidguard recover`";
+
+/// Whether what is left can be mounted and read without those that are gone.
+pub(super) fn reach(facts: &Facts, old: u64, blockers: &mut Vec<Blocker>) {
+    let layout = match &facts.layout {
+        Ok(layout) => layout,
+        Err(why) if !facts.gone().is_empty() => {
+            blockers.push(Blocker::new(
+                format!("what lies on which member cannot be read without those that are gone: {why}"),
+                PLUG_IN,
+            ));
+            return;
+        }
+        Err(why) => {
+            blockers.push(Blocker::new(
+                format!("what lies on which member cannot be read: {why}"),
+                "see in dmesg which device fails",
+            ));
+            return;
+        }
+    };
+    if layout.size_of(old).is_none() {
+        blockers.push(Blocker::new(
+            format!("the filesystem knows no member {old}"),
+            "compare `btrfs filesystem show` with /etc/raidguard/raidguard.toml",
+        ));
+    }
+    // What is mounted was let in by the kernel.
+    if facts.state.mounted {
+        return;
+    }
+    let gone = facts.gone();
+    let lost: Vec<_> = layout.lost_without(&gone).collect();
+    if let Some(first) = lost.first() {
+        let size: u64 = lost.iter().map(|p| p.length.0).sum();
+        blockers.push(Blocker::new(
+            format!(
+                "{} of the mirror lie only on members that are gone ({}): it cannot be mounted for writing without them",
+                crate::model::Bytes(size),
+                first.kind
+            ),
+            PLUG_IN,
+        ));
+    }
+}

@@ -1,0 +1,283 @@
+//! From what was asked and what the machine says to a plan, or to everything that stands in the way. Pure.
+
+use std::path::PathBuf;
+
+use super::{Facts, Parting, Request};
+use crate::{
+    backend::{Exchange, MirrorSpec},
+    config::{self, Member},
+    model::{Bytes, Device, Identity, mirror::MemberState},
+    node,
+    ops::{Blocker, refusal},
+    plan::{
+        self, Plan,
+        steps::{
+            AcceptCounters, Action, Asked, Erase, GrowMember, LeavePrivate, MountForWork, MountInPlace,
+            Prove, Redeclare, ReplaceMember, RestoreLevel, StartNode, StopNode, private_place,
+        },
+    },
+};
+
+/// btrfs's own sectors: a device that writes larger pieces cannot hold it.
+const SECTOR: u64 = 4096;
+
+/// What will be done.
+#[derive(Debug)]
+pub struct Decision {
+    /// The plan.
+    pub plan: Plan<Action>,
+    /// What the operator should know and may accept.
+    pub warnings: Vec<String>,
+    /// What is erased: identity and present content.
+    pub erased: Vec<(Identity, String)>,
+}
+
+/// Decides.
+///
+/// # Errors
+/// Every blocker, not only the first.
+pub fn decide(request: &Request, facts: &Facts) -> Result<Decision, Vec<Blocker>> {
+    let (mut blockers, mut warnings) = (Vec::new(), Vec::new());
+    super::blockers::standing(request.online, facts, &mut blockers);
+    blockers.extend(apart(facts));
+    let old = match super::blockers::old_member(request, facts) {
+        Ok(old) => Some(old),
+        Err(blocker) => {
+            blockers.push(blocker);
+            None
+        }
+    };
+    let new = new_device(request, facts, old, &mut blockers, &mut warnings);
+    if let Some(old) = old {
+        super::blockers::reach(facts, old, &mut blockers);
+    }
+    match (old, new) {
+        (Some(old), Some(new)) if blockers.is_empty() => Ok(Decision {
+            plan: plan_of(request, facts, old, new, &mut warnings),
+            warnings,
+            erased: vec![(new.identity(), new.content.to_string())],
+        }),
+        _ => Err(blockers),
+    }
+}
+
+/// Judges the device that comes.
+fn new_device<'a>(
+    request: &Request,
+    facts: &'a Facts,
+    old: Option<u64>,
+    blockers: &mut Vec<Blocker>,
+    warnings: &mut Vec<String>,
+) -> Option<&'a Device> {
+    let device = match facts.new.as_ref()? {
+        Ok(dev) => facts.inventory.by_dev(*dev),
+        Err(why) => {
+            blockers.push(Blocker::new(why.clone(), "see `raidguard devices` for those that are there"));
+            return None;
+        }
+    };
+    let Some(device) = device else {
+        let shown = request.new.display();
+        blockers.push(Blocker::new(
+            format!("{shown} is not among the devices that lsblk shows"),
+            "see `raidguard devices`",
+        ));
+        return None;
+    };
+    let own = facts.claims.iter().find(|c| c.path == device.path);
+    if let Some(claim) = own {
+        blockers.push(Blocker::new(
+            format!("{} is member {} of this very mirror", device.path.display(), claim.devid),
+            "name another device; a member that was away and is back is taken in again by `raidguard repair`",
+        ));
+        return None;
+    }
+    let refusals = refusal::judge_device(&facts.inventory, device, &facts.declared, request.wipe);
+    blockers.extend(refusals.iter().map(|r| Blocker::new(r.to_string(), r.clears_with())));
+    if let Some(needed) = old.and_then(|old| facts.needed(old)).filter(|needed| device.size < *needed) {
+        blockers.push(Blocker::new(
+            format!(
+                "{} holds {} ({} bytes), and {} ({} bytes) are needed: as much as the member that it takes the place of",
+                device.path.display(),
+                device.size,
+                device.size.0,
+                needed,
+                needed.0
+            ),
+            "name a device of at least that size",
+        ));
+    }
+    if let Some(sector) = facts.sector.filter(|sector| *sector > SECTOR) {
+        blockers.push(Blocker::new(
+            format!(
+                "{} is written in pieces of {sector} bytes, and the mirror in pieces of {SECTOR}",
+                device.path.display()
+            ),
+            "name another device",
+        ));
+    }
+    let stay = facts.state.members.iter().filter(|m| !m.missing && Some(m.devid) != old);
+    let mut set: Vec<&Device> = stay.filter_map(|m| facts.inventory.by_path(m.path.as_ref()?)).collect();
+    set.push(device);
+    let (refusals, warned) = refusal::judge_set(&facts.inventory, &set, request.allow_same_disk);
+    // The others are as they are.
+    let ours = refusals.iter().filter(|r| r.device == device.path);
+    blockers.extend(ours.map(|r| Blocker::new(r.to_string(), r.clears_with())));
+    let shown = device.path.display().to_string();
+    warnings.extend(warned.into_iter().filter(|w| w.contains(&shown)));
+    Some(device)
+}
+
+/// Is a member not to be trusted to read from?
+fn is_doubtful(facts: &Facts, member: &MemberState) -> bool {
+    let newest = facts.state.members.iter().filter(|m| !m.missing).filter_map(|m| m.generation).max();
+    let behind = member.generation.zip(newest).is_some_and(|(own, newest)| own + 1 < newest);
+    member.pulled || behind || member.errors.is_some_and(|e| !e.is_clean())
+}
+
+#[allow(clippy::too_many_lines, reason = "the order of the steps is the point of it")]
+fn plan_of(
+    request: &Request,
+    facts: &Facts,
+    old: u64,
+    new: &Device,
+    warnings: &mut Vec<String>,
+) -> Plan<Action> {
+    let Facts { mirror, state, .. } = facts;
+    let id = plan::id_of("replace", &mirror.name, facts.now);
+    let gone = facts.gone();
+    // Others that are gone as well: then this alone does not make the mirror whole.
+    let short = gone.iter().any(|id| *id != old);
+    let whole = gone.is_empty();
+    let devices = |with: &[&PathBuf]| -> Vec<PathBuf> {
+        let there = state.members.iter().filter(|m| !m.missing).filter_map(|m| m.path.as_ref());
+        there.filter(|p| !with.contains(p)).chain(with.iter().copied()).cloned().collect()
+    };
+    let spec = |devices| MirrorSpec {
+        backend: mirror.backend,
+        name: mirror.name.clone(),
+        level: mirror.level,
+        uuid: mirror.uuid.clone(),
+        devices,
+        mountpoint: mirror.mountpoint.clone(),
+    };
+    let member = state.members.iter().find(|m| m.devid == old);
+    let exchange = Exchange {
+        uuid: mirror.uuid.clone(),
+        id: old,
+        new: new.path.clone(),
+        avoid_old: member.is_some_and(|m| (m.pulled || !m.missing) && is_doubtful(facts, m)),
+    };
+    let at = if state.mounted || whole { mirror.mountpoint.clone() } else { private_place(&mirror.name) };
+    let control = mirror.node.as_ref().and_then(config::Node::control);
+    let stopped = control.filter(|_| !request.online && !facts.running.is_quiet());
+
+    let mut steps = Vec::new();
+    if let (Some(control), Some(node)) = (&stopped, &mirror.node) {
+        steps.push(Action::StopNode(StopNode {
+            control: control.clone(),
+            directory: node.directory.clone(),
+            data: node.data.clone(),
+            patience: node::PATIENCE,
+            backwards: true,
+        }));
+    }
+    if !new.content.is_empty() {
+        steps
+            .push(Action::Erase(Erase { devices: vec![new.identity()], spec: spec(vec![new.path.clone()]) }));
+    }
+    steps.push(Action::MountForWork(MountForWork {
+        spec: spec(devices(&[])),
+        members: facts.ids(),
+        whole,
+        mounted: state.mounted,
+        without: Vec::new(),
+    }));
+    steps.push(Action::ReplaceMember(ReplaceMember {
+        spec: spec(devices(&[])),
+        at: at.clone(),
+        exchange: exchange.clone(),
+        old: facts.name_of(old),
+        old_device: member
+            .filter(|m| !m.missing)
+            .and_then(|m| facts.inventory.by_path(m.path.as_ref()?))
+            .map(Device::identity),
+        new: new.identity(),
+        asked: Asked { old: request.old.clone(), new: request.new.clone() },
+    }));
+    let needed = facts.needed(old).unwrap_or_default();
+    if new.size.0 / SECTOR * SECTOR > needed.0 {
+        steps.push(Action::GrowMember(GrowMember { spec: spec(devices(&[])), at: at.clone(), exchange }));
+    }
+    let mut after: Vec<PathBuf> = devices(&[&new.path]);
+    after.retain(|p| member.is_none_or(|m| m.path.as_ref() != Some(p)) || *p == new.path);
+    if short {
+        warnings.push(format!(
+            "{} stay missing: the mirror is not whole before each of them is exchanged too",
+            gone.iter().filter(|id| **id != old).map(|id| facts.name_of(*id)).collect::<Vec<_>>().join(", ")
+        ));
+    } else {
+        steps.push(Action::RestoreLevel(RestoreLevel { spec: spec(after.clone()), at }));
+    }
+    let in_the_way = request.online && !facts.running.is_quiet();
+    if state.degraded_option && in_the_way {
+        warnings.push(
+            "the mirror stays mounted with `degraded` while the node runs: `raidguard check` says so until it is mounted anew"
+                .to_owned(),
+        );
+    } else if !short {
+        let private = (!state.mounted && !whole).then(|| private_place(&mirror.name));
+        steps.push(Action::MountInPlace(MountInPlace {
+            spec: spec(after.clone()),
+            anew: false,
+            from: private.or_else(|| state.degraded_option.then(|| mirror.mountpoint.clone())),
+            record: plan::record_of(&id, "unmounted"),
+        }));
+    }
+    if !short {
+        steps.push(Action::Prove(Prove { spec: spec(after.clone()), record: plan::record_of(&id, "proof") }));
+    }
+    let before = mirror.member.iter().find(|m| m.id == old.to_string());
+    if let Some(before) = before {
+        steps.push(Action::Redeclare(Redeclare {
+            mirror: mirror.name.clone(),
+            before: before.clone(),
+            after: declared(before, new),
+        }));
+    }
+    steps.push(Action::AcceptCounters(AcceptCounters { spec: spec(after.clone()), id: old }));
+    if short && !state.mounted {
+        steps.push(Action::LeavePrivate(LeavePrivate { spec: spec(after) }));
+    }
+    if let (Some(control), Some(node)) = (stopped, &mirror.node) {
+        steps.push(Action::StartNode(StartNode { control, data: node.data.clone() }));
+    }
+    Plan::new("replace", &mirror.name, facts.now, steps)
+}
+
+/// The new device takes over the old one's number and UUID (kernel: `btrfs_dev_replace_finishing`).
+fn declared(before: &Member, new: &Device) -> Member {
+    Member {
+        id: before.id.clone(),
+        uuid: before.uuid.clone(),
+        model: new.model.clone(),
+        serial: new.serial.clone(),
+        size: Bytes(new.size.0),
+    }
+}
+
+/// Are two halves of it apart?
+fn apart(facts: &Facts) -> Option<Blocker> {
+    let clears =
+        format!("look at both with `raidguard repair {}`, which shows how to choose", facts.mirror.name);
+    match &facts.parting {
+        Parting::Behind => None,
+        Parting::Apart(why) => {
+            Some(Blocker::new(format!("two halves of the mirror were each written to alone: {why}"), clears))
+        }
+        Parting::Unclear(why) => Some(Blocker::new(
+            format!("it cannot be told whether the halves of the mirror belong together: {why}"),
+            clears,
+        )),
+    }
+}

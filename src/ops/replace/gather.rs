@@ -1,0 +1,222 @@
+//! What the machine says before `replace` decides.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use crate::{
+    backend::{
+        self, BackendError, Layout,
+        rescue::{Relation, Survivor},
+    },
+    config::Mirror,
+    host::{Host, inventory, state::State},
+    model::{Bytes, DevNo, Inventory, mirror::MirrorState, observed::Claim},
+    node::{self, Running},
+    ops::{Trouble, mirrors, resumed, setup, trouble::unchanged},
+};
+
+/// What the machine says.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// When it was asked.
+    pub now: Timestamp,
+    /// The mirror as it should be.
+    pub mirror: Mirror,
+    /// Every declared mirror.
+    pub declared: Vec<Mirror>,
+    /// The mirror as it is.
+    pub state: MirrorState,
+    /// Every device that says it belongs to it.
+    pub claims: Vec<Claim>,
+    /// What lies on which member, or why that cannot be told.
+    pub layout: Result<Layout, String>,
+    /// Whether what is there of it can be brought together.
+    pub parting: Parting,
+    /// The block devices.
+    pub inventory: Inventory,
+    /// The device that was named to come, or why it is none; nothing where none was asked for.
+    pub new: Option<Result<DevNo, String>>,
+    /// The device that was named to go, where one was.
+    pub old: Option<Result<DevNo, String>>,
+    /// The smallest piece that the new device can write, in bytes; unknown where the kernel does not say.
+    pub sector: Option<u64>,
+    /// A scrub that runs, which an exchange cannot be begun beside.
+    pub scrubbing: bool,
+    /// Who uses the node's files; nobody where none are declared or the mirror is not mounted.
+    pub running: Running,
+    /// The newest commit that raidguard ever saw of the mirror.
+    pub known: Option<u64>,
+    /// Operations that have not ended: verb and mirror.
+    pub unfinished: Vec<(String, String)>,
+}
+
+/// How the halves of a mirror stand to each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Parting {
+    /// Every one is a state that the newest went through, or is the newest: they can be brought together.
+    Behind,
+    /// Each was written to without the other: nobody can bring them together.
+    Apart(String),
+    /// It cannot be told which of the two it is, and why: nothing may be decided.
+    Unclear(String),
+}
+
+/// How often halves are compared before it counts as unclear: the newer one may be in use, and a commit may have come between two looks.
+const TRIES: u32 = 3;
+
+/// How all that is there of a mirror stands to the newest of it.
+fn parting(host: &Host, mirror: &Mirror) -> Result<Parting, BackendError> {
+    let mut last = Parting::Behind;
+    for _ in 0..TRIES {
+        last = look_at_halves(host, mirror)?;
+        if last == Parting::Behind {
+            break;
+        }
+    }
+    Ok(last)
+}
+
+fn look_at_halves(host: &Host, mirror: &Mirror) -> Result<Parting, BackendError> {
+    let rescue = backend::of(mirror.backend).rescue();
+    let remains = rescue.remains(host)?.into_iter().find(|r| r.uuid == mirror.uuid);
+    // The new device of an exchange under way has number 0: it is no half.
+    let halves: Vec<Survivor> =
+        remains.map(|r| r.survivors).unwrap_or_default().into_iter().filter(|s| s.devid != 0).collect();
+    let Some(newest) = halves.iter().max_by_key(|s| s.generation) else { return Ok(Parting::Behind) };
+    for half in halves.iter().filter(|s| s.path != newest.path) {
+        let pair = format!("{} and {}", half.path.display(), newest.path.display());
+        match rescue.relate(host, half, newest)? {
+            Relation::Same | Relation::Behind(_) => {}
+            Relation::Diverged => return Ok(Parting::Apart(format!("{pair} have different pasts"))),
+            Relation::OtherLog => {
+                return Ok(Parting::Unclear(format!("{pair} differ in what was fsynced last")));
+            }
+            Relation::Unclear => {
+                return Ok(Parting::Unclear(format!("nothing is left on {pair} that would tell")));
+            }
+        }
+    }
+    Ok(Parting::Behind)
+}
+
+/// Which devices were named.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Named<'a> {
+    /// The member that goes, as typed.
+    pub old: Option<&'a str>,
+    /// The device that comes.
+    pub new: Option<&'a Path>,
+}
+
+/// Asks the machine all that [`super::decide`] needs for `verb`. Changes nothing.
+///
+/// # Errors
+/// Something could not be told. Unknown means refuse.
+pub fn gather(host: &Host, mirror: Mirror, verb: &str, named: Named<'_>) -> Result<Facts, Trouble> {
+    let backend = backend::of(mirror.backend);
+    let mut missing: Vec<_> = backend.tools().iter().chain(&["lsblk", "blkid", "wipefs"]).copied().collect();
+    missing.retain(|tool| !host.runner().has(tool));
+    if !missing.is_empty() {
+        return Err(Trouble::refused(
+            format!("not installed: {}", missing.join(", ")),
+            "apt-get install btrfs-progs util-linux mount",
+        ));
+    }
+    let looked = "the mirror cannot be looked at";
+    let state = backend.observe(host, &mirror.uuid, &mirror.mountpoint).map_err(unchanged(looked))?;
+    let claims = backend.claims(host, &mirror.uuid).map_err(unchanged(looked))?;
+    let survivor = state.members.iter().filter(|m| !m.missing && !m.replace_target && m.devid != 0);
+    let survivor = survivor.max_by_key(|m| m.generation).and_then(|m| m.path.as_deref());
+    let layout = match survivor {
+        Some(device) => backend.layout(host, device).map_err(|e| e.to_string()),
+        None => Err("no member of it is on this machine".to_owned()),
+    };
+    // While all is mounted the members are one commit apart at most, and are written to.
+    let parting = if state.mounted && state.members.iter().all(|m| !m.missing) {
+        Parting::Behind
+    } else {
+        parting(host, &mirror).map_err(unchanged(looked))?
+    };
+    let inventory = inventory::gather(host).map_err(unchanged("the block devices cannot be read"))?;
+    let resolve = |path: &Path| inventory::resolve(host, path).map_err(|e| e.to_string());
+    let new = named.new.map(resolve);
+    let old = named.old.filter(|old| old.contains('/')).map(|old| resolve(Path::new(old)));
+    let kname = new
+        .as_ref()
+        .and_then(|new| new.as_ref().ok())
+        .and_then(|dev| inventory.by_dev(*dev))
+        .map(|d| d.kname.clone());
+    let running = match mirror.node.as_ref().filter(|_| state.mounted) {
+        Some(node) => node::find_running(host, &node.data, node.unit.as_deref())
+            .map_err(unchanged("it cannot be told whether a node is running"))?,
+        None => Running::default(),
+    };
+    let scrub =
+        backend.scrub_record(host, &mirror.uuid).map_err(unchanged("the last scrub cannot be read"))?;
+    let known = State::open_existing(host)
+        .and_then(|state| state.map(|s| s.generation(&mirror.name)).transpose())
+        .map_err(unchanged("raidguard's own record cannot be read"))?
+        .flatten();
+    Ok(Facts {
+        known,
+        now: resumed::moment(host, verb, &mirror.name),
+        declared: mirrors::declared(host)?,
+        sector: kname.and_then(|kname| sector(host, &kname)),
+        scrubbing: scrub.is_some_and(|s| s.ended.is_none()),
+        unfinished: setup::unfinished(host)?,
+        state,
+        claims,
+        layout,
+        parting,
+        inventory,
+        new,
+        old,
+        running,
+        mirror,
+    })
+}
+
+/// A partition has its disk's (Documentation/ABI/stable/sysfs-block).
+fn sector(host: &Host, kname: &str) -> Option<u64> {
+    let dir = host.path(format!("/sys/class/block/{kname}"));
+    let own = ["queue", "../queue"]
+        .into_iter()
+        .find_map(|queue| std::fs::read_to_string(dir.join(queue).join("logical_block_size")).ok());
+    own?.trim().parse().ok()
+}
+
+impl Facts {
+    /// A member in words: its number, path, and what the declaration knows of its disk.
+    pub fn name_of(&self, id: u64) -> String {
+        let declared = self.mirror.member.iter().find(|m| m.id == id.to_string());
+        let path = self.state.members.iter().find(|m| m.devid == id).and_then(|m| m.path.as_ref());
+        let mut facts: Vec<String> = path.map(|p| p.display().to_string()).into_iter().collect();
+        facts.extend(declared.and_then(|m| m.model.clone()));
+        facts.extend(declared.and_then(|m| m.serial.as_ref().map(|s| format!("serial {s}"))));
+        if facts.is_empty() {
+            facts.extend(declared.map(|m| m.size.to_string()));
+        }
+        format!("member {id} ({})", facts.join(", "))
+    }
+
+    /// The numbers of all members, declared or found.
+    pub fn ids(&self) -> Vec<u64> {
+        let mut ids: Vec<u64> = self.mirror.member.iter().filter_map(|m| m.id.parse().ok()).collect();
+        ids.extend(self.state.members.iter().filter(|m| !m.replace_target && m.devid != 0).map(|m| m.devid));
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    /// Those that are gone: the kernel says so, or no device answers.
+    pub fn gone(&self) -> Vec<u64> {
+        let there = |id: &u64| self.state.members.iter().any(|m| m.devid == *id && !m.missing);
+        self.ids().into_iter().filter(|id| !there(id)).collect()
+    }
+
+    /// How large a device must be to take a member's place.
+    pub fn needed(&self, id: u64) -> Option<Bytes> {
+        self.layout.as_ref().ok()?.size_of(id)
+    }
+}

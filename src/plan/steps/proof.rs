@@ -1,0 +1,309 @@
+//! What ends an exchange or a repair: proof that redundancy is whole, and what raidguard remembers brought up to date.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    fail,
+    member::drifted,
+    reach::{mounted_at, must_be_mounted},
+};
+use crate::{
+    backend::{self, MirrorSpec, ScrubEnd, ScrubReport},
+    config::{self, Member},
+    exec::{Flow, log_change},
+    host::{
+        Host, declaration, files,
+        readable::{self, Damaged},
+        state::{State, StateError},
+    },
+    model::{Bytes, mirror::MirrorState, observed::causes},
+    plan::{Context, Outcome, Probe, Step, StepError, Work},
+};
+
+/// Reads every copy of everything, and sees that all is stored as declared on members that are there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Prove {
+    /// The mirror.
+    pub spec: MirrorSpec,
+    /// Where what was found is kept.
+    pub record: PathBuf,
+}
+
+/// What the proof found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    /// Each scrub, the last one last.
+    pub scrubs: Vec<ScrubReport>,
+    /// Files that have lost something: no copy of a part of them is good.
+    pub damaged: Vec<Damaged>,
+}
+
+/// Writes into the declaration what a member is now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Redeclare {
+    /// The mirror's name.
+    pub mirror: String,
+    /// What it was.
+    pub before: Member,
+    /// What it is.
+    pub after: Member,
+}
+
+/// Takes what is counted of a new member as known: it starts anew.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AcceptCounters {
+    /// The mirror.
+    pub spec: MirrorSpec,
+    /// The member.
+    pub id: u64,
+}
+
+impl Proof {
+    /// Reads what a proof found.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn load(host: &Host, record: &std::path::Path) -> Result<Option<Self>, StepError> {
+        let text = host.read_optional(record).map_err(fail("reading", record))?;
+        text.map(|t| serde_json::from_str(&t).map_err(fail("understanding", record))).transpose()
+    }
+
+    /// Is every block of every member good?
+    pub fn is_good(&self) -> bool {
+        self.scrubs.last().is_some_and(ScrubReport::is_good) && self.damaged.is_empty()
+    }
+}
+
+fn interrupted(host: &Host) -> Flow {
+    if host.interrupt().is_raised() { Flow::Stop } else { Flow::Continue }
+}
+
+impl Prove {
+    /// Why redundancy is not whole, in words.
+    fn lacks(&self, state: &MirrorState) -> Vec<String> {
+        let mut lacks = drifted(state, self.spec.level.as_str());
+        let gone = |m: &&crate::model::mirror::MemberState| m.missing || m.replace_target;
+        lacks.extend(state.members.iter().filter(gone).map(|m| match &m.missing_because {
+            Some(why) => format!("member {}: {why}", m.devid),
+            None => format!("member {} is still being filled", m.devid),
+        }));
+        lacks
+    }
+
+    fn scrub(
+        &self,
+        cx: &mut Context<'_>,
+        at: &std::path::Path,
+        state: &MirrorState,
+    ) -> Result<ScrubReport, StepError> {
+        loop {
+            let (host, watch) = (cx.host, &mut *cx.watch);
+            let began = host.now();
+            let report = backend::of(self.spec.backend)
+                .scrub(host, at, state, &mut |progress| {
+                    if let (Some(done), Some(total)) = (progress.bytes_scrubbed, progress.bytes_total) {
+                        watch.work(Work { done, total });
+                    }
+                    interrupted(host)
+                })
+                .map_err(|e| StepError::failed("the mirror could not be scrubbed", e))?;
+            match report.end {
+                ScrubEnd::Finished => {
+                    // As the schedule's own job would: it need not be run again so soon.
+                    let ended = (began, host.now());
+                    let kept =
+                        State::open(host).and_then(|s| s.job_ended(&self.spec.name, "scrub", ended, None));
+                    if let Err(e) = kept {
+                        tracing::warn!("this scrub could not be remembered: {}", causes(&e));
+                    }
+                    return Ok(report);
+                }
+                ScrubEnd::Stopped => return Err(StepError::interrupted("stopped while scrubbing, as asked")),
+                ScrubEnd::Aborted => {
+                    return Err(StepError::wrong("the scrub ended before everything was read")
+                        .hint("see in dmesg whether a member failed; then run the same command again"));
+                }
+                ScrubEnd::AlreadyRunning => {
+                    if interrupted(host) == Flow::Stop {
+                        return Err(StepError::interrupted("stopped waiting for another scrub, as asked"));
+                    }
+                    watch.waiting("waiting until another scrub has ended");
+                    std::thread::sleep(std::time::Duration::from_secs(1));
+                }
+            }
+        }
+    }
+
+    fn damaged(
+        cx: &mut Context<'_>,
+        at: &std::path::Path,
+        state: &MirrorState,
+    ) -> Result<Vec<Damaged>, StepError> {
+        cx.watch.waiting("reading every file to name those that are damaged");
+        let (host, watch, total) = (cx.host, &mut *cx.watch, state.used);
+        let found = readable::unreadable(host, at, &mut |done: Bytes| {
+            watch.work(Work { done, total: Bytes(total.0.max(done.0)) });
+            interrupted(host)
+        })
+        .map_err(|e| StepError::failed("the damaged files could not be looked for", e))?;
+        if found.stopped {
+            return Err(StepError::interrupted("stopped while the damaged files were looked for, as asked"));
+        }
+        Ok(found.damaged)
+    }
+}
+
+fn counted(report: &ScrubReport) -> crate::backend::ScrubCounts {
+    report.status.as_ref().map(|s| s.counts).unwrap_or_default()
+}
+
+impl Step for Prove {
+    fn says(&self) -> String {
+        format!("prove it: read every copy of everything, and see that all of it is {}", self.spec.level)
+    }
+
+    fn commands(&self) -> Vec<String> {
+        vec![backend::of(self.spec.backend).scrub_command(&self.spec.mountpoint).line()]
+    }
+
+    fn probe(&self, host: &Host) -> Result<Probe, StepError> {
+        Ok(if Proof::load(host, &self.record)?.is_some() { Probe::Done } else { Probe::Pending })
+    }
+
+    fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
+        let (at, state) = must_be_mounted(cx.host, &self.spec)?;
+        let mut scrubs = vec![self.scrub(cx, &at, &state)?];
+        if scrubs.iter().any(|s| counted(s).corrected > 0) {
+            // What was mended is read again.
+            scrubs.push(self.scrub(cx, &at, &state)?);
+        }
+        let lost = scrubs.last().is_some_and(|s| counted(s).uncorrectable > 0);
+        let damaged = if lost { Self::damaged(cx, &at, &state)? } else { Vec::new() };
+        let (_, state) = mounted_at(cx.host, &self.spec)?;
+        let lacks = self.lacks(&state);
+        if !lacks.is_empty() {
+            return Err(StepError::wrong(format!("redundancy is not whole: {}", lacks.join("; "))));
+        }
+        let proof = Proof { scrubs, damaged };
+        let mut notes = vec![format!(
+            "{} members, data, metadata and system all {}",
+            state.members.len(),
+            self.spec.level
+        )];
+        let end = proof.scrubs.last().map(counted).unwrap_or_default();
+        let mended: u64 = proof.scrubs.iter().map(|s| counted(s).corrected).sum();
+        if mended > 0 {
+            notes.push(format!("{mended} blocks were mended from another copy"));
+        }
+        if end.uncorrectable > 0 {
+            notes.push(format!("{} blocks have no good copy", end.uncorrectable));
+        } else {
+            notes.push("every copy was read, and every one is good".to_owned());
+        }
+        if proof.is_good() {
+            let seen = state.members.iter().filter_map(|m| Some((m.uuid.clone()?, m.errors?)));
+            let seen: Counters = seen.collect();
+            let kept = State::open(cx.host).and_then(|s| s.put(&self.spec.name, "proven", &seen));
+            if let Err(e) = kept {
+                tracing::warn!("the counters could not be remembered: {}", causes(&e));
+            }
+        }
+        let text = serde_json::to_string(&proof).map_err(fail("writing", &self.record))?;
+        files::replace(&cx.host.path(&self.record), text.as_bytes(), 0o600)
+            .map_err(fail("recording the proof in", &self.record))?;
+        Ok(Outcome { notes })
+    }
+
+    fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
+        files::remove(&cx.host.path(&self.record)).map_err(fail("removing", &self.record))?;
+        Ok(())
+    }
+}
+
+impl Redeclare {
+    fn is(&self, host: &Host, member: &Member) -> Result<bool, StepError> {
+        let config =
+            declaration::load(host).map_err(|e| StepError::failed("the declaration cannot be read", e))?;
+        let mirror = config.mirror.iter().find(|m| m.name == self.mirror);
+        Ok(mirror.is_some_and(|m| m.member.contains(member)))
+    }
+
+    fn write(&self, host: &Host, member: &Member) -> Result<(), StepError> {
+        self.commands().iter().for_each(|c| log_change(c));
+        declaration::set_member(host, &self.mirror, member)
+            .map_err(|e| StepError::failed("the declaration could not be written", e))
+    }
+}
+
+impl Step for Redeclare {
+    fn says(&self) -> String {
+        format!("declare {} in {}", self.after, config::PATH)
+    }
+    fn commands(&self) -> Vec<String> {
+        vec![format!("write {}", config::PATH)]
+    }
+    fn probe(&self, host: &Host) -> Result<Probe, StepError> {
+        Ok(if self.is(host, &self.after)? { Probe::Done } else { Probe::Pending })
+    }
+    fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
+        self.write(cx.host, &self.after)?;
+        Ok(Outcome::default())
+    }
+    fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
+        if self.is(cx.host, &self.before)? { Ok(()) } else { self.write(cx.host, &self.before) }
+    }
+}
+
+impl Step for AcceptCounters {
+    fn says(&self) -> String {
+        "begin the count of its errors anew".to_owned()
+    }
+
+    fn commands(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn probe(&self, host: &Host) -> Result<Probe, StepError> {
+        let (_, state) = mounted_at(host, &self.spec)?;
+        let Some((uuid, now)) = counters(&state, self.id) else { return Ok(Probe::Pending) };
+        let known = acknowledged(host, &self.spec.name)?.get(&uuid).copied().unwrap_or_default();
+        Ok(if known == now { Probe::Done } else { Probe::Pending })
+    }
+
+    fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
+        let (_, state) = must_be_mounted(cx.host, &self.spec)?;
+        let (uuid, now) = counters(&state, self.id)
+            .ok_or_else(|| StepError::wrong("the new member's counters cannot be read"))?;
+        let name = &self.spec.name;
+        let mut known = acknowledged(cx.host, name)?;
+        known.insert(uuid, now);
+        State::open(cx.host)
+            .and_then(|state| state.durably(|| state.put(name, "acknowledged", &known)))
+            .map_err(remembering)?;
+        Ok(Outcome::default())
+    }
+
+    fn undo(&self, _: &mut Context<'_>) -> Result<(), StepError> {
+        Ok(())
+    }
+}
+
+fn remembering(e: StateError) -> StepError {
+    StepError::failed("raidguard's own record could not be read or written", e)
+}
+
+type Counters = std::collections::BTreeMap<String, crate::model::mirror::ErrorCounts>;
+
+fn acknowledged(host: &Host, name: &str) -> Result<Counters, StepError> {
+    match State::open_existing(host).map_err(remembering)? {
+        None => Ok(Counters::new()),
+        Some(state) => Ok(state.get(name, "acknowledged").map_err(remembering)?.unwrap_or_default()),
+    }
+}
+
+fn counters(state: &MirrorState, id: u64) -> Option<(String, crate::model::mirror::ErrorCounts)> {
+    let member = state.members.iter().find(|m| m.devid == id)?;
+    Some((member.uuid.clone()?, member.errors?))
+}
