@@ -145,10 +145,18 @@ fn a_release_killed_at_every_change_is_resumed_and_rolled_back() {
 }
 
 /// A small generator (xorshift64*), so that a run can be repeated from its seed.
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
+    /// From `RAIDGUARD_TEST_SEED`, else from the clock; with the seed, for whoever wants the run again.
+    pub(crate) fn seeded() -> (Self, u64) {
+        let seed = std::env::var("RAIDGUARD_TEST_SEED").ok().and_then(|t| t.parse().ok());
+        let clock = || u64::try_from(jiff::Timestamp::now().as_nanosecond() & 0xffff_ffff).unwrap() | 1;
+        let seed = seed.unwrap_or_else(clock);
+        (Self(seed), seed)
+    }
+
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -176,10 +184,7 @@ fn kill_after(s: &Sandbox, delay: Duration) -> bool {
 fn a_setup_killed_at_random_instants_is_resumed_and_rolled_back() {
     isolated("kills::a_setup_killed_at_random_instants_is_resumed_and_rolled_back", |s| {
         nix::sys::prctl::set_child_subreaper(true).unwrap();
-        let seed = std::env::var("RAIDGUARD_TEST_SEED").ok().and_then(|t| t.parse().ok());
-        let clock = || u64::try_from(jiff::Timestamp::now().as_nanosecond() & 0xffff_ffff).unwrap() | 1;
-        let seed = seed.unwrap_or_else(clock);
-        let mut random = Random(seed);
+        let (mut random, seed) = Random::seeded();
         let began = Instant::now();
         assert_eq!(s.run(&setup(s, &[])).code, 0);
         let whole = u64::try_from(began.elapsed().as_micros()).unwrap();

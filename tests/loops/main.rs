@@ -13,18 +13,25 @@
 
 mod check;
 mod craft;
+mod damage;
+mod halves;
 mod kills;
 mod node;
 mod options;
 mod overlay;
 mod partitions;
+mod powercut;
 mod preconditions;
+mod recover;
 mod refusals;
 mod rescue_smoke;
 mod sandbox;
 mod saved;
 mod start;
+mod stopped;
+mod store;
 mod trouble;
+mod writer;
 
 use std::os::unix::fs::MetadataExt as _;
 
