@@ -138,10 +138,15 @@ fn what_is_wrong_with_the_mount_is_said() {
     });
 }
 
-/// Where a member's image has these bytes.
+/// Where a member's image has these bytes, by now.
 pub(crate) fn places(image: &Path, pattern: &[u8]) -> Vec<u64> {
-    use nix::unistd::{Whence, lseek};
     nix::unistd::sync();
+    places_in(image, pattern)
+}
+
+/// Where an image has a block that begins with these bytes.
+pub(crate) fn places_in(image: &Path, pattern: &[u8]) -> Vec<u64> {
+    use nix::unistd::{Whence, lseek};
     let file = fs::File::open(image).unwrap();
     let seek = |to, whence| lseek(&file, to, whence).ok();
     let (mut found, mut end) = (Vec::new(), 0);

@@ -13,7 +13,9 @@
 
 mod check;
 mod craft;
+mod damage;
 mod garbage;
+mod halves;
 mod hangs;
 mod kills;
 mod live;
@@ -21,7 +23,9 @@ mod node;
 mod options;
 mod overlay;
 mod partitions;
+mod powercut;
 mod preconditions;
+mod recover;
 mod refusals;
 mod repair;
 mod replace;
@@ -29,7 +33,10 @@ mod rescue_smoke;
 mod sandbox;
 mod saved;
 mod start;
+mod stopped;
+mod store;
 mod trouble;
+mod writer;
 
 use std::os::unix::fs::MetadataExt as _;
 
