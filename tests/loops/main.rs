@@ -13,6 +13,7 @@
 
 mod check;
 mod craft;
+mod drill;
 mod garbage;
 mod hangs;
 mod kills;
