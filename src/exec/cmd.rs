@@ -5,6 +5,7 @@ use std::{
     ffi::{OsStr, OsString},
     fmt::Write as _,
     os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -26,6 +27,7 @@ pub enum Effect {
 #[derive(Debug, Clone)]
 pub struct Cmd {
     pub(super) tool: &'static str,
+    pub(super) program: Option<PathBuf>,
     pub(super) args: Vec<OsString>,
     pub(super) effect: Effect,
     pub(super) timeout: Option<Duration>,
@@ -38,6 +40,7 @@ impl Cmd {
     fn new(tool: &'static str, effect: Effect, timeout: Duration) -> Self {
         Self {
             tool,
+            program: None,
             args: Vec::new(),
             effect,
             timeout: Some(timeout),
@@ -60,6 +63,11 @@ impl Cmd {
     /// A command that erases, limited to [`CHANGE_TIMEOUT`].
     pub fn destroy(tool: &'static str) -> Self {
         Self::new(tool, Effect::Destroy, CHANGE_TIMEOUT)
+    }
+
+    /// raidguard itself, run anew from this file, limited to [`CHANGE_TIMEOUT`]. Its line is as it would be typed.
+    pub fn raidguard(program: &Path) -> Self {
+        Self { program: Some(program.to_owned()), ..Self::new("raidguard", Effect::Change, CHANGE_TIMEOUT) }
     }
 
     /// Adds one argument.

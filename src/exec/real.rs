@@ -42,8 +42,8 @@ impl Runner for RealRunner {
             }
         }
         let fail = |failure, stderr: &[u8]| CmdError::new(cmd, failure, stderr);
-        let path =
-            Self::find(cmd.tool).ok_or_else(|| fail(Failure::Absent { dirs: TOOL_DIRS.to_owned() }, &[]))?;
+        let found = cmd.program.clone().or_else(|| Self::find(cmd.tool));
+        let path = found.ok_or_else(|| fail(Failure::Absent { dirs: TOOL_DIRS.to_owned() }, &[]))?;
         let not_started = |e: &io::Error| fail(Failure::NotStarted(e.to_string()), &[]);
 
         let environment = [("PATH", TOOL_DIRS), ("LC_ALL", "C.UTF-8"), ("TZ", "UTC")];
@@ -135,6 +135,16 @@ mod tests {
     fn an_absent_tool_is_named() {
         let error = RealRunner.run(&Cmd::probe("no-such-tool-anywhere")).unwrap_err();
         assert!(error.to_string().contains("not installed"), "{error}");
+    }
+
+    #[test]
+    fn raidguard_itself_is_run_from_where_it_is() {
+        let echo = RealRunner::find("echo").unwrap();
+        let output = RealRunner.run(&Cmd::raidguard(&echo).args(["check", "it"])).unwrap();
+        assert_eq!(output.text(), "check it\n");
+        let gone = Cmd::raidguard(std::path::Path::new("/nowhere/raidguard")).arg("check");
+        assert_eq!(gone.line(), "raidguard check");
+        assert!(matches!(RealRunner.run(&gone).unwrap_err().failure, Failure::NotStarted(_)));
     }
 
     #[test]

@@ -100,7 +100,7 @@ impl Console {
 
     /// Asks for these very words to be typed. Off a terminal nobody can be asked: `None`.
     pub fn confirm_by(&self, question: &str, words: &str) -> Option<bool> {
-        if !self.terminal || !io::stdin().is_terminal() {
+        if !self.can_ask() {
             return None;
         }
         let mut err = anstream::stderr().lock();
@@ -109,6 +109,25 @@ impl Console {
         let mut answer = String::new();
         io::stdin().lock().read_line(&mut answer).ok()?;
         Some(answer.trim() == words)
+    }
+
+    /// Is there a terminal, and somebody at it who can be asked?
+    pub fn can_ask(&self) -> bool {
+        self.terminal && io::stdin().is_terminal()
+    }
+
+    /// Waits for a key. False: `stop` said to leave off, or nobody is at the terminal any more.
+    pub fn wait_for_key(&self, stop: &dyn Fn() -> bool) -> bool {
+        if !self.can_ask() {
+            return false;
+        }
+        let mut err = anstream::stderr().lock();
+        let prompt = "      press a key to go on";
+        let _ = write!(err, "{QUIET}{prompt}{QUIET:#}").and_then(|()| err.flush());
+        let pressed = super::key::wait(stop).unwrap_or(false);
+        // The line is cleared: what follows stands where it would without waiting.
+        let _ = write!(err, "\r{:width$}\r", "", width = prompt.len()).and_then(|()| err.flush());
+        pressed
     }
 
     fn title(&self, index: usize, mark: impl Display, title: &str) {

@@ -165,6 +165,11 @@ fn recover_as_documented() {
 }
 
 #[test]
+fn drill_as_documented() {
+    agree("drill", &parsed(&super::json("drill", &super::drill::tests::drilled(false)).unwrap()), &[]);
+}
+
+#[test]
 fn maintenance_as_documented() {
     let scrub = maintain::tests::scrubbed(ScrubCounts::default());
     agree("scrub", &parsed(&super::json("scrub", &scrub).unwrap()), &[]);

@@ -3,6 +3,8 @@
 pub mod check;
 mod console;
 mod devices;
+pub mod drill;
+mod key;
 pub mod maintain;
 pub mod nagios;
 mod notify;

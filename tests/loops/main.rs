@@ -14,6 +14,7 @@
 mod check;
 mod craft;
 mod damage;
+mod drill;
 mod garbage;
 mod halves;
 mod hangs;

@@ -82,9 +82,14 @@ fn what_stands_in_the_way_before_anything_is_changed() {
 
         // Anybody but root.
         fs::copy(env!("CARGO_BIN_EXE_raidguard"), "/run/raidguard-copy").unwrap();
-        for verb in
-            [&args[..], &["setup", "--resume"], &["setup", "--rollback"], &["release", "--yes"], &["scrub"]]
-        {
+        for verb in [
+            &args[..],
+            &["setup", "--resume"],
+            &["setup", "--rollback"],
+            &["release", "--yes"],
+            &["scrub"],
+            &["drill"],
+        ] {
             let (home, devices) = (s.tree_of("/home"), s.devices());
             let user = ["--reuid", "65534", "--regid", "65534", "--clear-groups", "/run/raidguard-copy"];
             let output = Command::new("setpriv").args(user).args(verb).stdin(Stdio::null()).output().unwrap();

@@ -321,8 +321,8 @@ pub fn is_systemd(host: &Host) -> bool {
     host.path("/run/systemd/system").is_dir()
 }
 
-/// Whether a cron daemon runs.
-fn cron_runs(host: &Host) -> bool {
+/// Does a cron daemon run here?
+pub fn cron_runs(host: &Host) -> bool {
     let is_cron = |pid: &str| {
         let name = fs::read_to_string(host.path(format!("/proc/{pid}/comm")));
         name.is_ok_and(|name| matches!(name.trim_end(), "cron" | "crond"))
