@@ -255,7 +255,8 @@ impl SurvivorReport {
 /// The survivors, as the operator is shown them before anything is done.
 pub fn survivors(mirror: &MirrorReport, survivors: &[SurvivorReport]) -> String {
     let mut out = String::new();
-    let name = mirror.name.as_deref().unwrap_or(&mirror.label);
+    let own = [mirror.name.as_deref().unwrap_or_default(), &mirror.label, &mirror.uuid];
+    let name = own.into_iter().find(|name| !name.is_empty()).unwrap_or_default();
     let _ = writeln!(
         out,
         "{STRONG}{} `{}`{STRONG:#}, {} of {} members can be read:",
