@@ -56,7 +56,7 @@ pub fn unreadable(
     watch: &mut dyn FnMut(Bytes) -> Flow,
 ) -> Result<Found, MountinfoError> {
     let others: Vec<PathBuf> =
-        mountinfo::read(host)?.into_iter().map(|m| m.mountpoint).filter(|at| at != root).collect();
+        mountinfo::read(host)?.iter().map(|m| m.mountpoint.clone()).filter(|at| at != root).collect();
     let mut found = Found::default();
     let mut waiting = vec![root.to_owned()];
     let mut buffer = vec![0; BLOCK];
