@@ -125,8 +125,7 @@ pub fn gather(host: &Host, mirror: Mirror, verb: &str, named: Named<'_>) -> Resu
     }
     let looked = "the mirror cannot be looked at";
     let state = backend.observe(host, &mirror.uuid, &mirror.mountpoint).map_err(unchanged(looked))?;
-    let mut claims = backend.claims(host).map_err(unchanged(looked))?;
-    let claims = claims.remove(&mirror.uuid).unwrap_or_default();
+    let claims = backend.claims(host).map_err(unchanged(looked))?.remove(&mirror.uuid).unwrap_or_default();
     let survivor = state.members.iter().filter(|m| !m.missing && !m.replace_target && m.devid != 0);
     let survivor = survivor.max_by_key(|m| m.generation).and_then(|m| m.path.as_deref());
     let layout = match survivor {

@@ -2,6 +2,7 @@
 
 mod crc32c;
 mod past;
+mod state;
 mod supers;
 mod tree;
 
@@ -265,7 +266,13 @@ fn evidence(host: &Host, one: &Survivor, other: &Survivor) -> Option<Evidence> {
     let (other_reads, other_root) = open(other)?;
     let one_side = Side { reader: &one_reads, root: one_root };
     let other_side = Side { reader: &other_reads, root: other_root };
-    Some(past::compare(&one_side, one.generation, &other_side))
+    let evidence = past::compare(&one_side, one.generation, &other_side);
+    let silent = evidence.same == 0 && evidence.contrary == 0;
+    if silent && one.generation == other.generation && one_root == other_root {
+        let is_one = state::is_one(&one_reads, &other_reads, one_root);
+        return Some(Evidence { same: u64::from(is_one), contrary: 0 });
+    }
+    Some(evidence)
 }
 
 /// How `one` stands to `other`, where numbers and places do not speak for two pasts.
