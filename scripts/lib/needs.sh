@@ -49,6 +49,13 @@ needs_rust() {
   fi
 }
 
+# What an overlay is made of where there is no device-mapper. Debian 12 has it in another package.
+needs_qemu_daemon() {
+  local package=qemu-utils
+  if grep -qs '^VERSION_ID="12"' /etc/os-release; then package=qemu-system-common; fi
+  needs "qemu-storage-daemon:$package"
+}
+
 # The one that checks licences, bans and sources, built once into a cache outside the checkout.
 needs_cargo_deny() {
   local version=0.18.3 tools=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/raidguard

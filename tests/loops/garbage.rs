@@ -183,7 +183,7 @@ fn garbage_from_the_kernel_and_on_the_devices_is_found() {
         }
         finds(s, &[], 0, &[]);
         // The first superblock of a member: the kernel does not look at it while it is mounted.
-        s.tool("fsfreeze", &["--freeze", MIRROR]);
+        let frozen = crate::saved::Frozen::new();
         let device = fs::OpenOptions::new().read(true).write(true).open(s.two()).unwrap();
         let mut good = vec![0; 4096];
         device.read_exact_at(&mut good, 64 << 10).unwrap();
@@ -199,7 +199,7 @@ fn garbage_from_the_kernel_and_on_the_devices_is_found() {
             device.write_all_at(&good, 64 << 10).unwrap();
             device.sync_all().unwrap();
         }
-        s.tool("fsfreeze", &["--unfreeze", MIRROR]);
+        drop(frozen);
         finds(s, &[], 0, &[]);
     });
 }

@@ -35,6 +35,22 @@ fn copy_sparse(from: &Path, to: &Path) {
     ran("cp", &["--sparse=always", from.to_str().unwrap(), to.to_str().unwrap()]);
 }
 
+/// The mirror takes no writes while this lives. One that stayed frozen would outlive the test, and its mount.
+pub(crate) struct Frozen;
+
+impl Frozen {
+    pub(crate) fn new() -> Self {
+        ran("fsfreeze", &["--freeze", MIRROR]);
+        Self
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = Command::new("fsfreeze").args(["--unfreeze", MIRROR]).status();
+    }
+}
+
 impl Saved {
     pub(crate) fn of(s: &Sandbox) -> Self {
         let dir = tempfile::tempdir_in(s.scratch()).unwrap().keep();
@@ -43,16 +59,12 @@ impl Saved {
             ran("cp", &["-a", "--one-file-system", &format!("/{name}"), dir.to_str().unwrap()]);
         }
         nix::unistd::sync();
-        if mounted {
-            ran("fsfreeze", &["--freeze", MIRROR]);
-        }
+        let frozen = mounted.then(Frozen::new);
         let images = s.images();
         for image in &images {
             copy_sparse(image, &dir.join(image.file_name().unwrap()));
         }
-        if mounted {
-            ran("fsfreeze", &["--unfreeze", MIRROR]);
-        }
+        drop(frozen);
         // What stands below the mount is seen where nothing is mounted on it.
         let below = s.scratch().join("below");
         fs::create_dir_all(&below).unwrap();
