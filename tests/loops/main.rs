@@ -22,6 +22,8 @@ mod options;
 mod overlay;
 mod partitions;
 mod preconditions;
+#[path = "../standin/built.rs"]
+mod programs;
 mod refusals;
 mod repair;
 mod replace;
