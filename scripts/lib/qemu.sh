@@ -18,7 +18,8 @@ lab_console() {
     -drive "if=none,id=two,format=raw,file=$scratch/two" -device 'usb-storage,drive=two,serial=two')
   if [[ $1 == shell ]]; then
     lab_programs "$scratch"
-    disks+=(-drive "if=virtio,format=raw,readonly=on,file=$scratch/programs.tar")
+    disks+=(-drive "if=none,id=programs,format=raw,readonly=on,file=$scratch/programs.tar"
+      -device 'virtio-blk-pci,drive=programs,serial=programs')
   fi
   qemu-system-x86_64 -machine q35 -accel tcg,thread=multi -cpu max,la57=off -smp 2 -m 768 -nodefaults -nographic \
     -serial mon:stdio -kernel "$image/kernel" -initrd "$image/initrd" \
