@@ -147,6 +147,7 @@ pub(crate) fn healthy() -> (Mirror, Observed, Record) {
             wear: Some(3),
             critical_warning: None,
             erc_read: None,
+            ata: None,
         })),
     };
     let claim = |n: u64, path: &str| Claim { path: path.into(), devid: n, uuid: uuid(n), generation: 38 };

@@ -284,6 +284,10 @@ pub(super) fn upkeep_states() -> Vec<(&'static str, Change)> {
         ("a turning disk without a limit", |state| {
             state.1.disks.get_mut().unwrap()[0].rotational = Some(true)
         }),
+        ("a turning disk that is no ATA disk", |state| {
+            state.1.disks.get_mut().unwrap()[0].rotational = Some(true);
+            smart(state, 0).ata = Some(false);
+        }),
         ("a turning disk with a limit", |state| {
             state.1.disks.get_mut().unwrap()[0].rotational = Some(true);
             smart(state, 0).erc_read = Some(70);

@@ -30,6 +30,8 @@ pub enum SmartError {
 struct Printed {
     smartctl: Tool,
     #[serde(default)]
+    device: Device,
+    #[serde(default)]
     smart_status: Status,
     #[serde(default)]
     temperature: Temperature,
@@ -49,6 +51,11 @@ struct Tool {
 #[derive(Deserialize)]
 struct Message {
     string: String,
+}
+
+#[derive(Deserialize, Default)]
+struct Device {
+    protocol: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -166,6 +173,7 @@ fn health(printed: &Printed) -> SmartHealth {
             .or_else(|| printed.endurance_used.as_ref().and_then(|e| e.current_percent)),
         critical_warning: nvme.and_then(|n| n.critical_warning),
         erc_read: erc.map(|read| if read.enabled { read.deciseconds.unwrap_or(0) } else { 0 }),
+        ata: printed.device.protocol.as_deref().map(|protocol| protocol == "ATA"),
     }
 }
 
@@ -177,9 +185,14 @@ mod tests {
     fn an_ata_disk_and_an_nvme_are_read() {
         let ata = r#"{"smartctl":{"exit_status":0},"smart_status":{"passed":true},"temperature":{"current":31},
             "ata_smart_attributes":{"table":[{"id":5,"raw":{"value":8}},{"id":197,"raw":{"value":2}},{"id":198,"raw":{"value":1}}]},
-            "ata_sct_erc":{"read":{"enabled":true,"deciseconds":70}}}"#;
+            "device":{"protocol":"ATA"},"ata_sct_erc":{"read":{"enabled":true,"deciseconds":70}}}"#;
         let Smart::Health(found) = parse(ata).unwrap() else { panic!() };
         assert_eq!((found.bad_sectors(), found.erc_read, found.temperature), (11, Some(70), Some(31)));
+        assert_eq!(found.ata, Some(true));
+        let scsi =
+            r#"{"smartctl":{"exit_status":0},"device":{"protocol":"SCSI"},"smart_status":{"passed":true}}"#;
+        let Smart::Health(found) = parse(scsi).unwrap() else { panic!() };
+        assert_eq!((found.ata, found.erc_read), (Some(false), None));
         let nvme = r#"{"smartctl":{"exit_status":8},"smart_status":{"passed":false,"nvme":{"value":4}},
             "nvme_smart_health_information_log":{"critical_warning":4,"percentage_used":97,"media_errors":3}}"#;
         let Smart::Health(found) = parse(nvme).unwrap() else { panic!() };

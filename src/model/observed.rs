@@ -240,6 +240,9 @@ pub struct SmartHealth {
     pub critical_warning: Option<u64>,
     /// For how long the disk tries to read a sector, in tenths of a second; 0 where it never gives up.
     pub erc_read: Option<u64>,
+    /// It speaks ATA: only such a disk can be asked for that time (SCT error recovery control).
+    #[serde(default)]
+    pub ata: Option<bool>,
 }
 
 impl SmartHealth {

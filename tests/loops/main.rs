@@ -26,6 +26,8 @@ mod overlay;
 mod partitions;
 mod powercut;
 mod preconditions;
+#[path = "../standin/built.rs"]
+mod programs;
 mod recover;
 mod refusals;
 mod repair;

@@ -55,7 +55,7 @@ impl Drop for Ended {
 }
 
 pub(crate) fn committed() -> i64 {
-    fs::read_to_string(COMMITTED).ok().and_then(|t| t.parse().ok()).unwrap_or(0)
+    fs::read_to_string(COMMITTED).ok().and_then(|t| t.trim().parse().ok()).unwrap_or(0)
 }
 
 /// The node commits further than this, in a while.

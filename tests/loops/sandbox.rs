@@ -10,13 +10,14 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::Once,
 };
 
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
 };
+
+use crate::programs::{build_standin, built};
 
 const INNER: &str = "RAIDGUARD_TEST_SANDBOX";
 pub(crate) const OWN: [&str; 5] = ["etc", "var", "home", "srv", "run"];
@@ -45,23 +46,6 @@ pub(crate) fn isolated(name: &str, body: impl FnOnce(&Sandbox)) {
     }
     // The inner harness's own lines are left out: a test would be counted twice.
     said.lines().filter_map(|l| l.split_once(NOTE)).for_each(|(_, note)| println!("{note}"));
-}
-
-fn built(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_BIN_EXE_raidguard")).with_file_name(name)
-}
-
-/// `cargo test` builds examples only where no target is named.
-fn build_standin() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let profile = built("");
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "--locked", "--example", "standin-node", "--target-dir"]);
-        cargo.arg(profile.parent().unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
-        cargo.args(profile.ends_with("release").then_some("--release"));
-        assert!(cargo.status().unwrap().success(), "the stand-in node cannot be built");
-    });
 }
 
 const NOTE: &str = "note: ";

@@ -1,8 +1,8 @@
 //! A stand-in for a Lightning node, for tests: it behaves toward its files as lightningd does, and is nothing else of one.
 //!
-//! It works in `DIR/bitcoin`, holds a lock on `DIR/lightningd-bitcoin.pid` for its life, answers on `lightning-rpc`, and commits an
-//! increasing `data_version` to `lightningd.sqlite3` with rollback journal and full syncs. What it has committed it writes to a file
-//! outside, so that a test can tell whether any commit was lost.
+//! It works in `DIR/bitcoin`, holds a lock on `DIR/lightningd-bitcoin.pid`, or another pid file, for its life, answers on
+//! `lightning-rpc`, and commits an increasing `data_version` to `lightningd.sqlite3` with rollback journal and full syncs. What it has
+//! committed it writes to a file or a device outside, a line each time, so that a test can tell whether any commit was lost.
 
 #![allow(clippy::print_stderr, reason = "a program for tests")]
 #![allow(clippy::disallowed_methods, reason = "it starts itself in the background")]
@@ -25,12 +25,14 @@ use anyhow::{Context as _, Result, bail};
 use nix::{fcntl::FcntlArg, libc};
 use rusqlite::Connection;
 
-const USAGE: &str = "usage: standin-node --dir DIR [--committed FILE] [--stubborn] [--daemon | --stop]";
+const USAGE: &str =
+    "usage: standin-node --dir DIR [--pid-file FILE] [--committed FILE] [--stubborn] [--daemon | --stop]";
 const PAUSE: Duration = Duration::from_millis(20);
 
 #[derive(Default)]
 struct Options {
     dir: PathBuf,
+    pid_file: Option<PathBuf>,
     committed: Option<PathBuf>,
     /// It says that it stops, and goes on.
     stubborn: bool,
@@ -54,6 +56,7 @@ fn options() -> Result<Options> {
     while let Some(arg) = args.next() {
         match arg.to_str() {
             Some("--dir") => options.dir = args.next().context(USAGE)?.into(),
+            Some("--pid-file") => options.pid_file = Some(args.next().context(USAGE)?.into()),
             Some("--committed") => options.committed = Some(args.next().context(USAGE)?.into()),
             Some("--stubborn") => options.stubborn = true,
             Some("--daemon") => options.daemon = true,
@@ -105,7 +108,7 @@ fn in_background(network: &Path) -> Result<()> {
 fn serve(options: &Options, network: &Path) -> Result<()> {
     fs::create_dir_all(network)?;
     env::set_current_dir(network)?;
-    let pid_file = options.dir.join("lightningd-bitcoin.pid");
+    let pid_file = options.pid_file.clone().unwrap_or_else(|| options.dir.join("lightningd-bitcoin.pid"));
     let lock = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o640).open(&pid_file)?;
     let whole = libc::flock { l_type: 1, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
     nix::fcntl::fcntl(&lock, FcntlArg::F_SETLK(&whole)).context("another node holds the pid file")?;
@@ -127,7 +130,7 @@ fn serve(options: &Options, network: &Path) -> Result<()> {
         version += 1;
         db.execute("UPDATE vars SET intval = ?1 WHERE name = 'data_version'", [version])?;
         if let Some(committed) = &options.committed {
-            fs::write(committed, version.to_string())?;
+            fs::write(committed, format!("{version}\n"))?;
         }
         match listener.accept() {
             Ok((stream, _)) if answer(&stream, options.stubborn)? => {

@@ -133,7 +133,9 @@ fn judged(case: &mut Case<'_>, disk: &str, found: &SmartHealth, facts: Option<&D
         let says = format!("{wear} % of the life of {disk} is used up");
         case.add_with("DEV-WEAR", Severity::Warning, disk, says, Vec::new(), &words);
     }
-    let Some(facts) = facts.filter(|f| f.rotational == Some(true)) else { return };
+    let Some(facts) = facts.filter(|f| f.rotational == Some(true) && found.ata != Some(false)) else {
+        return;
+    };
     let timeout = facts.timeout.unwrap_or(KERNEL_TIMEOUT);
     let tries = found.erc_read.filter(|tenths| *tenths > 0);
     // A disk without such a limit may try for two minutes and more.
