@@ -149,7 +149,7 @@ fn bring(
         Ok(Err(room)) => {
             return Err(Halt::Stop(Trouble::refused(
                 format!(
-                    "there is room for {room} in {}, and {} are needed: too little is free",
+                    "there is too little room in {}: {} are needed, and {room} are free",
                     request.to.display(),
                     Bytes(bytes + scratch)
                 ),
