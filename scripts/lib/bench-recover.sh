@@ -1,0 +1,80 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2154 # bin, scratch, loops, pairs and quick are set by scripts/bench
+# A rescue against cp of the same files from a plain degraded mount. Part of scripts/bench.
+
+# make_lost_node DIRECTORY MEGABYTES: three quarters in the database, the rest in as many files as make 2,000 of 1,600 MB.
+make_lost_node() {
+  local net=$1/bitcoin rows=$(($2 * 150 / 4)) files=$(($2 * 5 / 4)) i
+  local small=$(($2 * 1000000 / 4 / files))
+  mkdir -p "$net"
+  # 20,000 bytes a row, as in the larger tables of a node.
+  sqlite3 "$net/lightningd.sqlite3" >/dev/null <<SQL
+PRAGMA journal_mode = off;
+CREATE TABLE version (version INTEGER);
+INSERT INTO version VALUES (270);
+CREATE TABLE vars (name TEXT PRIMARY KEY, val TEXT, intval INTEGER, blobval BLOB);
+INSERT INTO vars (name, intval) VALUES ('data_version', 123456);
+CREATE TABLE htlc_sigs (id INTEGER PRIMARY KEY, signature BLOB);
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $rows)
+INSERT INTO htlc_sigs SELECT i, randomblob(20000) FROM n;
+SQL
+  head -c 32 /dev/urandom >"$net/hsm_secret"
+  chmod 0400 "$net/hsm_secret"
+  for ((i = 0; i < files; i++)); do
+    ((i % 50)) || mkdir "$net/$((i / 50))"
+    head -c "$small" /dev/urandom >"$net/$((i / 50))/file $i"
+  done
+}
+
+# Every way begins cold and writes into nothing.
+from_cold() {
+  rm -rf "$scratch/rescued"
+  sync -f "$scratch"
+  cold
+}
+
+# As an operator would by hand. The mirror was unmounted in order, so that there is no log that this would replay.
+copy_by_hand() {
+  mount -t btrfs -o ro,degraded "${loops[0]}" "$scratch/mirror"
+  cp -a "$scratch/mirror/lightning" "$scratch/rescued"
+  sync -f "$scratch/rescued"
+  umount "$scratch/mirror"
+}
+
+our_rescue() {
+  "$bin/raidguard" recover --degraded --from "${loops[0]}" --to "$scratch/rescued" --scratch "$scratch" --all --yes \
+    >"$scratch/said" 2>&1 || { cat "$scratch/said" >&2 && return 1; }
+}
+
+# In the namespace.
+bench_recover() {
+  local megabytes=1600 i plain ratio ratios=()
+  ((quick)) && megabytes=200
+  mkdir "$scratch/mirror"
+  mkfs.btrfs -qfK -d raid1 -m raid1 "${loops[@]}" >/dev/null
+  mount "${loops[0]}" "$scratch/mirror"
+  btrfs subvolume create "$scratch/mirror/lightning" >/dev/null
+  make_lost_node "$scratch/mirror/lightning" "$megabytes"
+  umount "$scratch/mirror"
+  # The other half is gone for good.
+  wipefs -qa "${loops[1]}"
+  btrfs device scan --forget "${loops[@]}"
+  echo "data: $megabytes MB in $((megabytes * 5 / 4 + 2)) files, off one half of a btrfs raid1 on loop devices, onto the disk below them"
+  from_cold
+  copy_by_hand # warms up, not measured
+
+  printf '\n%4s  %10s  %10s  %6s\n' pair 'cp, s' 'ours, s' ratio
+  for ((i = 1; i <= pairs; i++)); do
+    from_cold
+    timed copy_by_hand
+    plain=$took
+    from_cold
+    timed our_rescue
+    ratio=$(calculate %.3f "$took / $plain")
+    ratios+=("$ratio")
+    printf '%4d  %10.3f  %10.3f  %6s\n' "$i" "$plain" "$took" "$ratio"
+  done
+
+  heading
+  row 'recover against cp' "$(spread "${ratios[@]}")" '<= 1.2' "$(median "${ratios[@]}") <= 1.2"
+}
