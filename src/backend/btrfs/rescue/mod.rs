@@ -269,7 +269,8 @@ fn evidence(host: &Host, one: &Survivor, other: &Survivor) -> Option<Evidence> {
     let evidence = past::compare(&one_side, one.generation, &other_side);
     let silent = evidence.same == 0 && evidence.contrary == 0;
     if silent && one.generation == other.generation && one_root == other_root {
-        let is_one = state::is_one(&one_reads, &other_reads, one_root);
+        let is_one = state::is_one(&one_reads, &other_reads, one_root)
+            || state::is_one(&other_reads, &one_reads, one_root);
         return Some(Evidence { same: u64::from(is_one), contrary: 0 });
     }
     Some(evidence)

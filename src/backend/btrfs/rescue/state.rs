@@ -3,7 +3,8 @@
 
 use super::tree::Reader;
 
-/// Compares every block of any tree that both have. `root` is where the tree of roots is, on both.
+/// Compares every block of any tree that `one` leads to and both have. `root` is where the tree of roots is, for both; after a degraded
+/// mount only one of them may hold it.
 pub(super) fn is_one(one: &Reader, other: &Reader, root: u64) -> bool {
     let (mut same, mut differs) = (0_u64, false);
     one.state(root, 0, &mut |block| match other.block(block.at) {
