@@ -110,7 +110,7 @@ fn garbage_in_a_file_is_found_and_named() {
         found(s, "/etc/cron.d/raidguard", 0o644, &[], &["SCH-ALTERED"]);
         found(s, DATABASE, 0o644, &["--deep"], &["NODE-DATABASE", "NODE-IDENTITY", "NODE-OLDER"]);
         finds(s, &["--deep"], 0, &[]);
-        fs::write("/etc/raidguard/secrets.toml", "").unwrap();
+        fs::write("/etc/raidguard/secrets.toml", "heartbeat = \"http://127.0.0.1:9/ping\"\n").unwrap();
         found(s, "/etc/raidguard/secrets.toml", 0o600, &[], &["NTF-SECRETS", "OBS-FAILED"]);
         fs::remove_file("/etc/raidguard/secrets.toml").unwrap();
         finds(s, &["--deep"], 0, &[]);

@@ -168,6 +168,10 @@ fn permitted(
     }
     let scratch = std::fs::canonicalize(&request.scratch);
     match &scratch {
+        Ok(path) if !path.is_dir() => blockers.push(Blocker::new(
+            format!("{} is not a directory", path.display()),
+            "name a directory with --scratch",
+        )),
         Ok(dir) => blockers.extend(room(dir, rehearsal)),
         Err(e) => blockers.push(Blocker::new(
             format!("{}: {e}", request.scratch.display()),
@@ -210,6 +214,12 @@ fn take(host: &Host, scratch: PathBuf, console: &Console) -> Result<Keeper, Trou
         ),
         RecordError::File(e) => unchanged("no record of a drill can be kept")(e),
     })?;
+    // Made here, so that it is seen from the machine and from within.
+    let unkept = "no record of a drill can be kept";
+    keeper.directory(Path::new(overlay::RESCUE_DIR)).map_err(unchanged(unkept))?;
+    if dead.is_none() {
+        keeper.save().map_err(unchanged(unkept))?;
+    }
     let uncleared = unchanged("what an earlier run left cannot be cleared");
     let cleared = overlay::clear_leftovers(host);
     for line in cleared.map_err(uncleared)? {
@@ -221,10 +231,6 @@ fn take(host: &Host, scratch: PathBuf, console: &Console) -> Result<Keeper, Trou
         console.say("cleared what a drill that was killed had left");
         keeper.save().map_err(unchanged("no record of a drill can be kept"))?;
     }
-    // Made here, so that it is seen from the machine and from within.
-    keeper
-        .directory(Path::new(overlay::RESCUE_DIR))
-        .map_err(unchanged("no record of a drill can be kept"))?;
     Ok(keeper)
 }
 

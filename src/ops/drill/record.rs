@@ -102,10 +102,10 @@ impl Keeper {
         written.doing("writing", &self.path)
     }
 
-    /// Makes a directory that goes with the record, if nothing else comes to lie in it.
+    /// Makes a directory that goes with the record, if nothing else comes to lie in it. To be saved.
     pub(super) fn directory(&mut self, path: &Path) -> Result<(), FileError> {
         self.record.made.extend(files::create_dirs(path, 0o700)?);
-        self.save()
+        Ok(())
     }
 
     /// Nothing is left: the record goes, and the directories that were made for it, as far as they are empty.

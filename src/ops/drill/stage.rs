@@ -102,7 +102,9 @@ impl<'a> Stage<'a> {
         let kept: Vec<_> =
             KEPT.into_iter().filter_map(|n| Some((n, fs::read(Path::new("/etc").join(n)).ok()?))).collect();
         let itself = fs::read("/proc/self/exe").doing("reading", "/proc/self/exe")?;
-        let mount = |args: &[&Path]| host.runner().run(&Cmd::change("mount").args(args)).map(drop);
+        // mount(8) keeps notes below the machine's /run, unless told not to.
+        let mount =
+            |args: &[&Path]| host.runner().run(&Cmd::change("mount").arg("--no-mtab").args(args)).map(drop);
         let bind = |from: &Path, to: &Path| mount(&[Path::new("--bind"), from, to]);
 
         // What is needed is taken by the hand before it is covered.
