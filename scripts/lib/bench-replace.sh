@@ -2,7 +2,7 @@
 # shellcheck disable=SC2154 # bin, scratch, loops, pairs and quick are set by whoever sources this
 # `raidguard replace` up to its proof against `btrfs replace start -B`, in alternating pairs on one mirror of loop devices. A part of
 # scripts/bench (it defines bench_replace), and a script of its own: scripts/lib/bench-replace.sh [--quick] [--pairs N]. Needs root
-# and 8 GiB in /var/tmp.
+# and 14 GiB in /var/tmp.
 
 # Directories of its own over the machine's, and a mirror that `setup` made. 1: how much is stored, in MB.
 replace_mirror() {
@@ -39,8 +39,8 @@ replace_ours() {
   local began=$EPOCHREALTIME line last=''
   while IFS= read -r line; do
     case $line in
-      *'prove it'*) break ;;
-      *'done '*|*'held '*) last=$EPOCHREALTIME ;;
+      *'done '*'prove it'* | *'held '*'prove it'*) break ;;
+      *'done '* | *'held '*) last=$EPOCHREALTIME ;;
     esac
   done < <("$scratch/raidguard" replace --old 2 --new "$1" --yes 2>&1; echo "ended $?")
   wait
@@ -50,7 +50,7 @@ replace_ours() {
 
 # In the namespace.
 bench_replace() {
-  local i began raw ratio ratios=() megabytes=1500 third free used
+  local i began raw ratio ratios=() megabytes=3000 third free used
   ((quick == 0)) || megabytes=150
   truncate -s 4G "$scratch/three"
   third=$(losetup --find --show --direct-io=on "$scratch/three")

@@ -262,13 +262,16 @@ fn evidence(host: &Host, one: &Survivor, other: &Survivor) -> Option<Evidence> {
         let (best, ..) = best_of(supers::read(&path).ok()?)?;
         Some((Reader::open(&path, &best).ok()?, best.root.0))
     };
-    let (one_reads, one_root) = open(one)?;
-    let (other_reads, other_root) = open(other)?;
+    let (mut one_reads, one_root) = open(one)?;
+    let (mut other_reads, other_root) = open(other)?;
     let one_side = Side { reader: &one_reads, root: one_root };
     let other_side = Side { reader: &other_reads, root: other_root };
     let evidence = past::compare(&one_side, one.generation, &other_side);
     let silent = evidence.same == 0 && evidence.contrary == 0;
     if silent && one.generation == other.generation && one_root == other_root {
+        // After a degraded mount the map itself may lie on one member only.
+        one_reads.learn(&other_reads);
+        other_reads.learn(&one_reads);
         let is_one = state::is_one(&one_reads, &other_reads, one_root)
             || state::is_one(&other_reads, &one_reads, one_root);
         return Some(Evidence { same: u64::from(is_one), contrary: 0 });

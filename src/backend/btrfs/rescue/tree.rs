@@ -92,6 +92,13 @@ impl Reader {
         Ok(reader)
     }
 
+    /// Takes over the map of another member of the same transaction, where its own could not be read whole.
+    pub(super) fn learn(&mut self, other: &Self) {
+        if !self.whole && other.whole && self.fsid == other.fsid {
+            self.chunks.clone_from(&other.chunks);
+        }
+    }
+
     fn chunk_at(&self, address: u64) -> Option<&Chunk> {
         let (_, chunk) = self.chunks.range(..=address).next_back()?;
         (address - chunk.start < chunk.length).then_some(chunk)
