@@ -1,8 +1,6 @@
-#!/usr/bin/env bash
-# shellcheck disable=SC2154 # bin, scratch, loops, pairs and quick are set by whoever sources this
+# shellcheck shell=bash disable=SC2154 # bin, scratch, loops, pairs and quick are set by whoever sources this
 # `raidguard replace` up to its proof against `btrfs replace start -B`, in alternating pairs on one mirror of loop devices. A part of
-# scripts/bench (it defines bench_replace), and a script of its own: scripts/lib/bench-replace.sh [--quick] [--pairs N]. Needs root
-# and 14 GiB in /var/tmp.
+# scripts/bench.
 
 # Directories of its own over the machine's, and a mirror that `setup` made. 1: how much is stored, in MB.
 replace_mirror() {
@@ -79,41 +77,3 @@ bench_replace() {
   printf '%-36s  %-28s  %-12s  %s\n' 'replace against btrfs replace' "$ratio" '<= 1.05' \
     "$(awk "BEGIN {print ($ratio <= 1.05) ? \"yes\" : \"no\"}")"
 }
-
-replace_main() {
-  set -euo pipefail
-  local usage='usage: scripts/lib/bench-replace.sh [--quick] [--pairs N]'
-  pairs='' quick=0
-  while (($#)); do
-    case $1 in
-      --inside)
-        quick=$2 pairs=$3 bin=$4 scratch=$5 loops=("${@:6}")
-        bench_replace
-        exit
-        ;;
-      --quick) quick=1 ;;
-      --pairs)
-        pairs=${2:-}
-        [[ $pairs =~ ^[1-9][0-9]*$ ]] || { echo "$usage" >&2; exit 2; }
-        shift
-        ;;
-      *) echo "$usage" >&2; exit 2 ;;
-    esac
-    shift
-  done
-  : "${pairs:=$((quick ? 2 : 5))}"
-  ((EUID == 0)) || { echo 'the bench needs root: it makes loop devices and mounts' >&2; exit 1; }
-  PATH=$PATH:/usr/sbin:/sbin
-  local self
-  self=$(realpath "$0")
-  cd "$(dirname "$self")/../.."
-  # shellcheck source=scripts/lib/loops.sh
-  . scripts/lib/loops.sh
-  export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
-  cargo build --release --locked --quiet --bin raidguard
-  make_scratch bench-replace
-  make_loops 4G --direct-io=on
-  in_namespace "$self" --inside "$quick" "$pairs" "$CARGO_TARGET_DIR/release" "$scratch" "${loops[@]}"
-}
-
-if [[ ${BASH_SOURCE[0]} == "$0" ]]; then replace_main "$@"; fi
