@@ -31,14 +31,17 @@ pub(super) fn restore(
     watch: &mut Watcher<'_, ()>,
 ) -> Result<LevelEnd, BackendError> {
     let cancel = || host.runner().run(&Cmd::change("btrfs").args(["balance", "cancel"]).arg(at));
-    // One that an interrupted run left, or that the kernel took up again at the mount.
-    while let Some(operation) = operation(host, &state.uuid)?.filter(|op| op.starts_with("balance")) {
+    // One that an interrupted run left, or that the kernel took up again at the mount; or the end of a replace.
+    let stands = |op: &String| op.starts_with("balance") || op == super::replace::OPERATION;
+    while let Some(operation) = operation(host, &state.uuid)?.filter(stands) {
         if operation == "balance paused" {
             cancel()?;
             continue;
         }
         if watch(&()) == Flow::Stop {
-            cancel()?;
+            if operation != super::replace::OPERATION {
+                cancel()?;
+            }
             return Ok(LevelEnd::Stopped);
         }
         thread::sleep(TICK);

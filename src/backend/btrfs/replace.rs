@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// What the kernel calls it in `exclusive_operation`.
-const OPERATION: &str = "device replace";
+pub(super) const OPERATION: &str = "device replace";
 /// The number that a member has while it is being filled (kernel: `BTRFS_DEV_REPLACE_DEVID`).
 const FILLING: u64 = 0;
 
@@ -189,6 +189,13 @@ pub(super) fn exchange(
     let end = status(host, at)?;
     if end.state != State::Finished {
         return Err(ParseError::new("the end of btrfs replace", format!("{:?}", end.state)).into());
+    }
+    // The kernel says that it has finished before it lets other work begin.
+    while is_running(host, &exchange.uuid)? {
+        if watch(&meter.progress(Some(1000))) == Flow::Stop {
+            return Ok(ExchangeEnd::Stopped);
+        }
+        thread::sleep(TICK);
     }
     Ok(ExchangeEnd::Done { unreadable: end.unreadable })
 }
