@@ -81,11 +81,11 @@ pub enum Verb {
     Replace(Box<ReplaceArgs>),
     /// Bring back a member that was away, restore the level, mend what rotted
     Repair(RepairArgs),
-    /// Rehearse all of it on throw-away loop devices
+    /// Rehearse the bad day, from setup to a new disk, on throw-away loop devices
     Drill(DrillArgs),
     /// May the node start? Exit code 0 yes, 3 no; what the node's unit asks before each start
     #[command(
-        after_help = "Refuses when the mirror is not mounted, the directory is not on it, the database or the secret is missing, older than\n\
+        after_help = "Refuses when the mirror is not mounted, the directory is not on it, the database or the secret is missing, older than \
         it was or another node's, or when another process uses them. A missing member is no reason.\n\nExamples:\n  raidguard guard\n  \
         raidguard guard lightning --override \"restored on purpose\""
     )]

@@ -9,7 +9,7 @@ use super::JsonArgs;
 /// How to get the node's files off what is left.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Nothing is ever written to a survivor: it is set read-only, and a layer above it takes what a mount would write.\n\
+    after_help = "Nothing is ever written to a survivor: it is set read-only, and a layer above it takes what a mount would write. \
     RECOVERY.md in DIR says what was found, how new it is, and what to do next.\n\nExamples:\n  \
     raidguard recover --degraded --to /root/rescued\n  \
     raidguard recover --degraded --from /dev/sdb --to /mnt/usb/rescued --all\n  \
@@ -95,7 +95,7 @@ pub struct ReplaceArgs {
 /// What to put right.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Brings back a member that was away, restores the declared level where something is kept at less, mends what rotted, and\n\
+    after_help = "Brings back a member that was away, restores the declared level where something is kept at less, mends what rotted, and \
     names the files that cannot be mended. Where there is nothing to do it says so.\n\nExamples:\n  raidguard repair --dry-run\n  \
     raidguard repair lightning --yes"
 )]
@@ -119,14 +119,16 @@ pub struct RepairArgs {
 /// How to rehearse.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Everything happens on loop devices over files that are thrown away, seen by no other process. Nothing of this machine's own\n\
-    mirrors, node or files is touched.\n\nExamples:\n  raidguard drill\n  raidguard drill --step"
+    after_help = "A node is made up and moved onto a mirror, a disk is pulled, the power fails, the files come out, and a new disk is put in. \
+    Everything happens on loop devices over files that are thrown away; no mirror, node or file of this machine is touched. The mirror's \
+    name, its level and the kind of node are those of /etc/raidguard/raidguard.toml, where there is one. What a drill that was killed \
+    has left, the next one clears.\n\nExamples:\n  raidguard drill\n  raidguard drill --step\n  raidguard drill --scratch /mnt/usb"
 )]
 pub struct DrillArgs {
     /// Wait for a key before each step
     #[arg(long)]
     pub step: bool,
-    /// Where the throw-away disks are kept meanwhile; 4 GiB of room
+    /// Where the throw-away disks are kept meanwhile; 4 GiB must be free there
     #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
     pub scratch: PathBuf,
     /// How to print the scorecard

@@ -18,6 +18,9 @@ const INDENT: usize = 6;
 /// The scorecard's columns: step, promised, came out.
 const COLUMNS: [usize; 3] = [16, 23, 24];
 
+/// A cell has at most so many lines.
+const CELL: usize = 5;
+
 /// How a step ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -174,7 +177,8 @@ pub fn scorecard(report: &DrillReport) -> String {
             _ => printable(step.came_out.as_deref().unwrap_or_default()),
         };
         let cells = [step.title.to_owned(), step.promised.clone(), came];
-        let columns: Vec<_> = cells.iter().zip(COLUMNS).map(|(cell, width)| broken(cell, width)).collect();
+        let columns: Vec<_> =
+            cells.iter().zip(COLUMNS).map(|(cell, width)| cut(broken(cell, width))).collect();
         for line in 0..columns.iter().map(Vec::len).max().unwrap_or(0) {
             let texts: Vec<_> = columns.iter().map(|c| c.get(line).cloned().unwrap_or_default()).collect();
             let (word, took) = if line == 0 { (word, step.took.map(seconds)) } else { ("", None) };
@@ -189,6 +193,15 @@ pub fn scorecard(report: &DrillReport) -> String {
         let _ = writeln!(out, "\n{BAD}{held} of {all} steps held{BAD:#}, in {took}.");
     }
     out
+}
+
+/// A long reason is said in full elsewhere.
+fn cut(mut lines: Vec<String>) -> Vec<String> {
+    if lines.len() > CELL {
+        lines.truncate(CELL - 1);
+        lines.push("...".to_owned());
+    }
+    lines
 }
 
 fn row(cells: &[String]) -> String {
@@ -312,6 +325,15 @@ pub(super) mod tests {
 
         1 of 3 steps held, in 41.2 s.
         ");
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_in_the_table() {
+        let mut report = drilled(false);
+        report.steps[1].came_out = Some("a_word ".repeat(100));
+        let text = plain(&scorecard(&report));
+        assert_eq!(text.matches("a_word").count(), 4 * 3, "{text}");
+        assert!(text.contains("..."), "{text}");
     }
 
     #[test]

@@ -285,11 +285,12 @@ fn what_it_is_refused_for() {
         };
         refused(&["--step", "--scratch", dir], &["no terminal", "leave --step out"]);
         refused(&["--scratch", "/nowhere"], &["/nowhere", "No such file"]);
-        refused(&["--scratch", "/etc/fstab"], &["/etc/fstab", "name a directory"]);
-        s.tool("mount", &["-t", "tmpfs", "-o", "size=100m", "tmpfs", "/mnt"]);
+        refused(&["--scratch", "/etc/fstab"], &["/etc/fstab is no directory", "name a directory"]);
+        let (kind, flags) = (Some("tmpfs"), nix::mount::MsFlags::empty());
+        nix::mount::mount(kind, "/mnt", kind, flags, Some("size=100m")).unwrap();
         let ran = s.run(&["drill", "--scratch", "/mnt"]);
         ended(&ran, 3, &["/mnt has 100 MiB free", "may need 4 GiB", "nothing was changed"]);
-        s.tool("umount", &["/mnt"]);
+        nix::mount::umount("/mnt").unwrap();
         unchanged(s, &before);
 
         // One at a time.

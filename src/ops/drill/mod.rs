@@ -168,8 +168,8 @@ fn permitted(
     }
     let scratch = std::fs::canonicalize(&request.scratch);
     match &scratch {
-        Ok(path) if !path.is_dir() => blockers.push(Blocker::new(
-            format!("{} is not a directory", path.display()),
+        Ok(dir) if !dir.is_dir() => blockers.push(Blocker::new(
+            format!("{} is no directory", request.scratch.display()),
             "name a directory with --scratch",
         )),
         Ok(dir) => blockers.extend(room(dir, rehearsal)),
@@ -214,23 +214,20 @@ fn take(host: &Host, scratch: PathBuf, console: &Console) -> Result<Keeper, Trou
         ),
         RecordError::File(e) => unchanged("no record of a drill can be kept")(e),
     })?;
-    // Made here, so that it is seen from the machine and from within.
-    let unkept = "no record of a drill can be kept";
-    keeper.directory(Path::new(overlay::RESCUE_DIR)).map_err(unchanged(unkept))?;
-    if dead.is_none() {
-        keeper.save().map_err(unchanged(unkept))?;
+    let rescue = Path::new(overlay::RESCUE_DIR);
+    let stays = rescue.exists() && !dead.as_ref().is_some_and(|d| d.made.iter().any(|made| made == rescue));
+    let left = unchanged("what an earlier rescue left cannot be cleared");
+    let mut said = overlay::clear_leftovers(host).map_err(left)?;
+    if let Some(dead) = &dead {
+        let left = unchanged("what an earlier drill left cannot be cleared");
+        said.extend(stage::clear(host, dead).map_err(left)?);
+        console.say("cleared what a drill that was killed had left");
     }
-    let uncleared = unchanged("what an earlier run left cannot be cleared");
-    let cleared = overlay::clear_leftovers(host);
-    for line in cleared.map_err(uncleared)? {
+    for line in said {
         console.say(format_args!("left by a rescue that was killed: {line}"));
     }
-    if let Some(dead) = dead {
-        let uncleared = unchanged("what an earlier drill left cannot be cleared");
-        stage::clear(host, &dead).map_err(uncleared)?;
-        console.say("cleared what a drill that was killed had left");
-        keeper.save().map_err(unchanged("no record of a drill can be kept"))?;
-    }
+    // From here on the record is of this one. The directory is seen from the machine and from within.
+    keeper.directory(rescue, stays).map_err(unchanged("no record of a drill can be kept"))?;
     Ok(keeper)
 }
 

@@ -50,11 +50,16 @@ pub(super) fn make(rehearsal: &Rehearsal) -> Result<(), NodeError> {
     };
     fs::create_dir_all(net.join("notes of mine"))?;
     database(&node.join(rehearsal.database()))?;
-    let secret = net.join("hsm_secret");
+    // A directory of any kind has no files of a node's name: a node without a database would be something else.
+    let (secret, copy, more) = match rehearsal.kind {
+        NodeKind::CoreLightning => ("hsm_secret", "hsm_secret (hard link)", "emergency.recover"),
+        NodeKind::Generic => ("key", "key (hard link)", "blob"),
+    };
+    let secret = net.join(secret);
     fs::write(&secret, random(32)?)?;
     fs::set_permissions(&secret, Permissions::from_mode(0o400))?;
-    fs::hard_link(&secret, net.join("hsm_secret (hard link)"))?;
-    fs::write(net.join("emergency.recover"), random(700)?)?;
+    fs::hard_link(&secret, net.join(copy))?;
+    fs::write(net.join(more), random(700)?)?;
     fs::write(net.join("notes of mine/a name\nof two lines"), "bitcoin only\n")?;
     fs::write(net.join(std::ffi::OsStr::from_bytes(b"caf\xe9")), "no UTF-8\n")?;
     fs::write(node.join("config"), "network=bitcoin\n")?;

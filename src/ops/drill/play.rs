@@ -186,7 +186,8 @@ impl<'a, 's> Play<'a, 's> {
             return Ok(output);
         }
         self.show(&format!("{}{}", output.errors(), output.text()));
-        let why = why(&output.errors()).map(|why| format!(": {}", printable(&why))).unwrap_or_default();
+        let why = why(&output.errors(), &output.text());
+        let why = why.map(|why| format!(": {}", printable(&why))).unwrap_or_default();
         failed(format!("it ended with exit code {} instead of {code}{why}", output.code))
     }
 
@@ -406,17 +407,18 @@ fn rescued(to: &Path, database: &str) -> Result<PathBuf, Stop> {
     failed(format!("there is no {database} among what came out"))
 }
 
-/// Why raidguard failed, from what it said: the error, and the cause of all causes.
-fn why(said: &str) -> Option<String> {
+/// Why raidguard did not do what it should, from what it said: the error with the cause of all causes; or the first that its answer warns
+/// of.
+fn why(said: &str, answer: &str) -> Option<String> {
     let after =
         |line: &str, word: &str| line.trim_start().strip_prefix(word).map(|rest| rest.trim().to_owned());
     let error = said.lines().find_map(|line| after(line, "error:"));
     let cause = said.lines().rev().find_map(|line| after(line, "caused by:").or_else(|| after(line, "- ")));
+    let last = || said.lines().rev().find(|l| !l.trim().is_empty()).map(|l| l.trim().to_owned());
     match (error, cause) {
         (Some(error), Some(cause)) => Some(format!("{error}: {cause}")),
-        (error, _) => {
-            error.or_else(|| said.lines().rev().find(|l| !l.trim().is_empty()).map(|l| l.trim().to_owned()))
-        }
+        (Some(error), None) => Some(error),
+        (None, _) => answer.lines().find_map(|line| after(line, "! ")).or_else(last),
     }
 }
 
@@ -468,12 +470,14 @@ mod tests {
     #[test]
     fn why_it_failed_is_the_error_and_its_last_cause() {
         let said = "warning: x\nerror: setup stopped\n  caused by: step 7\n  caused by: SQLite cannot\n  next: raidguard setup --resume\n";
-        assert_eq!(why(said).as_deref(), Some("setup stopped: SQLite cannot"));
+        assert_eq!(why(said, "").as_deref(), Some("setup stopped: SQLite cannot"));
         let refused =
             "error: refused: one thing is in the way\n  - /dev/x is in use\n    clears with: nothing\n";
-        assert_eq!(why(refused).as_deref(), Some("refused: one thing is in the way: /dev/x is in use"));
-        assert_eq!(why("thread panicked\n\n").as_deref(), Some("thread panicked"));
-        assert_eq!(why(""), None);
+        assert_eq!(why(refused, "").as_deref(), Some("refused: one thing is in the way: /dev/x is in use"));
+        assert_eq!(why("thread panicked\n\n", "").as_deref(), Some("thread panicked"));
+        let warned = why("done 3/3\n", "8 files are there\n  ! no database\n");
+        assert_eq!(warned.as_deref(), Some("no database"));
+        assert_eq!(why("", ""), None);
     }
 
     #[test]

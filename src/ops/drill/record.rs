@@ -102,10 +102,14 @@ impl Keeper {
         written.doing("writing", &self.path)
     }
 
-    /// Makes a directory that goes with the record, if nothing else comes to lie in it. To be saved.
-    pub(super) fn directory(&mut self, path: &Path) -> Result<(), FileError> {
-        self.record.made.extend(files::create_dirs(path, 0o700)?);
-        Ok(())
+    /// Sees that a directory is there, which goes with the record if nothing else comes to lie in it; unless `stays`, because it was there
+    /// before.
+    pub(super) fn directory(&mut self, path: &Path, stays: bool) -> Result<(), FileError> {
+        files::create_dirs(path, 0o700)?;
+        if !stays && !self.record.made.iter().any(|made| made == path) {
+            self.record.made.push(path.to_owned());
+        }
+        self.save()
     }
 
     /// Nothing is left: the record goes, and the directories that were made for it, as far as they are empty.
@@ -179,7 +183,7 @@ mod tests {
         assert_eq!(dead, None);
         let second = Keeper::take(&host, scratch).unwrap_err().to_string();
         assert_eq!(second, format!("another drill is at work (pid {})", std::process::id()));
-        keeper.directory(&host.path("/run/raidguard/rescue")).unwrap();
+        keeper.directory(&host.path("/run/raidguard/rescue"), false).unwrap();
         keeper.forget().unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }

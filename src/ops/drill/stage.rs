@@ -16,6 +16,7 @@ use crate::{
         Host,
         files::{Doing as _, FileError},
         mountinfo::{self, MountinfoError},
+        overlay::{self, OverlayError},
     },
     model::Bytes,
 };
@@ -25,6 +26,8 @@ pub(super) const DISK: Bytes = Bytes::gib(2);
 /// How long the kernel may take to let go of a loop device.
 const PATIENCE: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// After this long whatever goes by itself has gone.
+const SETTLED: Duration = Duration::from_secs(2);
 
 /// What the machine has of these is needed in there too: users' names, and what the loader and the clock read.
 const KEPT: [&str; 6] = ["passwd", "group", "nsswitch.conf", "ld.so.cache", "ld.so.conf", "localtime"];
@@ -102,7 +105,7 @@ impl<'a> Stage<'a> {
         let kept: Vec<_> =
             KEPT.into_iter().filter_map(|n| Some((n, fs::read(Path::new("/etc").join(n)).ok()?))).collect();
         let itself = fs::read("/proc/self/exe").doing("reading", "/proc/self/exe")?;
-        // mount(8) keeps notes below the machine's /run, unless told not to.
+        // Without --no-mtab the first ones would leave a directory in the machine's own /run.
         let mount =
             |args: &[&Path]| host.runner().run(&Cmd::change("mount").arg("--no-mtab").args(args)).map(drop);
         let bind = |from: &Path, to: &Path| mount(&[Path::new("--bind"), from, to]);
@@ -119,7 +122,7 @@ impl<'a> Stage<'a> {
         let make = |path: &Path| fs::create_dir_all(path).doing("creating directory", path);
         make(&place)?;
         mount(&[Path::new("--rbind"), hand, &place])?;
-        host.runner().run(&Cmd::change("umount").arg("--recursive").arg(hand))?;
+        host.runner().run(&Cmd::change("umount").args(["--no-mtab", "--recursive"]).arg(hand))?;
         make(rescue)?;
         bind(&place.join("rescue"), rescue)?;
         for name in ON_DISK {
@@ -336,8 +339,9 @@ fn is_over(host: &Host, kname: &str, name: &str) -> bool {
     backing(host, kname).is_some_and(|path| path.split('/').any(|part| part.starts_with(name)))
 }
 
-/// Clears what a killed drill left, and says whether there was anything. Its mounts have gone with it, and most of its devices.
-pub(super) fn clear(host: &Host, dead: &Record) -> Result<bool, StageError> {
+/// Clears what a killed drill left, and says what that was of a rescue in it. Its mounts go with it, and most of its devices; the kernel
+/// takes a moment for both.
+pub(super) fn clear(host: &Host, dead: &Record) -> Result<Vec<String>, ClearError> {
     let name = dead.name();
     let class = host.path("/sys/class/block");
     let left = || -> Vec<String> {
@@ -345,31 +349,49 @@ pub(super) fn clear(host: &Host, dead: &Record) -> Result<bool, StageError> {
         let names = names.filter_map(|e| e.file_name().into_string().ok());
         names.filter(|kname| is_over(host, kname, name)).collect()
     };
-    // The kernel takes a moment to unmount what a killed process had mounted.
-    let settled = {
-        let began = Instant::now();
-        loop {
-            let left = left();
-            if left.is_empty() || began.elapsed() > Duration::from_secs(2) {
-                break left;
+    let began = Instant::now();
+    let mut said = Vec::new();
+    loop {
+        // A rescue in it is killed along with it, but takes its time to die; until then it counts as alive.
+        said.extend(overlay::clear_leftovers(host)?);
+        let rescues = fs::read_dir(host.path(overlay::RESCUE_DIR)).map_or(0, Iterator::count);
+        let left = left();
+        match left.first() {
+            None if rescues == 0 => break,
+            // That one is somebody else's.
+            None if began.elapsed() > PATIENCE => break,
+            Some(kname) if began.elapsed() > PATIENCE => {
+                return Err(StageError::InUse(Path::new("/dev").join(kname)).into());
             }
-            thread::sleep(LOOK_AGAIN);
+            _ => {}
         }
-    };
-    for kname in settled {
-        let device = Path::new("/dev").join(&kname);
-        host.runner().run(&Cmd::change("losetup").arg("--detach").arg(&device))?;
-        if !wait(|| !is_over(host, &kname, name)) {
-            return Err(StageError::InUse(device));
+        // One that was attached a moment before the kill does not go by itself.
+        if began.elapsed() > SETTLED {
+            for kname in left {
+                let detach = Cmd::change("losetup").arg("--detach").arg(Path::new("/dev").join(kname));
+                host.runner().run(&detach).map_err(StageError::from)?;
+            }
         }
+        thread::sleep(LOOK_AGAIN);
     }
     for kname in &dead.loops {
         let read_only =
             host.read(format!("/sys/class/block/{kname}/ro")).is_ok_and(|text| text.trim() == "1");
         // One that shows another file meanwhile is somebody else's.
         if read_only && backing(host, kname).is_none() {
-            host.runner().run(&Cmd::change("blockdev").arg("--setrw").arg(Path::new("/dev").join(kname)))?;
+            let free = Cmd::change("blockdev").arg("--setrw").arg(Path::new("/dev").join(kname));
+            host.runner().run(&free).map_err(StageError::from)?;
         }
     }
-    Ok(remove_scratch(&dead.scratch)?)
+    remove_scratch(&dead.scratch).map_err(StageError::from)?;
+    Ok(said)
+}
+
+/// Why something is left of a killed drill.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ClearError {
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    #[error("a layer over one of its disks is left")]
+    Rescue(#[from] OverlayError),
 }

@@ -79,8 +79,12 @@ impl Step {
             .replace("all two disks", "both disks"),
             Self::Pull => "One disk goes away while the node works, as a USB stick does that lost contact. The node must not notice.".to_owned(),
             Self::Critical => format!(
-                "From outside all looks well: the node runs, and its files are there. But {} and everything may be gone.",
-                if r.level.survives() == 1 { "one more failure" } else { "there is less to lose than there should be," }
+                "From outside all looks well: the node runs, and its files are there. But {}",
+                if r.level.survives() == 1 {
+                    "one more failure and everything may be gone."
+                } else {
+                    "the mirror can lose one disk less than it should."
+                }
             ),
             Self::PowerCut => "Right after a commit the power goes, and with it whatever was not on a disk yet. The machine starts without \
                                the pulled disk. The mirror is not mounted then, and the node must not be started on nothing."
