@@ -6,7 +6,7 @@ use super::findings;
 use crate::{
     config::{Member, Mirror},
     model::{
-        Finding, Observed, Record, Severity, Source,
+        Finding, Observed, Record, Severity, Source, Zone,
         mirror::{MemberState, MirrorState},
         quote::shell_quote,
     },
@@ -22,6 +22,11 @@ pub(super) struct Case<'a> {
 }
 
 impl Case<'_> {
+    /// Local time, by which jobs run.
+    pub(super) fn zone(&self) -> Zone {
+        self.observed.jobs.get().map(|jobs| jobs.zone.clone()).unwrap_or_default()
+    }
+
     /// A finding, with its remedy from the table made concrete.
     pub(super) fn add(
         &mut self,

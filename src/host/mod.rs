@@ -20,6 +20,7 @@ pub mod schedule;
 pub mod secrets;
 pub mod smart;
 pub mod state;
+pub mod zone;
 
 use std::{
     fmt, fs, io,
@@ -47,6 +48,18 @@ pub struct Host {
 /// A version 4 UUID (RFC 9562) from the kernel.
 pub fn random_uuid() -> io::Result<String> {
     fs::read_to_string("/proc/sys/kernel/random/uuid").map(|text| text.trim().to_owned())
+}
+
+/// An attribute in sysfs: of at most a page, which the kernel gives as a whole to whoever asks for so much
+/// (Documentation/filesystems/sysfs.rst).
+fn attribute(path: &Path) -> io::Result<String> {
+    let mut page = [0; 4096];
+    let length = io::Read::read(&mut fs::File::open(path)?, &mut page)?;
+    if length == page.len() {
+        return fs::read_to_string(path);
+    }
+    let text = page.get(..length).unwrap_or_default();
+    std::str::from_utf8(text).map(str::to_owned).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
 }
 
 impl fmt::Debug for Host {
@@ -119,7 +132,8 @@ impl Host {
 
     /// A file as text. Bytes that are not UTF-8 are an error: what is decided on must be read exactly.
     pub fn read(&self, absolute: impl AsRef<Path>) -> io::Result<String> {
-        fs::read_to_string(self.path(absolute))
+        let path = self.path(&absolute);
+        if absolute.as_ref().starts_with("/sys") { attribute(&path) } else { fs::read_to_string(path) }
     }
 
     /// As [`Host::read`], where a missing file is an ordinary answer.

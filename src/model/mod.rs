@@ -14,6 +14,7 @@ pub mod quote;
 pub mod record;
 pub mod schedule;
 pub mod size;
+pub mod zone;
 
 pub use ago::ago;
 pub use device::{DevNo, Identity};
@@ -26,3 +27,4 @@ pub use observed::{Observed, Seen};
 pub use record::Record;
 pub use schedule::{Schedule, ScheduleError};
 pub use size::Bytes;
+pub use zone::Zone;

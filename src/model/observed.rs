@@ -5,7 +5,7 @@ use std::{error::Error, fmt, path::PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Bytes, Scheduler, finding::Source, lossy, mirror::MirrorState};
+use super::{Bytes, Scheduler, Zone, finding::Source, lossy, mirror::MirrorState};
 
 /// What one source said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -353,6 +353,9 @@ pub struct JobFacts {
     pub doubled: Vec<String>,
     /// The drop-in of the node's unit, where it is missing or altered.
     pub dropin: Option<String>,
+    /// Local time, by which they run.
+    #[serde(default)]
+    pub zone: Zone,
 }
 
 /// One database, on a snapshot.

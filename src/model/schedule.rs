@@ -3,8 +3,13 @@
 
 use std::{fmt, str::FromStr};
 
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::{
+    Timestamp,
+    tz::{AmbiguousOffset, TimeZone},
+};
 use serde::{Deserialize, Serialize};
+
+use super::Zone;
 
 const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
 
@@ -79,14 +84,21 @@ impl Schedule {
         &self.text
     }
 
-    /// The next `count` runs after `now`, in the machine's time zone. A local time that a clock change leaves out is skipped that day.
-    pub fn next(&self, now: Timestamp, count: usize) -> Vec<jiff::Zoned> {
-        let Some(start) = chrono::DateTime::from_timestamp(now.as_second(), 0) else { return Vec::new() };
-        let runs = self.inner.after(&start.with_timezone(&chrono::Local)).take(count);
-        runs.filter_map(|run| {
-            Some(Timestamp::from_second(run.timestamp()).ok()?.to_zoned(TimeZone::system()))
-        })
-        .collect()
+    /// The next `count` runs after `now`, in local time. One that a change of the clocks leaves out is skipped that day; one that comes
+    /// twice is its first.
+    pub fn next(&self, now: Timestamp, count: usize, zone: &Zone) -> Vec<jiff::Zoned> {
+        // What the clock on the wall shows, which is all that the expression speaks of, is counted as if it were UTC.
+        let shown = now.to_zoned(zone.rule().clone()).datetime();
+        let start = shown.to_zoned(TimeZone::UTC).ok().map(|shown| shown.timestamp().as_second());
+        let Some(start) = start.and_then(|start| chrono::DateTime::from_timestamp(start, 0)) else {
+            return Vec::new();
+        };
+        let run = |run: chrono::DateTime<chrono::Utc>| {
+            let shown = Timestamp::from_second(run.timestamp()).ok()?.to_zoned(TimeZone::UTC).datetime();
+            let run = zone.rule().to_ambiguous_zoned(shown);
+            if matches!(run.offset(), AmbiguousOffset::Gap { .. }) { None } else { run.earlier().ok() }
+        };
+        self.inner.after(&start).filter_map(run).filter(|run| run.timestamp() > now).take(count).collect()
     }
 
     /// The same as a calendar event of systemd (systemd.time(7)).
@@ -136,8 +148,11 @@ mod tests {
 
     fn weekdays(text: &str) -> Vec<jiff::civil::Weekday> {
         let schedule: Schedule = text.parse().unwrap();
-        let mut days: Vec<_> =
-            schedule.next(Timestamp::UNIX_EPOCH, 7).iter().map(jiff::Zoned::weekday).collect();
+        let mut days: Vec<_> = schedule
+            .next(Timestamp::UNIX_EPOCH, 7, &Zone::default())
+            .iter()
+            .map(jiff::Zoned::weekday)
+            .collect();
         days.dedup();
         days
     }
@@ -154,6 +169,23 @@ mod tests {
             ("0 0 * * 5-7", vec![Friday, Saturday, Sunday, Friday, Saturday, Sunday, Friday]),
         ] {
             assert_eq!(weekdays(text), days, "{text}");
+        }
+    }
+
+    #[test]
+    fn local_time_is_what_counts() {
+        let zone = Zone::of_tzif(b"TZif2\nCET-1CEST,M3.5.0,M10.5.0/3\n").unwrap();
+        for (text, now, runs) in [
+            ("0 3 * * *", "2026-01-31T12:00:00Z", ["2026-02-01T02:00:00Z", "2026-02-02T02:00:00Z"]),
+            ("0 3 * * *", "2026-07-31T01:00:00Z", ["2026-08-01T01:00:00Z", "2026-08-02T01:00:00Z"]),
+            // On the 29th of March half past two does not come; on the 25th of October it comes twice.
+            ("30 2 * * *", "2026-03-28T00:00:00Z", ["2026-03-28T01:30:00Z", "2026-03-30T00:30:00Z"]),
+            ("30 2 * * *", "2026-10-24T12:00:00Z", ["2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"]),
+            ("30 2 * * *", "2026-10-25T00:45:00Z", ["2026-10-26T01:30:00Z", "2026-10-27T01:30:00Z"]),
+        ] {
+            let next = text.parse::<Schedule>().unwrap().next(now.parse().unwrap(), 2, &zone);
+            let next: Vec<_> = next.iter().map(|run| run.timestamp().to_string()).collect();
+            assert_eq!(next, runs, "{text} after {now}");
         }
     }
 
@@ -190,7 +222,7 @@ mod tests {
     crate::fuzz::fuzzed!(fuzz_schedule, text [b"*/15 * * * *", b"30 3 * * 1-5", b"0 0 1,15 * *", b"5 4 * * sun"], |text| {
         if let Ok(schedule) = text.parse::<Schedule>() {
             schedule.to_oncalendar();
-            assert!(!schedule.next(Timestamp::UNIX_EPOCH, 1).is_empty(), "{text} never comes");
+            assert!(!schedule.next(Timestamp::UNIX_EPOCH, 1, &Zone::default()).is_empty(), "{text} never comes");
         }
     });
 }

@@ -16,6 +16,7 @@ pub use control::{
 };
 pub use facts::facts;
 pub use layout::{Layout, read_layout};
+pub use processes::Share;
 pub use remains::{Found, Place, find, is_own};
 pub use running::{Running, find_running};
 pub use stray::strays;

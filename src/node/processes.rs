@@ -80,16 +80,25 @@ impl Process<'_> {
         Some(Path::new(OsStr::from_bytes(target)).to_owned())
     }
 
-    /// Shows what it has as its working directory, its root or open to `see`, until that says that it has seen enough.
+    /// Shows what it has as its root, its working directory or open to `see`, until that says that it has seen enough.
     ///
     /// # Errors
     /// It hides what it has open, or has ended.
     pub(super) fn each_held(&self, mut see: impl FnMut(&Link<'_>) -> Enough) -> io::Result<()> {
+        match look(self.proc, self.at("root", &mut [0; 64])?, &mut see)? {
+            Enough::Break(()) => Ok(()),
+            Enough::Continue(()) => self.each_open(see),
+        }
+    }
+
+    /// As [`Process::each_held`], without its root: in nothing else does a process work.
+    ///
+    /// # Errors
+    /// Those of [`Process::each_held`].
+    pub(super) fn each_open(&self, mut see: impl FnMut(&Link<'_>) -> Enough) -> io::Result<()> {
         let mut path = [0; 64];
-        for name in ["cwd", "root"] {
-            if look(self.proc, self.at(name, &mut path)?, &mut see)?.is_break() {
-                return Ok(());
-            }
+        if look(self.proc, self.at("cwd", &mut path)?, &mut see)?.is_break() {
+            return Ok(());
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let files = openat(self.proc, self.at("fd", &mut path)?, flags, Mode::empty())?;
@@ -98,8 +107,17 @@ impl Process<'_> {
         while let Some(entry) = entries.next() {
             let entry = entry?;
             let name = entry.file_name();
-            if name != c"." && name != c".." && look(&files, name, &mut see)?.is_break() {
-                return Ok(());
+            if name == c"." || name == c".." {
+                continue;
+            }
+            match look(&files, name, &mut see) {
+                // A file that was closed meanwhile is not held.
+                Err(rustix::io::Errno::NOENT) => {}
+                seen => {
+                    if seen?.is_break() {
+                        return Ok(());
+                    }
+                }
             }
         }
         Ok(())
@@ -109,30 +127,52 @@ impl Process<'_> {
 /// Whether enough was seen.
 pub(super) type Enough = ControlFlow<()>;
 
-fn look(at: &OwnedFd, name: &CStr, see: &mut impl FnMut(&Link<'_>) -> Enough) -> io::Result<Enough> {
+fn look(
+    at: &OwnedFd,
+    name: &CStr,
+    see: &mut impl FnMut(&Link<'_>) -> Enough,
+) -> Result<Enough, rustix::io::Errno> {
     let mut buffer = [MaybeUninit::uninit(); LONGEST];
     match readlinkat_raw(at, name, &mut buffer) {
         // Sockets, pipes and their like are no files of a directory.
         Ok((target, _)) if target.first() != Some(&b'/') => Ok(Enough::Continue(())),
         Ok((target, _)) => Ok(see(&Link { at, name, target })),
-        // A kernel thread has none; a file that was closed meanwhile is not held.
-        Err(rustix::io::Errno::NOENT) => Ok(Enough::Continue(())),
-        Err(e) => Err(e.into()),
+        Err(e) => Err(e),
     }
 }
 
-/// Shows every other process to `look`. What cannot be told of one, and why, is the answer.
+/// Some of the processes, so that several may ask at once: every `of`th of them, from the `first`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Which of the shares, from 0.
+    pub first: u32,
+    /// How many shares there are; not 0.
+    pub of: u32,
+}
+
+impl Share {
+    /// All processes.
+    pub const ALL: Self = Self { first: 0, of: 1 };
+
+    fn has(self, pid: i32) -> bool {
+        pid.unsigned_abs() % self.of.max(1) == self.first
+    }
+}
+
+/// Shows every other process of this share to `look`. What cannot be told of one, and why, is the answer.
 ///
 /// # Errors
 /// `/proc` cannot be read.
 pub(super) fn each_process(
     host: &Host,
+    share: Share,
     mut look: impl FnMut(&Process<'_>) -> io::Result<()>,
 ) -> Result<Option<String>, FileError> {
     let proc = host.path("/proc");
     let own = i32::try_from(std::process::id()).unwrap_or_default();
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let all = openat(CWD, &proc, flags, Mode::empty()).map_err(io::Error::from).doing("reading", &proc)?;
+    let kernel = kernel_threads(&all).unwrap_or_default();
     let mut unknown = None;
     let mut buffer = [MaybeUninit::uninit(); 8192];
     let mut entries = RawDir::new(&all, &mut buffer);
@@ -140,11 +180,18 @@ pub(super) fn each_process(
         let entry = entry.map_err(io::Error::from).doing("reading", &proc)?;
         let Ok(dir) = entry.file_name().to_str() else { continue };
         let Some(pid) = dir.parse::<i32>().ok().filter(|pid| *pid != own) else { continue };
+        if !share.has(pid) || kernel.binary_search(&pid).is_ok() {
+            continue;
+        }
         let process = Process { proc: &all, dir, pid };
-        match process.each_part(&mut look) {
+        let seen = match look(&process) {
+            Err(e) if has_ended(&e) => process.each_thread(&mut look),
+            seen => seen,
+        };
+        match seen {
             Ok(()) => {}
             // A process that ended meanwhile holds nothing.
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {}
+            Err(e) if has_ended(&e) => {}
             // Some virtual machines and containers hide what init has open, also from root. Init is no node unless it is named so; its
             // lock and socket are looked at all the same.
             Err(_) if pid == 1 && is_foreign(&process.name()) => {}
@@ -154,22 +201,14 @@ pub(super) fn each_process(
     Ok(unknown)
 }
 
+fn has_ended(e: &io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
+}
+
 impl Process<'_> {
-    /// Itself; nothing where it is a thread of the kernel, which holds no files of a directory. Where its first thread has ended and others
-    /// have not, what they hold is seen only by them.
-    fn each_part(&self, look: &mut impl FnMut(&Process<'_>) -> io::Result<()>) -> io::Result<()> {
-        let (mut path, mut buffer) = ([0; 64], [MaybeUninit::uninit(); LONGEST]);
-        if !matches!(
-            readlinkat_raw(self.proc, self.at("exe", &mut path)?, &mut buffer),
-            Err(rustix::io::Errno::NOENT)
-        ) {
-            return look(self);
-        }
-        // It runs no program. The directory has a link for each of its threads, beside the two that every directory has.
-        let threads = statat(self.proc, self.at("task", &mut path)?, AtFlags::empty())?.st_nlink;
-        if matches!(threads, 2 | 3) {
-            return Ok(());
-        }
+    /// Shows its threads to `look`: where its first one has ended, which holds nothing any more, others may not have.
+    fn each_thread(&self, look: &mut impl FnMut(&Process<'_>) -> io::Result<()>) -> io::Result<()> {
+        let mut path = [0; 64];
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let tasks = openat(self.proc, self.at("task", &mut path)?, flags, Mode::empty())?;
         let mut buffer = [MaybeUninit::uninit(); 4096];
@@ -179,7 +218,7 @@ impl Process<'_> {
             if let Some(thread) = entry.file_name().to_str().ok().filter(|name| !name.starts_with('.')) {
                 let dir = format!("{}/task/{thread}", self.dir);
                 match look(&Process { proc: self.proc, dir: &dir, pid: self.pid }) {
-                    Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {}
+                    Err(e) if has_ended(&e) => {}
                     other => other?,
                 }
             }
@@ -188,6 +227,62 @@ impl Process<'_> {
     }
 }
 
+/// The threads of the kernel, in order, where it tells them: the children of its own kthreadd, which is process 2 wherever it can be seen
+/// (kernel: `kernel/kthread.c`). They are half of all that runs on a small machine, and hold no files of a directory.
+fn kernel_threads(proc: &OwnedFd) -> io::Result<Vec<i32>> {
+    let read = |path: &CStr| -> io::Result<String> {
+        let file = openat(proc, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        io::read_to_string(fs::File::from(file))
+    };
+    if !is_of_the_kernel(&read(c"2/stat")?) {
+        return Ok(Vec::new());
+    }
+    let mut children: Vec<i32> =
+        read(c"2/task/2/children")?.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+    children.sort_unstable();
+    Ok(children)
+}
+
+/// Does this `/proc/PID/stat` (proc_pid_stat(5)) say `PF_KTHREAD` (kernel: `include/linux/sched.h`) among its flags, the seventh field
+/// after the name?
+fn is_of_the_kernel(stat: &str) -> bool {
+    const KTHREAD: u32 = 0x0020_0000;
+    let flags = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(6));
+    flags.and_then(|flags| flags.parse::<u32>().ok()).is_some_and(|flags| flags & KTHREAD != 0)
+}
+
 fn is_foreign(name: &str) -> bool {
     !name.is_empty() && !name.starts_with("lightning")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_own_are_known_by_their_flag() {
+        let kthreadd =
+            "2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 3 0 0 20 0 1 0 1 0 0 18446744073709551615 0 0";
+        assert!(is_of_the_kernel(kthreadd));
+        for other in [
+            "2 (kthreadd) S 1 2 2 0 -1 4194560 0 0 0 0",
+            "2 (a) S 0 0 0 0 -1 2129984 0) S 1 2 2 0 -1 4194560 0 0",
+            "2 (kthreadd) S 0 0",
+            "",
+        ] {
+            assert!(!is_of_the_kernel(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn of_the_kernels_own_none_runs_a_program() {
+        let proc = openat(CWD, "/proc", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        for pid in kernel_threads(&proc).unwrap_or_default() {
+            assert!(fs::read_link(format!("/proc/{pid}/exe")).is_err(), "{pid}");
+        }
+    }
+
+    crate::fuzz::fuzzed!(fuzz_kernel_thread, text[b"2 (kthreadd) S 0 0 0 0 -1 2129984 0"], |text| {
+        is_of_the_kernel(text);
+    });
 }

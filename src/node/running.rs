@@ -12,7 +12,7 @@ use std::{
 
 use nix::{fcntl::FcntlArg, libc};
 
-use super::processes::{Enough, Link, Process, each_process};
+use super::processes::{Enough, Link, Process, Share, each_process};
 use crate::{
     exec::Cmd,
     host::{Host, files::FileError},
@@ -130,7 +130,7 @@ fn subdirectories(dir: &Path) -> Vec<PathBuf> {
 }
 
 fn processes(host: &Host, place: &Place, out: &mut Running) -> Result<(), FileError> {
-    out.unknown = each_process(host, |process| {
+    out.unknown = each_process(host, Share::ALL, |process| {
         let held = held(process, place)?;
         out.holders.extend(held.map(|holds| Holder { pid: process.pid, name: process.name(), holds }));
         Ok(())

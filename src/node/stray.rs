@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::processes::{Enough, Link, each_process};
+use super::processes::{Enough, Link, Share, each_process};
 use crate::{
     config::Node,
     host::{Host, files::FileError},
@@ -29,15 +29,15 @@ struct Place {
 }
 
 /// The processes that hold files of a node's directory that are not on the mirror: of a directory that took the symlink's place, of the
-/// kept original, or of what lies hidden below the mount. For each of the nodes, in their order.
+/// kept original, or of what lies hidden below the mount. For each of the nodes, in their order; of this share of the processes.
 ///
 /// # Errors
 /// `/proc` cannot be read, or not all of it.
-pub fn strays(host: &Host, nodes: &[Node]) -> Result<Vec<Vec<StrayProcess>>, StrayError> {
+pub fn strays(host: &Host, nodes: &[Node], share: Share) -> Result<Vec<Vec<StrayProcess>>, StrayError> {
     let places: Vec<Place> = nodes.iter().map(|node| Place::of(host, node)).collect();
     let mut found = vec![Vec::<StrayProcess>::new(); nodes.len()];
-    let unknown = each_process(host, |process| {
-        process.each_held(|link| {
+    let unknown = each_process(host, share, |process| {
+        process.each_open(|link| {
             for (place, found) in places.iter().zip(&mut found) {
                 let known = found.last().is_some_and(|last| last.pid == process.pid);
                 if !known && place.is_stray(link) {

@@ -32,6 +32,9 @@ use crate::{
 /// How long one source may take. What the kernel answers, it answers at once; a disk may have to wake up.
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// Among how many the question about all processes is divided: as many as ask at once ([`Askers`]).
+const SHARES: u32 = 2;
+
 /// A source that is being asked.
 struct Source<T>(Asked<Seen<T>>);
 
@@ -108,7 +111,7 @@ pub(super) struct Asking {
     askers: Askers,
     host: Host,
     mirrors: Arc<[Mirror]>,
-    processes: Option<Source<Vec<Vec<StrayProcess>>>>,
+    processes: Vec<Source<Vec<Vec<StrayProcess>>>>,
     claims: HashMap<BackendKind, Source<BTreeMap<String, Vec<Claim>>>>,
     channels: Source<ChannelFacts>,
     each: Vec<OfMirror>,
@@ -120,11 +123,7 @@ impl Asking {
         let askers = Askers::default();
         let host = host.at_a_glance();
         let nodes: Vec<Node> = mirrors.iter().filter_map(|mirror| mirror.node.clone()).collect();
-        // What takes longest goes first.
-        let processes = (!nodes.is_empty()).then(|| {
-            let host = host.clone();
-            ask(&askers, move || node::strays(&host, &nodes))
-        });
+        // What waits for disks goes first, then what takes longest, to all who ask.
         let mut claims = HashMap::new();
         for kind in mirrors.iter().map(|mirror| mirror.backend) {
             claims.entry(kind).or_insert_with(|| {
@@ -132,6 +131,12 @@ impl Asking {
                 ask(&askers, move || backend::of(kind).claims(&host))
             });
         }
+        let shares = if nodes.is_empty() { 0 } else { SHARES };
+        let processes = (0..shares).map(|first| {
+            let (host, nodes) = (host.clone(), nodes.clone());
+            ask(&askers, move || node::strays(&host, &nodes, node::Share { first, of: SHARES }))
+        });
+        let processes = processes.collect();
         let each = mirrors.iter().map(|one| OfMirror::ask(&askers, &host, mirrors, one)).collect();
         let channels = {
             let host = host.clone();
@@ -159,7 +164,7 @@ impl Asking {
         let claims: HashMap<_, _> =
             claims.into_iter().map(|(kind, asked)| (kind, asked.answer(&host))).collect();
         let channels = channels.answer(&host);
-        let mut processes = EachNodes::of(processes.map_or(Seen::Skipped, |asked| asked.answer(&host)));
+        let mut processes = EachNodes::of(processes.into_iter().map(|asked| asked.answer(&host)));
         let seen = disks.into_iter().zip(mirrors.iter()).map(|((asked, storage, disks, smart), mirror)| {
             let own = |all: &BTreeMap<String, Vec<Claim>>| all.get(&mirror.uuid).cloned().unwrap_or_default();
             Observed {
@@ -192,12 +197,20 @@ enum EachNodes {
 }
 
 impl EachNodes {
-    fn of(seen: Seen<Vec<Vec<StrayProcess>>>) -> Self {
-        match seen {
-            Seen::Read(all) => Self::Read(all.into_iter()),
-            Seen::Failed(why) => Self::Not(Seen::Failed(why)),
-            Seen::Skipped => Self::Not(Seen::Skipped),
+    /// From the shares of the processes: one that could not be read leaves the whole unknown.
+    fn of(shares: impl Iterator<Item = Seen<Vec<Vec<StrayProcess>>>>) -> Self {
+        let mut whole: Option<Vec<Vec<StrayProcess>>> = None;
+        for share in shares {
+            match (share, &mut whole) {
+                (Seen::Read(each), None) => whole = Some(each),
+                (Seen::Read(each), Some(whole)) => {
+                    whole.iter_mut().zip(each).for_each(|(all, more)| all.extend(more));
+                }
+                (Seen::Failed(why), _) => return Self::Not(Seen::Failed(why)),
+                (Seen::Skipped, _) => return Self::Not(Seen::Skipped),
+            }
         }
+        whole.map_or(Self::Not(Seen::Skipped), |all| Self::Read(all.into_iter()))
     }
 
     fn next(&mut self) -> Seen<Vec<StrayProcess>> {
@@ -226,7 +239,7 @@ pub(super) fn observe_for_start(host: &Host, mirror: &Mirror, record: &Record) -
     };
     let processes = {
         let (host, node) = (host.clone(), node.clone());
-        ask(&askers, move || node::strays(&host, &[node]))
+        ask(&askers, move || node::strays(&host, &[node], node::Share::ALL))
     };
     let users = {
         let (host, data) = (host.clone(), node.data.clone());
@@ -236,7 +249,7 @@ pub(super) fn observe_for_start(host: &Host, mirror: &Mirror, record: &Record) -
         storage: storage.answer(&host),
         node: facts.answer(&host),
         users: users.answer(&host),
-        processes: EachNodes::of(processes.answer(&host)).next(),
+        processes: EachNodes::of(std::iter::once(processes.answer(&host))).next(),
         ..nothing()
     };
     if observed.node.get().is_some_and(|facts| facts.on_mirror) {

@@ -3,7 +3,7 @@
 use super::{Exit, Trouble, mirrors};
 use crate::{
     config::Mirror,
-    host::{Host, schedule, state::State},
+    host::{Host, schedule, state::State, zone},
     model::{Record, Schedule},
     ui::{self, Console, JobReport, maintain::ScheduleReport},
 };
@@ -33,11 +33,11 @@ pub fn install(host: &Host, console: &Console) -> Result<Exit, Trouble> {
 
 /// A mirror's declared jobs with their next runs.
 pub(super) fn jobs(host: &Host, mirror: &Mirror, record: Option<&Record>, runs: usize) -> Vec<JobReport> {
-    let now = host.now();
+    let (now, zone) = (host.now(), zone::read(host));
     let report = |job, when: &Schedule| JobReport {
         job,
         when: when.as_crontab().to_owned(),
-        next: when.next(now, runs).iter().map(|t| t.strftime("%F %H:%M %Z").to_string()).collect(),
+        next: when.next(now, runs, &zone).iter().map(|t| t.strftime("%F %H:%M %Z").to_string()).collect(),
         last: record.and_then(|r| r.jobs.get(job)).and_then(|run| run.good),
         failed: record.and_then(|r| r.jobs.get(job)).and_then(|run| run.failed.clone()),
     };

@@ -131,7 +131,7 @@ pub(super) fn kernel_name(host: &Host, source: &Path) -> String {
     let by_number = || {
         let meta = fs::metadata(host.path(source)).ok().filter(|m| m.file_type().is_block_device())?;
         let link = format!("/sys/dev/block/{}:{}", major(meta.rdev()), minor(meta.rdev()));
-        fs::canonicalize(host.path(link)).ok()
+        fs::read_link(host.path(link)).ok()
     };
     let path = by_number().unwrap_or_else(|| source.to_owned());
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
@@ -248,8 +248,8 @@ fn mounted_members(uuid: &str, infos: Vec<DevInfo>, seen: &[Arc<Seen>]) -> Vec<M
     infos.into_iter().map(join).collect()
 }
 
-/// The kernel's names of the block devices that may hold a member.
-fn candidate_names(host: &Host) -> Result<Vec<String>, BackendError> {
+/// The kernel's names of the block devices that may hold a member, and their sizes.
+fn candidate_names(host: &Host) -> Result<Vec<(String, Bytes)>, BackendError> {
     let mut out = Vec::new();
     for name in sysfs::names(host, "/sys/class/block")? {
         // Drives with removable media answer slowly or not at all, and hold no mirrors.
@@ -258,9 +258,11 @@ fn candidate_names(host: &Host) -> Result<Vec<String>, BackendError> {
         }) {
             continue;
         }
+        // A loop device without a file has no size, as has a card reader without a card: most of them are such.
+        let Some(size) = size_of(host, &name)?.filter(|size| size.0 > 0) else { continue };
         let holders = Path::new("/sys/class/block").join(&name).join("holders");
         if !host.path(&holders).is_dir() || sysfs::names(host, holders)?.is_empty() {
-            out.push(name);
+            out.push((name, size));
         }
     }
     Ok(out)
@@ -268,25 +270,12 @@ fn candidate_names(host: &Host) -> Result<Vec<String>, BackendError> {
 
 /// The block devices that may hold a member, and their sizes.
 pub(super) fn block_devices(host: &Host) -> Result<Vec<(PathBuf, Bytes)>, BackendError> {
-    let mut out = Vec::new();
-    for name in candidate_names(host)? {
-        if let Some(size) = size_of(host, &name)?.filter(|size| size.0 > 0) {
-            out.push((node_of(&name), size));
-        }
-    }
-    Ok(out)
+    Ok(candidate_names(host)?.into_iter().map(|(name, size)| (node_of(&name), size)).collect())
 }
 
 /// The block devices that may hold a member, and what is on them.
 fn candidates(host: &Host) -> Result<Vec<Arc<Seen>>, BackendError> {
-    let mut out = Vec::new();
-    for name in candidate_names(host)? {
-        let seen = look_at(host, &name)?;
-        if seen.size.is_some_and(|size| size.0 > 0) {
-            out.push(seen);
-        }
-    }
-    Ok(out)
+    candidate_names(host)?.iter().map(|(name, _)| look_at(host, name)).collect()
 }
 
 /// Every device with a superblock, by its filesystem's UUID. A device that cannot be read is no clone that could be mounted.

@@ -77,11 +77,8 @@ impl<'h> SysFs<'h> {
         let mut profiles = Vec::new();
         for kind in ChunkKind::ALL {
             let dir = self.dir.join("allocation").join(kind.as_str());
-            for profile in names(self.host, &dir)? {
+            for profile in directories(self.host, &dir)? {
                 let sub = dir.join(&profile);
-                if !self.host.path(&sub).is_dir() {
-                    continue;
-                }
                 let bytes = |file: &'static str| {
                     let path = sub.join(file);
                     let text = self.host.read(&path).doing("reading", path)?;
@@ -105,11 +102,27 @@ impl<'h> SysFs<'h> {
 
 /// The names in a directory, sorted.
 pub(super) fn names(host: &Host, dir: impl AsRef<Path>) -> Result<Vec<String>, BackendError> {
-    let dir = dir.as_ref();
+    list(host, dir.as_ref(), |_| true)
+}
+
+/// The names of the directories in a directory, sorted.
+fn directories(host: &Host, dir: &Path) -> Result<Vec<String>, BackendError> {
+    list(host, dir, |entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+}
+
+fn list(
+    host: &Host,
+    dir: &Path,
+    wanted: impl Fn(&fs::DirEntry) -> bool,
+) -> Result<Vec<String>, BackendError> {
     let list = || -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(host.path(dir))? {
-            let name = entry?.file_name();
+            let entry = entry?;
+            if !wanted(&entry) {
+                continue;
+            }
+            let name = entry.file_name();
             let name = name.into_string().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
             names.push(name);
         }

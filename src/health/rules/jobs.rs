@@ -61,7 +61,7 @@ fn by_hand(job: &str, mirror: &str) -> String {
 fn late(case: &mut Case<'_>, job: &str, when: &Schedule) {
     let run = case.record.jobs.get(job);
     let Some(since) = run.map(|r| r.started).or(case.record.first_seen) else { return };
-    let Some(second) = when.next(since, 2).pop().map(|run| run.timestamp()) else { return };
+    let Some(second) = when.next(since, 2, &case.zone()).pop().map(|run| run.timestamp()) else { return };
     if second + GRACE >= case.now {
         return;
     }

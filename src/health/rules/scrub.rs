@@ -39,7 +39,7 @@ pub(in crate::health) fn judge(case: &mut Case<'_>) {
 }
 
 fn overdue(case: &Case<'_>, since: Timestamp) -> bool {
-    let due = case.declared.schedule.as_ref().and_then(|s| s.scrub.next(since, 1).pop());
+    let due = case.declared.schedule.as_ref().and_then(|s| s.scrub.next(since, 1, &case.zone()).pop());
     let due = due.map_or(since + WITHOUT_SCHEDULE, |run| run.timestamp());
     due + GRACE < case.now
 }

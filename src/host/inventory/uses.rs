@@ -94,9 +94,28 @@ fn list(host: &Host, dir: &str) -> Vec<String> {
     entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect()
 }
 
+/// The directory of a block device that its link below `/sys/class/block` leads to.
+fn place_in_sysfs(host: &Host, kname: &str) -> Option<PathBuf> {
+    let class = host.path("/sys/class/block");
+    let link = fs::read_link(class.join(kname)).ok()?;
+    let mut place = class;
+    for part in link.components() {
+        match part {
+            std::path::Component::ParentDir => drop(place.pop()),
+            part => place.push(part),
+        }
+    }
+    Some(place)
+}
+
 /// The USB device above a block device, by its place in sysfs, and its link's speed.
 pub(in crate::host) fn usb(host: &Host, kname: &str) -> Option<(String, u32)> {
-    let real = fs::canonicalize(host.path(format!("/sys/class/block/{kname}"))).ok()?;
+    let real = place_in_sysfs(host, kname)?;
+    // Each bus begins at a hub of that name (kernel: `drivers/usb/core/hcd.c`), and most disks hang on none.
+    let of_usb = |part: std::path::Component<'_>| part.as_os_str().to_string_lossy().starts_with("usb");
+    if !real.components().any(of_usb) {
+        return None;
+    }
     real.ancestors().find_map(|at| {
         let speed = fs::read_to_string(at.join("speed")).ok()?;
         at.join("bDeviceClass").exists().then_some(())?;

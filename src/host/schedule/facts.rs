@@ -9,7 +9,7 @@ use std::{
 use super::{DropInOf, Rendered, ScheduleError, UNITS, cron_runs, dropin, is_systemd, present, render};
 use crate::{
     config::Mirror,
-    host::{Host, files::Doing as _},
+    host::{Host, files::Doing as _, zone},
     model::{Scheduler, observed::JobFacts},
 };
 
@@ -55,7 +55,7 @@ pub fn facts(host: &Host, mirrors: &[Mirror], mirror: &Mirror) -> Result<JobFact
 
 /// What the mirrors have in common: the files are those of all of them.
 fn common(host: &Host, mirrors: &[Mirror], with: Option<Scheduler>) -> Result<JobFacts, ScheduleError> {
-    let mut facts = JobFacts { with, ..JobFacts::default() };
+    let mut facts = JobFacts { with, zone: zone::read(host), ..JobFacts::default() };
     let wanted = with.map_or(Ok(Vec::new()), |with| render(with, mirrors, Path::new(ANY)))?;
     for file in &wanted {
         let at = file.path.display();

@@ -5,8 +5,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Judged, Options, check};
 use crate::{
     config::ScheduleConfig,
-    host::{Host, lock},
-    model::{Record, Scheduler, observed::causes},
+    host::{Host, lock, zone},
+    model::{Record, Scheduler, Zone, observed::causes},
     ops::{balance, scrub},
     ui::Console,
 };
@@ -17,12 +17,18 @@ const LATE: SignedDuration = SignedDuration::from_mins(30);
 const AGAIN: SignedDuration = SignedDuration::from_hours(6);
 
 /// Which jobs missed their last run.
-fn missed(schedule: &ScheduleConfig, record: &Record, now: Timestamp, node: bool) -> Vec<&'static str> {
+fn missed(
+    schedule: &ScheduleConfig,
+    record: &Record,
+    now: Timestamp,
+    zone: &Zone,
+    node: bool,
+) -> Vec<&'static str> {
     let jobs = [("deep", &schedule.deep), ("balance", &schedule.balance), ("scrub", &schedule.scrub)];
     let is_missed = |(job, when): &(&'static str, &crate::model::Schedule)| {
         let run = record.jobs.get(*job);
         let Some(since) = run.and_then(|r| r.good).or(record.first_seen) else { return false };
-        let due = when.next(since, 1).pop().is_some_and(|due| due.timestamp() + LATE < now);
+        let due = when.next(since, 1, zone).pop().is_some_and(|due| due.timestamp() + LATE < now);
         let tried = run.is_some_and(|r| r.started + AGAIN > now);
         due && !tried && (node || *job != "deep")
     };
@@ -39,7 +45,7 @@ pub(super) fn catch_up(host: &Host, judged: &[Judged], options: &Options, consol
         if lock::take(host, name, "check --catch-up").is_err() {
             continue;
         }
-        for job in missed(schedule, record, host.now(), one.mirror.node.is_some()) {
+        for job in missed(schedule, record, host.now(), &zone::read(host), one.mirror.node.is_some()) {
             tracing::info!("the job {job} of {name} was missed, and is run now");
             let ended = match job {
                 "scrub" => scrub(host, Some(name), false, console).map(drop),
@@ -68,7 +74,7 @@ mod tests {
         let missed = |change: &dyn Fn(&mut Record)| {
             let mut record = record.clone();
             change(&mut record);
-            super::missed(&schedule, &record, samples::now(), true)
+            super::missed(&schedule, &record, samples::now(), &Zone::default(), true)
         };
         let run = |hours: i64, good: Option<i64>| JobRun {
             started: samples::hours_ago(hours),
