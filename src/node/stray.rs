@@ -10,7 +10,11 @@ use std::{
 use super::processes::{Enough, Link, Share, each_process};
 use crate::{
     config::Node,
-    host::{Host, files::FileError},
+    host::{
+        Host,
+        files::FileError,
+        mountinfo::{self, Mount},
+    },
     model::observed::StrayProcess,
 };
 
@@ -22,6 +26,10 @@ struct Place {
     data: PathBuf,
     /// The device number of its data.
     dev: Option<u64>,
+    /// That of the filesystem below the mount.
+    below: Option<u64>,
+    /// That of the filesystem on which its directory and the originals lie.
+    beside: Option<u64>,
     /// Its directory, where that is not the symlink that it should be.
     directory: Option<PathBuf>,
     /// What the originals' paths begin with that setup kept.
@@ -34,13 +42,16 @@ struct Place {
 /// # Errors
 /// `/proc` cannot be read, or not all of it.
 pub fn strays(host: &Host, nodes: &[Node], share: Share) -> Result<Vec<Vec<StrayProcess>>, StrayError> {
-    let places: Vec<Place> = nodes.iter().map(|node| Place::of(host, node)).collect();
+    let mounts = mountinfo::read(host).ok();
+    let mounts = mounts.as_ref().map_or(&[][..], |mounts| mounts);
+    let places: Vec<Place> = nodes.iter().map(|node| Place::of(host, mounts, node)).collect();
+    let own = fs::read_link(host.path("/proc/self/ns/mnt")).ok();
     let mut found = vec![Vec::<StrayProcess>::new(); nodes.len()];
     let unknown = each_process(host, share, |process| {
         process.each_open(|link| {
             for (place, found) in places.iter().zip(&mut found) {
                 let known = found.last().is_some_and(|last| last.pid == process.pid);
-                if !known && place.is_stray(link) {
+                if !known && place.is_stray(link, || is_elsewhere(process.namespace(), own.as_deref())) {
                     found.push(StrayProcess { pid: process.pid, name: process.name(), holds: link.whole() });
                 }
             }
@@ -54,7 +65,9 @@ pub fn strays(host: &Host, nodes: &[Node], share: Share) -> Result<Vec<Vec<Stray
 }
 
 impl Place {
-    fn of(host: &Host, node: &Node) -> Self {
+    fn of(host: &Host, mounts: &[Mount], node: &Node) -> Self {
+        let dev = |path: &Path| fs::metadata(host.path(path)).ok().map(|meta| meta.dev());
+        let mount = mountinfo::containing(mounts, &node.data).and_then(|mount| mount.mountpoint.parent());
         let link = fs::symlink_metadata(host.path(&node.directory)).is_ok_and(|m| m.is_symlink());
         let plain = |path: &Path| path.components().collect::<PathBuf>();
         let directory = plain(&node.directory);
@@ -62,24 +75,39 @@ impl Place {
         kept.push(KEPT);
         Self {
             data: plain(&node.data),
-            dev: fs::metadata(host.path(&node.data)).ok().map(|m| m.dev()),
+            dev: dev(&node.data),
+            below: mount.and_then(dev),
+            beside: node.directory.parent().and_then(dev),
             directory: (!link).then_some(directory),
             kept,
         }
     }
 
-    fn is_stray(&self, link: &Link<'_>) -> bool {
+    fn is_stray(&self, link: &Link<'_>, elsewhere: impl FnOnce() -> bool) -> bool {
         let path = link.path();
-        if is_in(path, &self.data) {
+        let filesystem = if is_in(path, &self.data) {
             // The same path on another device is below the mount.
-            return self.dev.is_some_and(|dev| link.file().is_some_and(|file| file.st_dev != dev));
-        }
-        self.directory.as_ref().is_some_and(|directory| is_in(path, directory)) || self.is_kept(path)
+            if !self.dev.is_some_and(|dev| link.file().is_some_and(|file| file.st_dev != dev)) {
+                return false;
+            }
+            self.below
+        } else if self.directory.as_ref().is_some_and(|own| is_in(path, own)) || self.is_kept(path) {
+            self.beside
+        } else {
+            return false;
+        };
+        // A container has paths of its own: it is the same file only on the same filesystem.
+        !elsewhere() || filesystem.is_none_or(|dev| link.file().is_some_and(|file| file.st_dev == dev))
     }
 
     fn is_kept(&self, path: &Path) -> bool {
         path.as_os_str().as_bytes().starts_with(self.kept.as_bytes())
     }
+}
+
+/// Does a process see other mounts than we do? One that does not say which it sees is taken to see ours.
+fn is_elsewhere(namespace: Option<PathBuf>, own: Option<&Path>) -> bool {
+    namespace.is_some_and(|namespace| own.is_some_and(|own| namespace != own))
 }
 
 /// Is the path this directory, or below it? The kernel's paths need no more than that bytes are compared.
@@ -108,6 +136,8 @@ mod tests {
         let place = Place {
             data: "/srv/lightning/lightning".into(),
             dev: None,
+            below: None,
+            beside: None,
             directory: None,
             kept: "/home/bitcoin/.lightning.before-raidguard-".into(),
         };

@@ -1,6 +1,12 @@
 //! What stands between a node and its start: `guard`; and `adopt`, which takes a mirror made elsewhere into care.
 
-use std::{fs, os::unix::fs::symlink, path::Path};
+use std::{
+    fs,
+    io::Read as _,
+    os::unix::fs::symlink,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
 
 use crate::{
     check::{faults, finds, set_up},
@@ -99,6 +105,64 @@ fn another_process_on_the_database_stops_a_start() {
         assert!(said.stderr.contains("loops"), "it is named: {}", said.stderr);
         drop(held);
         passes(s);
+    });
+}
+
+/// A process that lives as long as this.
+struct Lives(Child);
+
+impl Drop for Lives {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A process with mounts of its own that says so once it is where it wants to be.
+fn apart(dir: &str, script: &str) -> Lives {
+    let script = format!("{script}; echo there; exec sleep 1000");
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &script]).current_dir(dir).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut said = [0; 6];
+    child.stdout.take().unwrap().read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"there\n");
+    Lives(child)
+}
+
+#[test]
+fn who_works_below_the_mount_is_seen_and_a_containers_own_paths_are_not() {
+    isolated("start::who_works_below_the_mount_is_seen_and_a_containers_own_paths_are_not", |s| {
+        set_up(s);
+        let container =
+            "mount -t tmpfs none /srv && mkdir -p /srv/lightning/lightning && cd /srv/lightning/lightning";
+        let contained = apart("/", container);
+        finds(s, &[], 0, &[]);
+        passes(s);
+        drop(contained);
+
+        s.tool("umount", &[MIRROR]);
+        // setup makes the directory immutable, against just this.
+        s.tool("chattr", &["-i", MIRROR]);
+        fs::create_dir_all(NET).unwrap();
+        let held = fs::File::create(format!("{NET}/lightningd.sqlite3")).unwrap();
+        // A unit in a sandbox sees what was mounted when it started.
+        let sandboxed = apart(NET, "true");
+        s.tool("mount", &[MIRROR]);
+        let found = s.run(&["check"]);
+        assert_eq!(found.code, 2, "{}", found.stdout);
+        for stray in [std::process::id(), sandboxed.0.id()] {
+            assert!(
+                found.stdout.contains(&format!("(pid {stray}) works off the mirror")),
+                "{}",
+                found.stdout
+            );
+        }
+        stops(s, &["NODE-STRAY"]);
+        drop(held);
+        assert!(faults(s, &[]).1.contains("NODE-STRAY"));
+        drop(sandboxed);
+        assert!(!faults(s, &[]).1.contains("NODE-STRAY"));
     });
 }
 
