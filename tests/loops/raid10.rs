@@ -17,6 +17,10 @@ fn attached(s: &Sandbox, store: &Store, cut: &Cut, lost: &[usize]) -> Vec<Attach
     (0..MEMBERS.len()).filter(|n| !lost.contains(n)).map(|n| cut.attach(s, store, n)).collect()
 }
 
+fn named(left: &[Attached]) -> Vec<&str> {
+    left.iter().map(Attached::name).collect()
+}
+
 #[test]
 fn any_three_of_four_are_enough() {
     isolated("raid10::any_three_of_four_are_enough", |s| {
@@ -25,9 +29,7 @@ fn any_three_of_four_are_enough() {
         for (lost, overlay) in [(0, "fuse"), (1, "auto"), (2, "image"), (3, "auto")] {
             let left = attached(s, &store, &cut, &[lost]);
             let traces = Traces::of(s);
-            let named: Vec<_> = left.iter().map(Attached::name).collect();
-            let from = if lost == 1 { named } else { vec![] };
-            let ran = recover(s, &from, TO, &["--all", "--overlay", overlay]);
+            let ran = recover(s, &named(&left), TO, &["--all", "--overlay", overlay]);
             assert_eq!(ran.code, 0, "without {lost}: {}{}", ran.stdout, ran.stderr);
             cut.is_whole(Path::new(TO));
             left.iter().for_each(|member| member.is_untouched(s));
@@ -39,7 +41,7 @@ fn any_three_of_four_are_enough() {
         // Two of a pair hold half of everything: nothing comes out, and it is said.
         let pairs = [[0, 1], [0, 2], [0, 3]].map(|lost| {
             let left = attached(s, &store, &cut, &lost);
-            let ran = recover(s, &[], TO, &["--all"]);
+            let ran = recover(s, &named(&left), TO, &["--all"]);
             left.iter().for_each(|member| member.is_untouched(s));
             if ran.code == 0 {
                 cut.is_whole(Path::new(TO));
@@ -67,7 +69,7 @@ fn one_without_its_first_superblock_is_read_with_the_others() {
             cut.attach_with(s, &store, 1, 64 << 10, &[0; 4096]),
             cut.attach(s, &store, 3),
         ];
-        let ran = recover(s, &[], TO, &["--all"]);
+        let ran = recover(s, &named(&left), TO, &["--all"]);
         assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
         cut.is_whole(Path::new(TO));
         left.iter().for_each(|member| member.is_untouched(s));
@@ -104,7 +106,7 @@ fn one_that_fell_out_is_never_taken_for_the_newest() {
         drop(mirror);
         let newest = |images: [&Path; 3], at_least: u64| {
             let left: Vec<_> = images.iter().map(|image| attach(s, &store, image)).collect();
-            let ran = recover(s, &[], TO, &[]);
+            let ran = recover(s, &named(&left), TO, &[]);
             left.iter().for_each(|member| member.is_untouched(s));
             drop(left);
             forget();
@@ -122,7 +124,7 @@ fn one_that_fell_out_is_never_taken_for_the_newest() {
             let images: Vec<_> =
                 (0..4).map(|n| if n == lags { early[n].as_path() } else { last[n].as_path() }).collect();
             let left: Vec<_> = images.iter().map(|image| attach(s, &store, image)).collect();
-            let ran = recover(s, &[], TO, &[]);
+            let ran = recover(s, &named(&left), TO, &[]);
             assert_eq!(ran.code, 0, "{lags} lags: {}", ran.stderr);
             assert!(ran.stderr.contains("it dropped off 1 transaction earlier"), "{}", ran.stderr);
             assert_eq!(version_of(&find(Path::new(TO), DATABASE)[0]), Ok(acknowledged.version));
