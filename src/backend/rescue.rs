@@ -54,6 +54,9 @@ pub struct Survivor {
     pub faults: Vec<String>,
     /// The kernel can open it as it lies there.
     pub opens: bool,
+    /// It has a copy of everything, so that it can be read alone, as far as is known.
+    #[serde(skip)]
+    pub alone: bool,
     /// Its history, to be compared with another's.
     #[serde(skip)]
     pub history: History,
@@ -145,11 +148,17 @@ pub trait Rescue: Send + Sync {
     /// The devices could not be listed.
     fn remains(&self, host: &Host) -> Result<Vec<Remains>, BackendError>;
 
-    /// How `one` stands to `other`, whose number is not smaller.
+    /// How `one` stands to `newest`, whose number is not smaller. `all` are the survivors of the mirror, these two among them.
     ///
     /// # Errors
     /// A device could not be read.
-    fn relate(&self, host: &Host, one: &Survivor, other: &Survivor) -> Result<Relation, BackendError>;
+    fn relate(
+        &self,
+        host: &Host,
+        one: &Survivor,
+        newest: &Survivor,
+        all: &[Survivor],
+    ) -> Result<Relation, BackendError>;
 
     /// The ways to open it, from the one that loses nothing to the last resort.
     fn rungs(&self) -> &'static [Rung];
@@ -163,14 +172,21 @@ pub trait Rescue: Send + Sync {
     /// Reads the files out of an overlay into `to`, without a mount.
     fn extract_command(&self, overlay: &Path, to: &Path) -> Cmd;
 
-    /// Puts right on its overlay what keeps the kernel from opening a survivor, and says what that was; nothing where there is nothing.
+    /// Puts right on its overlay what keeps the kernel from opening one of the survivors in the state of the first of them, and says what
+    /// that was; nothing where there is nothing.
     ///
     /// # Errors
     /// It cannot be put right, or the overlay could not be written.
-    fn mend(&self, host: &Host, survivor: &Path, overlay: &Path) -> Result<Option<Mended>, BackendError>;
+    fn mend(
+        &self,
+        host: &Host,
+        survivors: &[Survivor],
+        index: usize,
+        overlay: &Path,
+    ) -> Result<Option<Mended>, BackendError>;
 
-    /// The bytes of a survivor that hold anything at all; nothing where that cannot be told for sure.
-    fn used(&self, host: &Host, survivor: &Survivor) -> Option<Vec<Range<u64>>>;
+    /// The bytes of a survivor that hold anything at all; nothing where that cannot be told for sure. `all` are those that are read.
+    fn used(&self, host: &Host, survivor: &Survivor, all: &[Survivor]) -> Option<Vec<Range<u64>>>;
 
     /// The devices that the kernel counts to the mounted mirror with this UUID, and the transaction that it is at, where it says so.
     ///

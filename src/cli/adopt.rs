@@ -6,16 +6,19 @@ use clap::Args;
 
 use super::SchedulerArg;
 
-const EXAMPLES: &str = "\
+const HELP: &str = "\
+The mirror is looked at and declared in /etc/raidguard/raidguard.toml, and its jobs are installed. Nothing on it is changed, and the \
+node goes on running; its unit is told not to start without the mirror.
+
 Examples:
   raidguard adopt /srv/lightning --dry-run
-  raidguard adopt /mnt/raid --name lightning --lightning-dir /home/bitcoin/.lightning
+  raidguard adopt /mnt/raid --lightning-dir /home/bitcoin/.lightning
   raidguard adopt /mnt/raid --no-node --scheduler none";
 
 /// What `adopt` was asked for.
 #[derive(Debug, Args)]
 #[command(
-    after_help = EXAMPLES,
+    after_help = HELP,
     override_usage = "raidguard adopt MOUNTPOINT [OPTIONS]\n       raidguard adopt --resume | --rollback"
 )]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]

@@ -35,7 +35,7 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 failed, 2 usage, 3 refused (nothing was changed), 4 done but redundancy is not full.
+Exit codes: 0 done, 1 failed, 2 usage, 3 refused and nothing changed, 4 done, redundancy not full.
 `check` alone: 0 ok, 1 warning, 2 critical, 3 unknown.";
 
 /// The verbs.
@@ -53,8 +53,8 @@ pub enum Verb {
     Status(JsonArgs),
     /// Is the redundancy real? Exit code 0 ok, 1 warning, 2 critical, 3 unknown
     #[command(
-        after_help = "Examples:\n  raidguard check\n  raidguard check --deep\n  raidguard check --format json\n  raidguard check \
-        --format prometheus --output /var/lib/prometheus/node-exporter/raidguard.prom"
+        after_help = "Examples:\n  raidguard check\n  raidguard check --deep\n  raidguard check --format json\n  raidguard check --format \
+        prometheus \\\n      --output /var/lib/prometheus/node-exporter/raidguard.prom"
     )]
     Check(CheckArgs),
     /// What a finding means and how to mend it
@@ -70,6 +70,7 @@ pub enum Verb {
     #[command(after_help = "Examples:\n  raidguard balance\n  raidguard balance lightning")]
     Balance(MirrorArgs),
     /// The regular jobs: check, balance, scrub
+    #[command(after_help = "Examples:\n  raidguard schedule show\n  raidguard schedule install")]
     Schedule {
         /// What to do with them
         #[command(subcommand)]
@@ -86,7 +87,9 @@ pub enum Verb {
     /// May the node start? Exit code 0 yes, 3 no; what the node's unit asks before each start
     #[command(
         after_help = "Refuses when the mirror is not mounted, the directory is not on it, the database or the secret is missing, older than \
-        it was or another node's, or when another process uses them. A missing member is no reason.\n\nExamples:\n  raidguard guard\n  \
+        it was or another node's, or when another process uses them. A missing member is no reason.\n\n\
+        Exit codes: 0 the node may start; 3 it may not, and every reason is named; 1 that cannot be told, so it does not start; 2 \
+        usage.\n\nExamples:\n  raidguard guard\n  \
         raidguard guard lightning --override \"restored on purpose\""
     )]
     Guard {
@@ -111,7 +114,7 @@ pub enum Verb {
     Release(ReleaseArgs),
     /// Completions for a shell, on standard output
     #[command(
-        after_help = "Example:\n  raidguard completions bash > /usr/share/bash-completion/completions/raidguard"
+        after_help = "Example:\n  raidguard completions bash \\\n      > /usr/share/bash-completion/completions/raidguard"
     )]
     Completions {
         /// The shell
@@ -201,10 +204,13 @@ pub enum CheckFormat {
 #[derive(Debug, Subcommand)]
 pub enum ScheduleVerb {
     /// Write the jobs for every declared mirror, by cron or systemd as it was declared
+    #[command(after_help = "Example:\n  raidguard schedule install")]
     Install,
     /// The jobs and their next runs
+    #[command(after_help = "Examples:\n  raidguard schedule show\n  raidguard schedule show --json")]
     Show(JsonArgs),
     /// Take the jobs away
+    #[command(after_help = "Example:\n  raidguard schedule remove")]
     Remove,
 }
 

@@ -9,11 +9,15 @@ use super::JsonArgs;
 /// How to get the node's files off what is left.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Nothing is ever written to a survivor: it is set read-only, and a layer above it takes what a mount would write. \
-    RECOVERY.md in DIR says what was found, how new it is, and what to do next.\n\nExamples:\n  \
+    after_help = "Nothing is ever written to a survivor: it is set read-only, and a layer above it takes what a mount would write. The \
+    files come to DIR/files, and what can be read of damaged ones to DIR/damaged. DIR/RECOVERY.md says what was found, how new it is, \
+    and what to do next; DIR/SHA256SUMS has the hashes.\n\n\
+    Exit codes: 0 the newest state came out whole; 4 files came out, and something speaks against starting a node from them \
+    (RECOVERY.md says what); 1 failed, and no file is presented; 2 usage; 3 refused, and nothing was changed.\n\n\
+    Examples:\n  \
     raidguard recover --degraded --to /root/rescued\n  \
-    raidguard recover --degraded --from /dev/sdb --to /mnt/usb/rescued --all\n  \
-    raidguard recover --degraded --from /dev/sdb --to /root/rescued --overlay image --yes"
+    raidguard recover --degraded --from /dev/sdb --to /mnt/rescued --all\n  \
+    raidguard recover --degraded --to /root/rescued --overlay image --yes"
 )]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct RecoverArgs {
@@ -26,7 +30,7 @@ pub struct RecoverArgs {
     /// The directory that the files are copied into; new or empty, and not on a survivor
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
-    /// Copy everything, not only what makes the node
+    /// Copy everything, not only what makes the node: databases with their journals, hsm_secret, emergency.recover, config
     #[arg(long)]
     pub all: bool,
     /// What takes the writes that a survivor must not get
@@ -61,10 +65,17 @@ pub enum OverlayArg {
 
 /// Which member goes, and which device comes.
 #[derive(Debug, Args)]
-#[command(after_help = "Interrupted? The same command again goes on from where it stopped.\n\nExamples:\n  \
+#[command(
+    after_help = "The node is stopped meanwhile, and started again, unless --online is given. A mirror that is not mounted because a member \
+    is gone is mounted for it. Everything is copied to the new device; then every chunk is brought to the declared level, every copy is \
+    read once, and the copies are counted: that is the proof. Interrupted? The same command again goes on from where it stopped.\n\n\
+    Exit codes: 0 redundancy is whole; 4 the device is exchanged, and redundancy is not full (`raidguard check` says what is left to \
+    do); 1 failed, and the same command goes on; 2 usage; 3 refused, and nothing was changed.\n\n\
+    Examples:\n  \
     raidguard replace --new /dev/sdc --dry-run\n  \
     raidguard replace lightning --old missing --new /dev/sdc\n  \
-    raidguard replace lightning --old /dev/sdb --new /dev/sdc --online")]
+    raidguard replace lightning --old /dev/sdb --new /dev/sdc --online"
+)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct ReplaceArgs {
     /// The mirror's name; not needed where there is only one
@@ -96,8 +107,11 @@ pub struct ReplaceArgs {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Brings back a member that was away, restores the declared level where something is kept at less, mends what rotted, and \
-    names the files that cannot be mended. Where there is nothing to do it says so.\n\nExamples:\n  raidguard repair --dry-run\n  \
-    raidguard repair lightning --yes"
+    names the files that cannot be mended. Where there is nothing to do it says so. Interrupted? The same command again goes on from \
+    where it stopped.\n\n\
+    Exit codes: 0 redundancy is whole; 4 it is not full (`raidguard check` says what is left to do); 1 failed, or files are damaged \
+    beyond repair, and are named; 2 usage; 3 refused, and nothing was changed.\n\nExamples:\n  raidguard repair --dry-run\n  \
+    raidguard repair lightning --yes\n  raidguard repair lightning --discard /dev/disk/by-id/usb-Example_E1234"
 )]
 pub struct RepairArgs {
     /// The mirror's name; not needed where there is only one
@@ -122,7 +136,8 @@ pub struct RepairArgs {
     after_help = "A node is made up and moved onto a mirror, a disk is pulled, the power fails, the files come out, and a new disk is put in. \
     Everything happens on loop devices over files that are thrown away; no mirror, node or file of this machine is touched. The mirror's \
     name, its level and the kind of node are those of /etc/raidguard/raidguard.toml, where there is one. What a drill that was killed \
-    has left, the next one clears.\n\nExamples:\n  raidguard drill\n  raidguard drill --step\n  raidguard drill --scratch /mnt/usb"
+    has left, the next one clears.\n\n\
+    Exit codes: 0 every step held; 1 one did not, or it was stopped; 2 usage; 3 refused, and nothing was changed.\n\nExamples:\n  raidguard drill\n  raidguard drill --step\n  raidguard drill --scratch /mnt/usb"
 )]
 pub struct DrillArgs {
     /// Wait for a key before each step

@@ -6,19 +6,28 @@ use clap::{Args, ValueEnum};
 
 use crate::model::Bytes;
 
-const EXAMPLES: &str = "\
+const HELP: &str = "\
+Shows the plan, with all that would be erased, and asks for a typed `yes`. The node is stopped, its directory is copied, read back and \
+compared, and a symlink takes the directory's place; then the node is started on the mirror. Until then --rollback puts everything \
+back; afterwards `raidguard release` takes the node off again.
+
 Examples:
-  raidguard devices                                         which devices are there, which are usable
-  raidguard setup --hdd /dev/sdb --usb /dev/sdc --dry-run   the plan and its exact commands
-  raidguard setup --hdd /dev/sdb --usb /dev/sdc             asks before anything is erased
-  raidguard setup --hdd /dev/sda --usb /dev/sdb --size 64G  new partitions in the free space of both disks
-  raidguard setup --resume                                  go on after an interruption
-  raidguard setup --rollback                                put everything back instead";
+  # which devices are there, and which can serve
+  raidguard devices
+  # the plan and its exact commands; nothing is changed
+  raidguard setup --hdd /dev/sdb --usb /dev/sdc --dry-run
+  # asks before anything is erased
+  raidguard setup --hdd /dev/sdb --usb /dev/sdc
+  # new partitions in the free space of both disks
+  raidguard setup --hdd /dev/sda --usb /dev/sdb --size 64G
+  # after an interruption: go on, or put everything back
+  raidguard setup --resume
+  raidguard setup --rollback";
 
 /// What `setup` was asked for.
 #[derive(Debug, Args)]
 #[command(
-    after_help = EXAMPLES,
+    after_help = HELP,
     override_usage = "raidguard setup --hdd DEV --usb DEV [OPTIONS]\n       raidguard setup --resume | --rollback"
 )]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]

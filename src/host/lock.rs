@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::OpenOptionsExt as _,
     path::PathBuf,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -15,7 +15,7 @@ use nix::{
 };
 
 use super::{
-    Host,
+    Host, dying,
     files::{self, Doing as _, FileError},
 };
 use crate::exec::Flow;
@@ -51,11 +51,27 @@ impl From<FileError> for LockError {
     }
 }
 
-/// Takes the lock of `mirror` for `verb`.
+/// Takes the lock of `mirror` for `verb`. A holder that was killed, and is not gone yet, is waited for.
 ///
 /// # Errors
 /// It is held (by whom is said), or the lock file cannot be made.
 pub fn take(host: &Host, mirror: &str, verb: &str) -> Result<Lock, LockError> {
+    let began = Instant::now();
+    loop {
+        match take_now(host, mirror, verb) {
+            Err(LockError::Held { holder, .. })
+                if pid_of(&holder).is_some_and(|pid| dying::wait_for(host, pid, began)) => {}
+            taken => return taken,
+        }
+    }
+}
+
+/// The number in what a holder wrote of itself.
+fn pid_of(holder: &str) -> Option<u32> {
+    holder.rsplit_once("(pid ")?.1.strip_suffix(')')?.parse().ok()
+}
+
+fn take_now(host: &Host, mirror: &str, verb: &str) -> Result<Lock, LockError> {
     let dir = host.path(RUN_DIR);
     files::create_dirs(&dir, 0o700)?;
     let path: PathBuf = dir.join(format!("{mirror}.lock"));
@@ -126,6 +142,21 @@ mod tests {
         take(&host, "other", "setup").unwrap();
         drop(first);
         take(&host, "lightning", "release").unwrap();
+    }
+
+    #[test]
+    fn one_that_was_killed_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::captured(dir.path(), Arc::new(ScriptedRunner::new()), jiff::Timestamp::UNIX_EPOCH);
+        let first = take(&host, "lightning", "setup").unwrap();
+        dying::tests::dies(dir.path(), std::process::id());
+        thread::scope(|scope| {
+            let second = scope.spawn(|| take(&host, "lightning", "release").map(drop));
+            thread::sleep(Duration::from_millis(300));
+            assert!(!second.is_finished());
+            drop(first);
+            second.join().unwrap().unwrap();
+        });
     }
 
     #[test]

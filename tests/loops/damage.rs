@@ -325,3 +325,46 @@ fn superblocks_and_content() {
         counts.says("a block of a file's content");
     });
 }
+
+/// A copy on a disk that is a little too small: the kernel does not mount it in any way, and all of it is there.
+#[test]
+fn what_nothing_mounts_is_read_out_and_labelled() {
+    isolated("damage::what_nothing_mounts_is_read_out_and_labelled", |s| {
+        let store = Store::new(s);
+        let survivor = survivor(s, &store);
+        let image = store.clone_of(&survivor.image, "cut short");
+        let file = fs::OpenOptions::new().write(true).open(&image).unwrap();
+        file.set_len(file.metadata().unwrap().len() - (1 << 20)).unwrap();
+        let before = hash(&image);
+        let device = s.attach_again(&image);
+        let newest = recover(s, &[device.name()], TO, &["--all"]);
+        assert_eq!(survivor.judge(&newest, Path::new(TO)), Ok(Outcome::Nothing), "{}", newest.stderr);
+        assert!(newest.stderr.contains("--allow-old"), "{}", newest.stderr);
+        let ran = recover(s, &[device.name()], TO, &["--all", "--json", "--allow-old"]);
+        assert_eq!(
+            survivor.judge(&ran, Path::new(TO)),
+            Ok(Outcome::Labelled),
+            "{}{}",
+            ran.stdout,
+            ran.stderr
+        );
+        let said: Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!((&said["way"]["name"], &said["freshness"]), (&"restore".into(), &"old".into()));
+        let tried: Vec<_> =
+            said["tried"].as_array().unwrap().iter().map(|t| t["way"].as_str().unwrap()).collect();
+        assert_eq!(tried, ["degraded", "backup-root", "no-log", "no-log-backup-root", "all"]);
+        let doubts = said["doubts"].to_string();
+        assert!(doubts.contains("fsynced") && doubts.contains("checks no content"), "{doubts}");
+        // The files of the last transaction, and nothing that says a node may start from them.
+        let kept = Path::new(TO).join("files/lightning/bitcoin");
+        assert_eq!(fs::read(kept.join("hsm_secret")).unwrap(), [7; 32]);
+        assert_eq!(fs::read(kept.join("emergency.recover")).unwrap(), [9; 300]);
+        let old = version_of(&kept.join(DATABASE)).unwrap();
+        assert!(old < survivor.acknowledged.version, "{old}: the log was not read");
+        let page = fs::read_to_string(format!("{TO}/RECOVERY.md")).unwrap();
+        assert!(page.contains("do NOT start a node") && page.contains("btrfs restore"), "{page}");
+        assert!(hash(&image) == before, "the survivor was changed");
+        drop(device);
+        forget();
+    });
+}

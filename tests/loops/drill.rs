@@ -222,6 +222,28 @@ fn every_step_holds_and_nothing_is_left() {
     });
 }
 
+/// A level whose members each have only a part of everything.
+#[test]
+fn it_holds_with_a_raid10() {
+    isolated("drill::it_holds_with_a_raid10", |s| {
+        let more = |number: u32| {
+            format!(
+                "[[mirror.member]]\nid = \"{number}\"\nuuid = \"9b668d84-53e5-4efa-af0c-0fae0fd02f7{number}\"\n\
+                 size = 32010928128\n\n[mirror.node]"
+            )
+        };
+        let declared = DECLARED.replace("\"raid1\"", "\"raid10\"");
+        let declared = declared.replace("[mirror.node]", &more(3)).replace("[mirror.node]", &more(4));
+        fs::create_dir("/etc/raidguard").unwrap();
+        fs::write("/etc/raidguard/raidguard.toml", declared).unwrap();
+        let before = machine(s);
+        let ran = s.run(&["drill", "--scratch", scratch(s).to_str().unwrap()]);
+        assert_eq!(ran.code, 0, "{}{}", ran.stderr, ran.stdout);
+        assert!(ran.stderr.contains("raid10 of 4"), "{}{}", ran.stderr, ran.stdout);
+        unchanged(s, &before);
+    });
+}
+
 /// A step by the words with which it is announced, and how long after them something happens.
 type At = (&'static str, u64);
 

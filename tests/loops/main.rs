@@ -28,11 +28,11 @@ mod powercut;
 mod preconditions;
 #[path = "../standin/built.rs"]
 mod programs;
+mod raid10;
 mod recover;
 mod refusals;
 mod repair;
 mod replace;
-mod rescue_smoke;
 mod sandbox;
 mod saved;
 mod start;

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::Write as _,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -61,6 +62,27 @@ impl Cut {
         attach(s, store, &self.images[member])
     }
 
+    /// The same, with other bytes at a place.
+    pub(crate) fn attach_with(
+        &self,
+        s: &Sandbox,
+        store: &Store,
+        member: usize,
+        at: u64,
+        bytes: &[u8],
+    ) -> Attached {
+        let image = store.clone_of(&self.images[member], "damaged");
+        fs::OpenOptions::new().write(true).open(&image).unwrap().write_all_at(bytes, at).unwrap();
+        attach(s, store, &image)
+    }
+
+    /// The same, with a block of `big` that cannot be read.
+    pub(crate) fn attach_damaged(&self, s: &Sandbox, store: &Store, member: usize) -> Attached {
+        let block: Vec<u8> = (0..4096).map(|i| (i % 251 + 1) as u8).collect();
+        let at = crate::check::places_in(&self.images[member], &block)[0];
+        self.attach_with(s, store, member, at, &[0x5a; 4096])
+    }
+
     /// Everything that was committed is there, and what to do next.
     #[track_caller]
     pub(crate) fn is_whole(&self, to: &Path) {
@@ -79,7 +101,7 @@ impl Cut {
 }
 
 /// A clone of it: a detached one is gone.
-fn attach(s: &Sandbox, store: &Store, image: &Path) -> Attached {
+pub(crate) fn attach(s: &Sandbox, store: &Store, image: &Path) -> Attached {
     let image = store.clone_of(image, &format!("{} attached", image.file_name().unwrap().to_string_lossy()));
     Attached { device: s.attach_again(&image), before: hash(&image), image }
 }
@@ -138,8 +160,18 @@ fn a_survivor_is_found_or_named_and_read_by_every_kind_of_overlay() {
         }
         // What makes the node, and no more.
         let half = cut.attach(s, &store, 0);
-        let ran = recover(s, &[half.name()], TO, &[]);
+        let ran = recover(s, &[half.name()], TO, &["--json"]);
         assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+        let said: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!(
+            (&said["freshness"], &said["networks"][0]["secret"]["kind"]),
+            (&"newest".into(), &"plain".into())
+        );
+        let read = |survivor: &&serde_json::Value| survivor["used"] == true && survivor["unchanged"] == true;
+        assert_eq!(said["survivors"].as_array().unwrap().iter().filter(read).count(), 1, "{said}");
+        let mut sums = Command::new("sha256sum");
+        sums.args(["--check", "--quiet", "--strict", "SHA256SUMS"]).current_dir(TO);
+        assert!(sums.status().unwrap().success());
         cut.is_whole(Path::new(TO));
         assert_eq!(find(Path::new(TO), "big"), [] as [PathBuf; 0]);
         assert_eq!(find(Path::new(TO), "config").len(), 1);

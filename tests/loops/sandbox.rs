@@ -284,6 +284,22 @@ impl Sandbox {
         !status.success()
     }
 
+    /// Runs it until SIGKILL when it is about to give something this path. False: it ended before.
+    pub(crate) fn run_killed_at_name(&self, path: &str, args: &[&str]) -> bool {
+        let calls = "rename,renameat,renameat2";
+        let status = Command::new("strace")
+            .args(["-qq", "-o", "/dev/null", "-P", path, "-e", &format!("trace={calls}")])
+            .args(["-e", &format!("inject={calls}:signal=SIGKILL"), "--"])
+            .arg(self.program())
+            .args(args)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .status()
+            .unwrap();
+        status.code().is_none()
+    }
+
     pub(crate) fn tool(&self, tool: &str, args: &[&str]) -> String {
         self.tool_with(tool, args, "")
     }

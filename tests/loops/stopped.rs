@@ -176,6 +176,35 @@ fn killed_at_every_change_of_a_name() {
     });
 }
 
+/// A file of it cannot be read, so that something is shown beside the files.
+#[test]
+fn killed_between_all_that_is_shown() {
+    isolated("stopped::killed_between_all_that_is_shown", |s| {
+        let store = Store::new(s);
+        let cut = cut(s, &store, "raid1", &["one", "two"]);
+        let half = cut.attach_damaged(s, &store, 0);
+        let traces = Traces::of(s);
+        let to = Path::new(TO);
+        let args = ["recover", "--degraded", "--all", "--yes", "--from", half.name(), "--to", TO];
+        let shown = ["RECOVERY.md", "SHA256SUMS", "damaged", "files"];
+        for (number, name) in shown.into_iter().enumerate() {
+            assert!(s.run_killed_at_name(&format!("{TO}/{name}"), &args), "{name} is never shown");
+            let there = || shown.iter().filter(|name| to.join(name).exists()).count();
+            assert_eq!(there(), number, "{name}: in their order");
+            assert_eq!(find(to, DATABASE), [] as [PathBuf; 0], "{name}");
+            let ran = recover(s, &[half.name()], TO, &["--all"]);
+            assert_eq!(ran.code, 4, "{name}: {}{}", ran.stdout, ran.stderr);
+            assert!(there() == shown.len() && !to.join(".raidguard-incomplete").exists());
+            let parts: Vec<_> = fs::read_dir(to.join("damaged")).unwrap().collect();
+            assert_eq!(parts.len(), 1, "{parts:?}");
+            cut.is_whole(to);
+            half.is_untouched(s);
+            traces.are_all(s);
+            fs::remove_dir_all(to).unwrap();
+        }
+    });
+}
+
 #[test]
 fn what_happens_to_the_target_in_the_middle() {
     isolated("stopped::what_happens_to_the_target_in_the_middle", |s| {

@@ -5,6 +5,7 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 use nix::{
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Kind, OverlayError};
 use crate::host::{
-    Host,
+    Host, dying,
     files::{self, Doing as _},
     random_uuid,
 };
@@ -135,17 +136,13 @@ impl Keeper {
     }
 }
 
-/// The records whose runs are dead. Those of live runs are left out.
+/// The records whose runs are dead; one that was killed, and is not gone yet, is waited for. Those of live runs are left out.
 pub(super) fn dead(host: &Host, _alone: &Alone) -> Result<Vec<Result<Keeper, OverlayError>>, OverlayError> {
+    let began = Instant::now();
     let mut found = Vec::new();
     for id in ids(host)? {
         let dir = host.path(RESCUE_DIR).join(&id);
-        let held =
-            match Flock::lock(File::open(&dir).doing("opening", &dir)?, FlockArg::LockExclusiveNonblock) {
-                Ok(held) => held,
-                Err((_, Errno::EWOULDBLOCK)) => continue,
-                Err((_, e)) => return Err(io::Error::from(e)).doing("locking", &dir).map_err(Into::into),
-            };
+        let Some(held) = held(host, &id, &dir, began)? else { continue };
         match load(host, &id) {
             Ok(Some(record)) => found.push(Ok(Keeper { id, record, _lock: held })),
             // Killed before the first word was written: nothing was made.
@@ -154,6 +151,26 @@ pub(super) fn dead(host: &Host, _alone: &Alone) -> Result<Vec<Result<Keeper, Ove
         }
     }
     Ok(found)
+}
+
+/// The lock of a record whose run is dead; nothing where it lives.
+fn held(host: &Host, id: &str, dir: &Path, began: Instant) -> Result<Option<Flock<File>>, OverlayError> {
+    let mut file = match File::open(dir) {
+        // It has ended in order meanwhile.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.doing("opening", dir)?,
+    };
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(held) => return Ok(Some(held)),
+            Err((again, Errno::EWOULDBLOCK)) => file = again,
+            Err((_, e)) => return Err(io::Error::from(e)).doing("locking", dir).map_err(Into::into),
+        }
+        let pid = load(host, id).ok().flatten().map(|record| record.pid);
+        if !pid.is_some_and(|pid| dying::wait_for(host, pid, began)) {
+            return Ok(None);
+        }
+    }
 }
 
 fn ids(host: &Host) -> Result<Vec<String>, OverlayError> {

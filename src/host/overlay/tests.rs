@@ -180,6 +180,27 @@ fn a_live_run_is_let_alone_and_its_survivor_is_taken() {
 }
 
 #[test]
+fn one_that_was_killed_is_waited_for_and_cleared() {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = Machine::new(dir.path());
+    let before = machine.picture();
+    let mut killed = open_one(&machine, Choice::Fuse).unwrap();
+    crate::host::dying::tests::dies(dir.path(), std::process::id());
+    std::thread::scope(|scope| {
+        let host = machine.host();
+        let next = scope.spawn(move || clear_leftovers(&host));
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        assert!(!next.is_finished());
+        // Its last thread goes, and with it the lock; what it made stays.
+        drop(killed.keeper.take());
+        killed.held = None;
+        assert!(!next.join().unwrap().unwrap().is_empty());
+    });
+    fs::remove_dir_all(machine.path(&format!("proc/{}", std::process::id()))).unwrap();
+    assert_eq!(machine.picture(), before);
+}
+
+#[test]
 fn a_survivor_named_twice_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let machine = Machine::new(dir.path());

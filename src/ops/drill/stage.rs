@@ -352,7 +352,7 @@ pub(super) fn clear(host: &Host, dead: &Record) -> Result<Vec<String>, ClearErro
     let began = Instant::now();
     let mut said = Vec::new();
     loop {
-        // A rescue in it is killed along with it, but takes its time to die; until then it counts as alive.
+        // A rescue in it is killed along with it, a moment later; until then it counts as alive.
         said.extend(overlay::clear_leftovers(host)?);
         let rescues = fs::read_dir(host.path(overlay::RESCUE_DIR)).map_or(0, Iterator::count);
         let left = left();

@@ -149,6 +149,9 @@ pub(super) fn stand<E>(
     for other in survivors.iter().filter(|s| s.path != newest.path) {
         match relation(other, newest)? {
             // Its copy of the superblock does not know what was fsynced; the newest's does.
+            Relation::Same | Relation::OtherLog if !other.opens && newest.opens && !newest.alone => {
+                used.push(other.clone());
+            }
             Relation::Same | Relation::OtherLog if !other.opens && newest.opens => {
                 left.push((other.clone(), "it is not needed, and its first superblock is gone".to_owned()));
             }

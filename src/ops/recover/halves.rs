@@ -35,19 +35,24 @@ pub(super) fn settle(
         Standing::Split { halves, proven } => (halves, Some(proven)),
     };
     console.say("They are not of one state. Each is looked at through a layer of its own; nothing is written to them.");
+    let states = if split.is_none() {
+        by_log(&survivors)
+    } else {
+        survivors.iter().map(|s| vec![s.clone()]).collect()
+    };
     let mut seen = Vec::new();
-    for survivor in &survivors {
-        let versions = look(scene, survivor, request, console)?;
-        console.say(format_args!("  {}: {}", survivor.path.display(), in_words(&versions)));
+    for state in &states {
+        let versions = look(scene, state, request, console)?;
+        console.say(format_args!("  {}: {}", led(state), in_words(&versions)));
         seen.push(versions);
     }
     let all: Option<Vec<Versions>> = seen.iter().map(|v| v.as_ref().ok().cloned()).collect();
     if split.is_none() {
-        let newest = all.as_deref().and_then(newest_of).and_then(|index| survivors.get(index));
+        let newest = all.as_deref().and_then(newest_of).and_then(|index| states.get(index));
         if let Some(newest) = newest {
-            let others = survivors.iter().filter(|s| s.path != newest.path);
+            let others = survivors.iter().filter(|s| newest.iter().all(|read| read.path != s.path));
             let why = "its database is not newer than that of the one that is read";
-            return Ok((vec![newest.clone()], others.map(|s| (s.clone(), why.to_owned())).collect()));
+            return Ok((newest.clone(), others.map(|s| (s.clone(), why.to_owned())).collect()));
         }
     }
     let says = match split {
@@ -59,20 +64,45 @@ pub(super) fn settle(
     };
     let mut blockers =
         vec![Blocker::new(says, "choose the one whose node ran last, and name it alone with --from")];
-    for (survivor, versions) in survivors.iter().zip(&seen) {
+    for (state, versions) in states.iter().zip(&seen) {
+        let Some(survivor) = state.first() else { continue };
         let changed =
             survivor.changed.map_or_else(String::new, |at| format!(", changed {}", at.strftime("%F %T UTC")));
         blockers.push(Blocker::new(
-            format!(
-                "{}: generation {}{changed}: {}",
-                survivor.path.display(),
-                survivor.generation,
-                in_words(versions)
-            ),
+            format!("{}: generation {}{changed}: {}", led(state), survivor.generation, in_words(versions)),
             format!("--from {}", survivor.path.display()),
         ));
     }
     Err(Trouble::Refused(blockers))
+}
+
+/// The states that differ in what was fsynced last: each survivor where one alone has everything, else all of them, led by one with each
+/// log.
+fn by_log(survivors: &[Survivor]) -> Vec<Vec<Survivor>> {
+    if survivors.iter().all(|s| s.alone) {
+        return survivors.iter().map(|s| vec![s.clone()]).collect();
+    }
+    let mut states: Vec<Vec<Survivor>> = Vec::new();
+    for leader in survivors.iter().filter(|s| s.opens) {
+        let is_known =
+            |state: &Vec<Survivor>| state.first().is_some_and(|s| s.history.log == leader.history.log);
+        if !states.iter().any(is_known) {
+            let others = survivors.iter().filter(|s| s.path != leader.path);
+            states.push(std::iter::once(leader).chain(others).cloned().collect());
+        }
+    }
+    states
+}
+
+fn led(state: &[Survivor]) -> String {
+    match state {
+        [] => String::new(),
+        [one] => one.path.display().to_string(),
+        [leader, rest @ ..] => {
+            let rest: Vec<_> = rest.iter().map(|s| s.path.display().to_string()).collect();
+            format!("as {} has it (with {})", leader.path.display(), rest.join(", "))
+        }
+    }
 }
 
 fn in_words(versions: &Result<Versions, String>) -> String {
@@ -89,10 +119,10 @@ fn in_words(versions: &Result<Versions, String>) -> String {
     }
 }
 
-/// What the databases of one survivor say, by the way that loses nothing.
+/// What the databases of one state say, by the way that loses nothing.
 fn look(
     scene: &Scene<'_>,
-    survivor: &Survivor,
+    state: &[Survivor],
     request: &Request,
     console: &mut Console,
 ) -> Result<Result<Versions, String>, Trouble> {
@@ -105,7 +135,7 @@ fn look(
         .tempdir_in(host.path(&request.scratch))
         .map_err(unchanged("no scratch directory can be made"))?;
     let read = |open: &Open<'_>, _: &mut Console| versions(host, open, scratch.path());
-    match reach(scene, std::slice::from_ref(survivor), rung, None, console, read) {
+    match reach(scene, state, rung, None, console, read) {
         Ok((versions, _)) => Ok(Ok(versions)),
         Err(Halt::Closed(why)) => Ok(Err(why)),
         Err(Halt::Stop(trouble)) => Err(trouble),
@@ -129,5 +159,43 @@ fn versions(host: &Host, open: &Open<'_>, scratch: &Path) -> Result<Versions, Ha
     match open.broken() {
         Some(broken) => Err(Halt::Closed(broken)),
         None => Ok(all),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{backend::rescue::History, model::Bytes};
+
+    fn survivor(devid: u64, log: u64, alone: bool) -> Survivor {
+        Survivor {
+            path: format!("/dev/{devid}").into(),
+            devid,
+            uuid: String::new(),
+            size: Bytes::gib(1),
+            generation: 9,
+            changed: None,
+            faults: Vec::new(),
+            opens: true,
+            alone,
+            history: History { commits: Vec::new(), log },
+        }
+    }
+
+    fn names(states: &[Vec<Survivor>]) -> Vec<String> {
+        states.iter().map(|state| led(state)).collect()
+    }
+
+    #[test]
+    fn one_that_has_everything_is_looked_at_alone_and_others_once_for_each_log() {
+        let alone = [survivor(1, 5, true), survivor(2, 7, true)];
+        assert_eq!(names(&by_log(&alone)), ["/dev/1", "/dev/2"]);
+        let parts = [survivor(1, 5, false), survivor(2, 7, false), survivor(3, 5, false)];
+        assert_eq!(
+            names(&by_log(&parts)),
+            ["as /dev/1 has it (with /dev/2, /dev/3)", "as /dev/2 has it (with /dev/1, /dev/3)"]
+        );
+        let lame = Survivor { opens: false, ..survivor(4, 0, false) };
+        assert_eq!(by_log(&[parts[0].clone(), lame]).len(), 1, "it does not know its log");
     }
 }

@@ -101,7 +101,8 @@ pub(super) fn reach<T: Send>(
 ) -> Result<(T, Reached), Halt> {
     let host = scene.host;
     let paths: Vec<PathBuf> = survivors.iter().map(|s| s.path.clone()).collect();
-    let used: Option<Vec<_>> = survivors.iter().map(|survivor| scene.backend.used(host, survivor)).collect();
+    let used: Option<Vec<_>> =
+        survivors.iter().map(|survivor| scene.backend.used(host, survivor, survivors)).collect();
     let request = overlay::Request {
         choice: scene.choice,
         survivors: &paths,
@@ -159,9 +160,8 @@ fn on<T: Send>(
     work: impl FnOnce(&Open<'_>, &mut Console) -> Result<T, Halt> + Send,
 ) -> Result<T, Halt> {
     let host = scene.host;
-    for (survivor, device) in survivors.iter().zip(overlay.devices()).filter(|(survivor, _)| !survivor.opens)
-    {
-        match scene.backend.mend(host, &survivor.path, device) {
+    for (index, (survivor, device)) in survivors.iter().zip(overlay.devices()).enumerate() {
+        match scene.backend.mend(host, survivors, index, device) {
             Ok(done) => reached.mended.extend(done.map(|done| (survivor.path.clone(), done))),
             Err(e) => return Err(Halt::Closed(format!("{}: {}", survivor.path.display(), causes(&e)))),
         }

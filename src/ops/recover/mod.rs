@@ -96,7 +96,8 @@ pub fn recover(host: &Host, request: &Request, console: &mut Console) -> Result<
         uuid: &picked.uuid,
         members: &members,
     };
-    let mut relation = |one: &Survivor, other: &Survivor| rescue.relate(host, one, other);
+    let mut relation =
+        |one: &Survivor, newest: &Survivor| rescue.relate(host, one, newest, &picked.survivors);
     let standing = decide::stand(&picked.survivors, &mut relation)
         .map_err(unchanged("the survivors cannot be compared with each other"))?;
     let (used, left) = match standing {

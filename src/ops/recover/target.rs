@@ -42,8 +42,9 @@ pub(super) fn judge(host: &Host, dir: &Path, picked: Option<&Remains>, mounts: &
     let real = host.path(dir);
     let shown = dir.display();
     let killed = real.join(INCOMPLETE).is_dir();
-    // What a killed rescue wrote of its files before it came to present them is written anew.
-    let ours = |name: &OsStr| name == INCOMPLETE || (killed && (name == PAGE || name == SUMS));
+    // What a killed rescue showed before it came to its files is made anew.
+    let shown_first = [PAGE, SUMS, DAMAGED].map(OsStr::new);
+    let ours = |name: &OsStr| name == INCOMPLETE || (killed && shown_first.contains(&name));
     match fs::read_dir(&real) {
         Ok(entries) => {
             let others = entries.filter(|e| {
@@ -191,11 +192,19 @@ impl Target {
         files::sync_dir(&self.dir)
     }
 
+    /// What is aside goes last: without it nobody could tell whose the rest is.
     fn clear(&self) {
-        let aside = self.aside();
-        if aside.symlink_metadata().is_ok() {
-            if let Err(e) = copy::remove_tree(&aside) {
-                tracing::warn!("{} could not be removed: {e}", aside.display());
+        if self.aside().symlink_metadata().is_err() {
+            return;
+        }
+        for name in [PAGE, SUMS] {
+            let _ = fs::remove_file(self.dir.join(name));
+        }
+        for path in [self.dir.join(DAMAGED), self.aside()] {
+            if path.symlink_metadata().is_ok() {
+                if let Err(e) = copy::remove_tree(&path) {
+                    tracing::warn!("{} could not be removed: {e}", path.display());
+                }
             }
         }
     }
@@ -205,10 +214,6 @@ impl Drop for Target {
     fn drop(&mut self) {
         if self.presented {
             return;
-        }
-        // What is said of files that are not there.
-        for name in [PAGE, SUMS] {
-            let _ = fs::remove_file(self.dir.join(name));
         }
         self.clear();
         for dir in self.made.iter().rev() {
@@ -243,6 +248,8 @@ mod tests {
         // A killed rescue was here before.
         fs::create_dir_all(dir.path().join("to").join(INCOMPLETE).join("files/old")).unwrap();
         fs::write(dir.path().join("to").join(PAGE), "of files that were never there").unwrap();
+        fs::create_dir(dir.path().join("to").join(DAMAGED)).unwrap();
+        fs::write(dir.path().join("to").join(DAMAGED).join("1-part"), "of a file").unwrap();
         assert!(judge(&host, Path::new("/to"), None, &[]).is_empty());
         let target = Target::make(&host, Path::new("/to")).unwrap();
         assert!(!target.files().join("old").exists());
@@ -253,6 +260,14 @@ mod tests {
         names.sort();
         assert_eq!(names, ["RECOVERY.md", "SHA256SUMS", "files"]);
         assert_eq!(judge(&host, Path::new("/to"), None, &[]).len(), 1, "not a second time");
+    }
+
+    #[test]
+    fn parts_of_damaged_files_are_nobodys_but_a_killed_rescues() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = host(dir.path());
+        fs::create_dir_all(dir.path().join("to").join(DAMAGED)).unwrap();
+        assert_eq!(judge(&host, Path::new("/to"), None, &[]).len(), 1);
     }
 
     #[test]

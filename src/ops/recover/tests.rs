@@ -26,6 +26,7 @@ fn survivor(path: &str, devid: u64, generation: u64) -> Survivor {
         changed: None,
         faults: Vec::new(),
         opens: true,
+        alone: true,
         history: History::default(),
     }
 }
@@ -136,6 +137,15 @@ fn a_half_that_lags_is_left_out_and_two_states_are_never_merged() {
         let Standing::Agreed { used, left } = stands(&lame, relation) else { panic!("it is told") };
         assert_eq!((&used[..], left.len()), (&both[1..], 1));
     }
+    // Unless the other has not everything.
+    let part = |path, opens| Survivor { opens, alone: false, ..survivor(path, 1, 33) };
+    let pair = [part("/dev/sdb", false), part("/dev/sdc", true)];
+    let Standing::Agreed { used, left } = stands(&pair, Relation::OtherLog) else { panic!("it is told") };
+    assert_eq!(
+        (used[0].path.to_str(), used.len(), left.len()),
+        (Some("/dev/sdc"), 2, 0),
+        "the first one leads"
+    );
     assert!(matches!(stands(&[new], Relation::Diverged), Standing::Agreed { used, .. } if used.len() == 1));
 }
 

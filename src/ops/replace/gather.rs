@@ -86,7 +86,7 @@ fn look_at_halves(host: &Host, mirror: &Mirror) -> Result<Parting, BackendError>
     let Some(newest) = halves.iter().max_by_key(|s| s.generation) else { return Ok(Parting::Behind) };
     for half in halves.iter().filter(|s| s.path != newest.path) {
         let pair = format!("{} and {}", half.path.display(), newest.path.display());
-        match rescue.relate(host, half, newest)? {
+        match rescue.relate(host, half, newest, &halves)? {
             Relation::Same | Relation::Behind(_) => {}
             Relation::Diverged => return Ok(Parting::Apart(format!("{pair} have different pasts"))),
             Relation::OtherLog => {

@@ -1,7 +1,9 @@
 //! What is left of a btrfs, and how to open it on overlays.
 
 mod crc32c;
+mod map;
 mod past;
+mod relate;
 mod state;
 mod supers;
 mod tree;
@@ -16,9 +18,8 @@ use std::{
 };
 
 use self::{
-    past::{Evidence, Side},
     supers::{Copy, Super},
-    tree::Reader,
+    tree::{Known, Reader},
 };
 use super::{
     Btrfs, observe,
@@ -94,13 +95,14 @@ impl Rescue for Btrfs {
         remains(host)
     }
 
-    fn relate(&self, host: &Host, one: &Survivor, other: &Survivor) -> Result<Relation, BackendError> {
-        if contradict(one, other) {
-            return Ok(Relation::Diverged);
-        }
-        let evidence = evidence(host, one, other).unwrap_or_default();
-        tracing::info!("{} and {}: {evidence:?}", one.path.display(), other.path.display());
-        Ok(by_evidence(one, other, evidence))
+    fn relate(
+        &self,
+        host: &Host,
+        one: &Survivor,
+        newest: &Survivor,
+        all: &[Survivor],
+    ) -> Result<Relation, BackendError> {
+        Ok(relate::relate(host, one, newest, all))
     }
 
     fn rungs(&self) -> &'static [Rung] {
@@ -125,14 +127,22 @@ impl Rescue for Btrfs {
         Cmd::change("btrfs").args(["restore", "-i", "-m", "-S", "-x"]).arg(overlay).arg(to).without_limit()
     }
 
-    fn mend(&self, host: &Host, survivor: &Path, overlay: &Path) -> Result<Option<Mended>, BackendError> {
-        mend(host, survivor, overlay)
+    fn mend(
+        &self,
+        host: &Host,
+        survivors: &[Survivor],
+        index: usize,
+        overlay: &Path,
+    ) -> Result<Option<Mended>, BackendError> {
+        let Some((leader, survivor)) = survivors.first().zip(survivors.get(index)) else { return Ok(None) };
+        mend(host, leader, survivor, survivors, overlay)
     }
 
-    fn used(&self, host: &Host, survivor: &Survivor) -> Option<Vec<Range<u64>>> {
+    fn used(&self, host: &Host, survivor: &Survivor, all: &[Survivor]) -> Option<Vec<Range<u64>>> {
+        let known = relate::known(host, all);
         let path = host.path(&survivor.path);
-        let (best, ..) = best_of(supers::read(&path).ok()?)?;
-        let mut used = Reader::open(&path, &best).ok()?.used()?;
+        let (_, best) = known.iter().find(|(known, _)| *known == path)?;
+        let mut used = Reader::open(&path, best, &known).ok()?.used()?;
         used.extend(supers::PLACES.map(|place| place..place + SIZE as u64));
         used.retain(|range| range.end <= survivor.size.0);
         Some(used)
@@ -188,12 +198,15 @@ fn remains(host: &Host) -> Result<Vec<Remains>, BackendError> {
                     Some(mounts.iter().filter(ours).map(|mount| mount.mountpoint.clone()).collect())
                 }
             };
+            let known: Vec<Known> = members.iter().map(|m| (host.path(&m.path), m.best.clone())).collect();
             let survivors = members
                 .into_iter()
                 .map(|member| {
-                    let reader = Reader::open(&host.path(&member.path), &member.best);
-                    let changed = reader.ok().and_then(|reader| reader.changed(member.best.root.0));
-                    Survivor { changed, ..survivor(member) }
+                    let reader = Reader::open(&host.path(&member.path), &member.best, &known).ok();
+                    let changed = reader.as_ref().and_then(|reader| reader.changed(member.best.state()));
+                    let map = reader.as_ref().and_then(Reader::map);
+                    let alone = map.is_none_or(|map| map.is_whole_on(member.best.own.devid));
+                    Survivor { changed, alone, ..survivor(member) }
                 })
                 .collect();
             Ok(Remains {
@@ -249,77 +262,47 @@ fn survivor(Member { path, size, best: sb, faults, opens }: Member) -> Survivor 
         size,
         generation: sb.own.generation,
         changed: None,
+        alone: true,
         faults,
         opens,
         history: History { commits: std::iter::once(last).chain(earlier).collect(), log: sb.log_root },
     }
 }
 
-/// What the blocks of two survivors tell; nothing where one of them cannot be read.
-fn evidence(host: &Host, one: &Survivor, other: &Survivor) -> Option<Evidence> {
-    let open = |survivor: &Survivor| {
-        let path = host.path(&survivor.path);
-        let (best, ..) = best_of(supers::read(&path).ok()?)?;
-        Some((Reader::open(&path, &best).ok()?, best.root.0))
-    };
-    let (mut one_reads, one_root) = open(one)?;
-    let (mut other_reads, other_root) = open(other)?;
-    let one_side = Side { reader: &one_reads, root: one_root };
-    let other_side = Side { reader: &other_reads, root: other_root };
-    let evidence = past::compare(&one_side, one.generation, &other_side);
-    let silent = evidence.same == 0 && evidence.contrary == 0;
-    if silent && one.generation == other.generation && one_root == other_root {
-        // After a degraded mount the map itself may lie on one member only.
-        one_reads.learn(&other_reads);
-        other_reads.learn(&one_reads);
-        let is_one = state::is_one(&one_reads, &other_reads, one_root)
-            || state::is_one(&other_reads, &one_reads, one_root);
-        return Some(Evidence { same: u64::from(is_one), contrary: 0 });
+/// Gives an overlay the first superblock that its survivor should have: that of the leading survivor, where that one has it, else one made
+/// of its own newest good copy. Says what was done; nothing where all is well.
+fn mend(
+    host: &Host,
+    leader: &Survivor,
+    survivor: &Survivor,
+    all: &[Survivor],
+    overlay: &Path,
+) -> Result<Option<Mended>, BackendError> {
+    let follows = survivor.path != leader.path && leader.opens && survivor.generation == leader.generation;
+    if survivor.opens && !(follows && survivor.history.log != leader.history.log) {
+        return Ok(None);
     }
-    Some(evidence)
-}
-
-/// How `one` stands to `other`, where numbers and places do not speak for two pasts.
-fn by_evidence(one: &Survivor, other: &Survivor, evidence: Evidence) -> Relation {
-    match (evidence, other.generation.saturating_sub(one.generation)) {
-        (Evidence { contrary: 1.., .. }, _) => Relation::Diverged,
-        (Evidence { same: 0, .. }, _) => Relation::Unclear,
-        (_, 0) if one.history.log == other.history.log => Relation::Same,
-        (_, 0) => Relation::OtherLog,
-        (_, behind) => Relation::Behind(behind),
+    let real = host.path(&survivor.path);
+    let copies = supers::read(&real).doing("reading the superblocks of", &survivor.path)?;
+    let Some((best, ..)) = best_of(copies) else { return Ok(None) };
+    if follows {
+        let copies =
+            supers::read(&host.path(&leader.path)).doing("reading the superblocks of", &leader.path)?;
+        if let Some((like, _, true)) = best_of(copies) {
+            write_first(host, &best.as_first(Some(&like))?, best.own.generation, overlay)?;
+            let was = if survivor.opens {
+                "it does not know what was fsynced last"
+            } else {
+                "its first superblock is gone"
+            };
+            let says = format!("{was}; on the overlay it was given that of {}", leader.path.display());
+            return Ok(Some(Mended { says, complete: true }));
+        }
     }
-}
-
-/// Do two survivors remember a transaction of one number at two places? Then each was written without the other. That they do not says
-/// little: halves that were mounted alone begin alike.
-fn contradict(one: &Survivor, other: &Survivor) -> bool {
-    let theirs = |number: u64| other.history.commits.iter().find(|(theirs, _)| *theirs == number);
-    one.history
-        .commits
-        .iter()
-        .any(|(number, place)| theirs(*number).is_some_and(|(_, theirs)| theirs != place))
-}
-
-/// Gives an overlay a first superblock made of the survivor's newest good copy. Says what was done; nothing where the first is good.
-fn mend(host: &Host, survivor: &Path, overlay: &Path) -> Result<Option<Mended>, BackendError> {
-    let real = host.path(survivor);
-    let copies = supers::read(&real).doing("reading the superblocks of", survivor)?;
-    let Some((best, _, false)) = best_of(copies) else { return Ok(None) };
-    let (block, generation) = (best.as_first()?, best.own.generation);
-    crate::exec::log_change(&format!(
-        "write a superblock of generation {generation} to {}",
-        overlay.display()
-    ));
-    let path = host.path(overlay);
-    let write = || -> io::Result<()> {
-        let mut device = OpenOptions::new().write(true).custom_flags(nix::libc::O_CLOEXEC).open(&path)?;
-        device.seek(SeekFrom::Start(OFFSET))?;
-        device.write_all(&block)?;
-        device.sync_all()
-    };
-    write().doing("writing a superblock to", overlay)?;
+    let generation = best.own.generation;
+    write_first(host, &best.as_first(None)?, generation, overlay)?;
     // The copy knows nothing of a log of fsyncs; whether there is one its blocks tell.
-    let reader = Reader::open(&real, &best);
+    let reader = Reader::open(&real, &best, &relate::known(host, all));
     let mut go_on = || !host.interrupt().is_raised();
     let log = reader.ok().and_then(|reader| reader.has_log_after(generation, &mut go_on));
     let and = match log {
@@ -333,6 +316,21 @@ fn mend(host: &Host, survivor: &Path, overlay: &Path) -> Result<Option<Mended>, 
         ),
         complete: log == Some(false),
     }))
+}
+
+fn write_first(host: &Host, block: &[u8], generation: u64, overlay: &Path) -> Result<(), BackendError> {
+    crate::exec::log_change(&format!(
+        "write a superblock of generation {generation} to {}",
+        overlay.display()
+    ));
+    let path = host.path(overlay);
+    let write = || -> io::Result<()> {
+        let mut device = OpenOptions::new().write(true).custom_flags(nix::libc::O_CLOEXEC).open(&path)?;
+        device.seek(SeekFrom::Start(OFFSET))?;
+        device.write_all(block)?;
+        device.sync_all()
+    };
+    Ok(write().doing("writing a superblock to", overlay)?)
 }
 
 /// The devices that the kernel counts to a mounted filesystem, and the transaction that it is at.
@@ -349,5 +347,7 @@ fn mounted(host: &Host, uuid: &str) -> Result<(Vec<PathBuf>, Option<u64>), Backe
 
 #[cfg(test)]
 mod past_tests;
+#[cfg(test)]
+mod striped_tests;
 #[cfg(test)]
 mod tests;

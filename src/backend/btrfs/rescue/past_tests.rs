@@ -3,25 +3,26 @@
 use std::os::unix::fs::FileExt as _;
 
 use super::{
+    map::tests::item as chunk,
     past::{Evidence, Side, compare},
     supers::{Super, seal, tests::craft},
     tree::Reader,
     *,
 };
 
-const NODE: u64 = 16384;
+pub(super) const NODE: u64 = 16384;
 const BYTES: usize = 16384;
 /// A leaf's key and content.
-type Item = ((u64, u8, u64), Vec<u8>);
-const SYSTEM: u64 = 22 << 20;
-const META: u64 = 64 << 20;
+pub(super) type Item = ((u64, u8, u64), Vec<u8>);
+pub(super) const SYSTEM: u64 = 22 << 20;
+pub(super) const META: u64 = 64 << 20;
 const ROOT: u64 = META + NODE;
 const FILES: u64 = META + 2 * NODE;
 /// Where the metadata chunk lies on the member.
-const ON_MEMBER: u64 = 16 << 20;
+pub(super) const ON_MEMBER: u64 = 16 << 20;
 
 /// A leaf with these items, sealed.
-fn leaf(at: u64, owner: u64, generation: u64, items: &[Item]) -> Vec<u8> {
+pub(super) fn leaf(at: u64, owner: u64, generation: u64, items: &[Item]) -> Vec<u8> {
     let mut block = vec![0; BYTES];
     let fsid =
         u128::from_str_radix(&super::super::superblock::tests::sample().fsid.replace('-', ""), 16).unwrap();
@@ -47,17 +48,7 @@ fn leaf(at: u64, owner: u64, generation: u64, items: &[Item]) -> Vec<u8> {
     block
 }
 
-fn chunk(length: u64, kind: u64, offset: u64) -> Vec<u8> {
-    let mut item = vec![0; 80];
-    item[..8].copy_from_slice(&length.to_le_bytes());
-    item[24..32].copy_from_slice(&kind.to_le_bytes());
-    item[44] = 1;
-    item[48] = 1;
-    item[56..64].copy_from_slice(&offset.to_le_bytes());
-    item
-}
-
-fn root_item(at: u64, generation: u64, changed: (u64, u32)) -> Vec<u8> {
+pub(super) fn root_item(at: u64, generation: u64, changed: (u64, u32)) -> Vec<u8> {
     let mut item = vec![0; 439];
     item[160..168].copy_from_slice(&generation.to_le_bytes());
     item[176..184].copy_from_slice(&at.to_le_bytes());
@@ -78,11 +69,12 @@ impl Member {
         file.as_file().set_len(40 << 20).unwrap();
         let mut block = craft(OFFSET, generation, ROOT, 0);
         block[0x58..0x60].copy_from_slice(&SYSTEM.to_le_bytes());
+        block[0xa4..0xac].copy_from_slice(&1_u64.to_le_bytes());
         block[0x94..0x98].copy_from_slice(&u32::try_from(NODE).unwrap().to_le_bytes());
         seal(&mut block);
         let sb = Super::parse(&block, OFFSET).unwrap().unwrap();
         let member = Self { file, sb };
-        let chunks = [((256, 228, META), chunk(8 << 20, 1 << 2 | 1 << 4, ON_MEMBER))];
+        let chunks = [((256, 228, META), chunk(8 << 20, 1 << 2 | 1 << 4, &[(1, ON_MEMBER), (2, ON_MEMBER)]))];
         // The crafted system chunk lies at 1 MiB on member 1.
         member.file.as_file().write_all_at(&leaf(SYSTEM, 3, 1, &chunks), 1 << 20).unwrap();
         member.commit(ROOT, FILES, generation, changed);
@@ -100,23 +92,23 @@ impl Member {
     }
 
     fn reader(&self) -> Reader {
-        Reader::open(self.file.path(), &self.sb).unwrap()
+        Reader::open(self.file.path(), &self.sb, &[]).unwrap()
     }
 }
 
-fn told(one: &Member, other: &Member, other_root: u64) -> Evidence {
+fn told(one: &Member, other: &Member, other_root: (u64, u64)) -> Evidence {
     let (one_reads, other_reads) = (one.reader(), other.reader());
-    let one_side = Side { reader: &one_reads, root: ROOT };
-    compare(&one_side, one.sb.own.generation, &Side { reader: &other_reads, root: other_root })
+    let one_side = Side { reader: &one_reads, root: (ROOT, 38) };
+    compare(&one_side, 38, &Side { reader: &other_reads, root: other_root }, &[1])
 }
 
 #[test]
 fn the_same_state_is_the_same_and_two_of_one_number_are_not() {
     let one = Member::new(38, (1000, 1));
-    let same = told(&one, &Member::new(38, (1000, 1)), ROOT);
+    let same = told(&one, &Member::new(38, (1000, 1)), (ROOT, 38));
     assert!(same.same >= 2 && same.contrary == 0, "{same:?}");
     // Everything agrees but one nanosecond.
-    let other = told(&one, &Member::new(38, (1000, 2)), ROOT);
+    let other = told(&one, &Member::new(38, (1000, 2)), (ROOT, 38));
     assert!(other.contrary >= 1, "{other:?}");
 }
 
@@ -126,33 +118,33 @@ fn a_state_that_was_gone_through_is_known_by_what_is_left_of_it() {
     let (root, files) = (META + 8 * NODE, META + 9 * NODE);
     let later = Member::new(38, (1000, 1));
     later.commit(root, files, 40, (2000, 1));
-    let evidence = told(&one, &later, root);
+    let evidence = told(&one, &later, (root, 40));
     assert!(evidence.same >= 1 && evidence.contrary == 0, "{evidence:?}");
     // It went on from another state of the same number.
     let split = Member::new(38, (1000, 7));
     split.commit(root, files, 40, (2000, 1));
-    assert!(told(&one, &split, root).contrary >= 1);
+    assert!(told(&one, &split, (root, 40)).contrary >= 1);
     // Everything of that time was written over since: nothing is told.
     later.commit(ROOT, FILES, 40, (2000, 1));
-    assert_eq!(told(&one, &later, root), Evidence::default());
+    assert_eq!(told(&one, &later, (root, 40)), Evidence::default());
     // What is damaged tells nothing either.
     later.write(ROOT, &[0x5a; BYTES]);
     later.write(FILES, &[0; BYTES]);
-    assert_eq!(told(&one, &later, root), Evidence::default());
+    assert_eq!(told(&one, &later, (root, 40)), Evidence::default());
 }
 
 #[test]
 fn the_last_change_and_the_bytes_in_use_are_read_from_the_trees() {
     let member = Member::new(38, (1000, 5));
     let reader = member.reader();
-    assert_eq!(reader.changed(ROOT).unwrap().as_nanosecond(), 1_000_000_000_005);
+    assert_eq!(reader.changed((ROOT, 38)).unwrap().as_nanosecond(), 1_000_000_000_005);
     let mut used = reader.used().unwrap();
     used.sort_by_key(|range| range.start);
     assert_eq!(used, [1 << 20..9 << 20, ON_MEMBER..ON_MEMBER + (8 << 20)]);
     // A map with a hole is no map of what is in use.
     member.file.as_file().write_all_at(&[0; 200], 1 << 20).unwrap();
     assert_eq!(member.reader().used(), None);
-    assert_eq!(member.reader().changed(ROOT), None);
+    assert_eq!(member.reader().changed((ROOT, 38)), None);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 use std::{
     fs::File,
     io::{self, Seek as _, SeekFrom},
+    ops::Range,
     os::unix::fs::FileExt as _,
     path::Path,
 };
@@ -14,18 +15,19 @@ use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use super::{
     super::superblock::{OFFSET, SIZE, Superblock, field},
     crc32c::crc32c,
+    map::Chunk,
 };
 use crate::backend::ParseError;
 
-/// Where the copies lie, in bytes from the start of the device (kernel: `btrfs_sb_offset`).
 /// Where the second copy lies.
 pub(super) const SECOND: u64 = 64 << 20;
+/// Where the copies lie, in bytes from the start of the device (kernel: `btrfs_sb_offset`).
 pub(super) const PLACES: [u64; 3] = [OFFSET, SECOND, 256 << 30];
 
 /// The checksum's length in a block; what follows it is what it is of (kernel: `BTRFS_CSUM_SIZE`).
 const CHECKSUM: usize = 32;
-/// Profiles that keep more than one copy on more than one member (kernel: `BTRFS_BLOCK_GROUP_RAID1`, `_RAID10`, `_RAID1C3`, `_RAID1C4`).
-const MIRRORED: u64 = 1 << 4 | 1 << 6 | 1 << 9 | 1 << 10;
+/// What a superblock says of the member that it lies on (kernel: `struct btrfs_dev_item`).
+const MEMBER: Range<usize> = 0xc9..0x12b;
 /// A root's backup (kernel: `struct btrfs_root_backup`): four of them, of the last four transactions.
 const BACKUPS: usize = 0xb2b;
 const BACKUP: usize = 168;
@@ -107,8 +109,10 @@ impl Super {
             log_root: number(0x60)?,
             node_size: word(0x94)?,
             backups,
-            mirrored: system_profiles(block).ok_or_else(|| bad("its list of chunks is garbled"))? & MIRRORED
-                != 0,
+            mirrored: system_chunks(block)
+                .ok_or_else(|| bad("its list of chunks is garbled"))?
+                .iter()
+                .any(Chunk::is_mirrored),
             proven: crc32c,
             crc32c,
             block: block.to_vec(),
@@ -116,15 +120,24 @@ impl Super {
         }))
     }
 
-    /// This block as the first copy, which the kernel mounts by.
+    /// Where the tree of roots is, and of which transaction.
+    pub(super) fn state(&self) -> (u64, u64) {
+        (self.root.0, self.own.generation)
+    }
+
+    /// This block as the first copy, which the kernel mounts by; with what another member's first copy of the same transaction says, where
+    /// that is given: all of them say the same but for the member itself (kernel: `write_all_supers`).
     ///
     /// # Errors
     /// Its checksum cannot be computed here.
-    pub(super) fn as_first(&self) -> Result<Vec<u8>, ParseError> {
-        if !self.crc32c {
+    pub(super) fn as_first(&self, like: Option<&Self>) -> Result<Vec<u8>, ParseError> {
+        if !self.crc32c || like.is_some_and(|like| !like.crc32c) {
             return Err(ParseError::new("btrfs superblock", "its kind of checksum cannot be computed here"));
         }
-        let mut block = self.block.clone();
+        let mut block = like.unwrap_or(self).block.clone();
+        if let Some(own) = self.block.get(MEMBER) {
+            put(&mut block, MEMBER.start, own);
+        }
         put(&mut block, 0x30, &OFFSET.to_le_bytes());
         seal(&mut block);
         Ok(block)
@@ -149,30 +162,6 @@ pub(super) fn seal(block: &mut [u8]) {
     }
 }
 
-/// A chunk of the array that every superblock carries, so that the tree of chunks can be found: its address, length, profile and stripes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Chunk {
-    pub(super) start: u64,
-    pub(super) length: u64,
-    pub(super) kind: u64,
-    /// Member and place on it, in bytes.
-    pub(super) stripes: Vec<(u64, u64)>,
-}
-
-impl Chunk {
-    /// Reads a chunk item (kernel: `struct btrfs_chunk`), and how long it is.
-    pub(super) fn parse(item: &[u8], start: u64) -> Option<(Self, usize)> {
-        let number = |at: usize| field::<8>(item, at).map(u64::from_le_bytes);
-        let count = usize::from(field::<2>(item, 44).map(u16::from_le_bytes)?);
-        let mut stripes = Vec::new();
-        for index in 0..count {
-            let at = 48 + index * 32;
-            stripes.push((number(at)?, number(at + 8)?));
-        }
-        Some((Self { start, length: number(0)?, kind: number(24)?, stripes }, 48 + count * 32))
-    }
-}
-
 /// The system chunks that the superblock itself knows.
 pub(super) fn system_chunks(block: &[u8]) -> Option<Vec<Chunk>> {
     let length = usize::try_from(field::<4>(block, 0xa0).map(u32::from_le_bytes)?).ok()?;
@@ -185,10 +174,6 @@ pub(super) fn system_chunks(block: &[u8]) -> Option<Vec<Chunk>> {
         rest = rest.get(17 + length..)?;
     }
     Some(chunks)
-}
-
-fn system_profiles(block: &[u8]) -> Option<u64> {
-    Some(system_chunks(block)?.iter().fold(0, |all, chunk| all | chunk.kind))
 }
 
 /// What lies at each place of a superblock on a device, of those that the device is large enough for.
@@ -222,7 +207,10 @@ fn read_one(file: &File, place: u64) -> Copy {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::{super::super::superblock::tests as crafted, *};
+    use super::{
+        super::{super::superblock::tests as crafted, map::tests::item},
+        *,
+    };
 
     /// A sealed superblock at `place`, with these roots.
     pub(in super::super) fn craft(place: u64, generation: u64, root: u64, log: u64) -> Vec<u8> {
@@ -236,15 +224,8 @@ pub(super) mod tests {
             put(&mut block, BACKUPS + slot * BACKUP + 8, &(generation - back).to_le_bytes());
         }
         // One system chunk, raid1 over members 1 and 2.
-        let mut chunk = vec![0; 17 + 48 + 64];
-        put(&mut chunk, 9, &(22_u64 << 20).to_le_bytes());
-        put(&mut chunk, 17, &(8_u64 << 20).to_le_bytes());
-        put(&mut chunk, 17 + 24, &(1_u64 << 4 | 1 << 1).to_le_bytes());
-        put(&mut chunk, 17 + 44, &2_u16.to_le_bytes());
-        for (index, devid) in [1_u64, 2].into_iter().enumerate() {
-            put(&mut chunk, 17 + 48 + index * 32, &devid.to_le_bytes());
-            put(&mut chunk, 17 + 56 + index * 32, &(devid << 20).to_le_bytes());
-        }
+        let chunk = item(8 << 20, 1 << 4 | 1 << 1, &[(1, 1 << 20), (2, 2 << 20)]);
+        let chunk = [&[0; 9][..], &(22_u64 << 20).to_le_bytes(), &chunk].concat();
         put(&mut block, 0xa0, &u32::try_from(chunk.len()).unwrap().to_le_bytes());
         put(&mut block, 0x32b, &chunk);
         seal(&mut block);
@@ -256,8 +237,15 @@ pub(super) mod tests {
         let second = Super::parse(&craft(PLACES[1], 38, 5 << 20, 0), PLACES[1]).unwrap().unwrap();
         assert_eq!((second.label.as_str(), second.mirrored, second.proven), ("lightning", true, true));
         assert_eq!(second.backups, (0..4).map(|b| (38 - b, (5 << 20) - b * 16384)).collect::<Vec<_>>());
-        let first = Super::parse(&second.as_first().unwrap(), OFFSET).unwrap().unwrap();
+        let first = Super::parse(&second.as_first(None).unwrap(), OFFSET).unwrap().unwrap();
         assert_eq!((first.own.clone(), first.root), (second.own.clone(), second.root));
+        // Another member knows of the log; who the member is it says itself.
+        let mut other = craft(OFFSET, 38, 5 << 20, 7);
+        put(&mut other, 0xc9, &2_u64.to_le_bytes());
+        seal(&mut other);
+        let other = Super::parse(&other, OFFSET).unwrap().unwrap();
+        let like = Super::parse(&second.as_first(Some(&other)).unwrap(), OFFSET).unwrap().unwrap();
+        assert_eq!((other.own.devid, like.own, like.log_root), (2, second.own.clone(), 7));
         assert!(Super::parse(&second.block, OFFSET).is_err(), "a block says where it belongs");
     }
 

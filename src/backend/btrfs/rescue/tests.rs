@@ -1,4 +1,10 @@
-use super::{supers::tests::craft, *};
+use super::{
+    past::Evidence,
+    relate::{by_evidence, contradict},
+    supers::tests::craft,
+    *,
+};
+use crate::backend::rescue::Relation;
 
 fn member(devid: u64, block: &[u8]) -> Survivor {
     let sb = Super::parse(block, OFFSET).unwrap().unwrap();
@@ -30,8 +36,9 @@ fn one_number_at_two_places_is_two_pasts() {
 #[test]
 fn what_the_blocks_tell_decides_and_nothing_else() {
     let at = |generation, log| member(1, &craft(OFFSET, generation, PLACE, log));
-    let (told, nothing, two) =
-        (Evidence { same: 2, contrary: 0 }, Evidence::default(), Evidence { same: 5, contrary: 1 });
+    let nothing = Evidence::default();
+    let (told, two) = (Evidence { same: 2, ..nothing }, Evidence { same: 5, contrary: 1, bound: true });
+    let bound = Evidence { bound: true, ..nothing };
     for (one, other, evidence, relation) in [
         (at(38, 7), at(38, 7), told, Relation::Same),
         (at(38, 7), at(38, 8), told, Relation::OtherLog),
@@ -39,6 +46,9 @@ fn what_the_blocks_tell_decides_and_nothing_else() {
         (at(38, 7), at(41, 0), told, Relation::Behind(3)),
         (at(38, 7), at(38, 7), nothing, Relation::Unclear),
         (at(38, 7), at(39, 7), nothing, Relation::Unclear),
+        (at(38, 7), at(38, 7), bound, Relation::Same),
+        (at(38, 7), at(38, 8), bound, Relation::OtherLog),
+        (at(38, 7), at(40, 7), bound, Relation::Behind(2)),
         (at(38, 7), at(38, 7), two, Relation::Diverged),
         (at(38, 7), at(99, 7), two, Relation::Diverged),
     ] {

@@ -1,7 +1,14 @@
-//! The trees of a btrfs, read from one member without a mount: as much of them as is needed to tell one past from two. A block counts only
-//! when its checksum, its filesystem and its own address are right (kernel: `struct btrfs_header`, `btrfs_key_ptr`, `btrfs_item`).
+//! The trees of a btrfs, read without a mount: as much of them as is needed to tell one past from two. A block counts only when its
+//! checksum, its filesystem, its own address and the transaction that its parent names are right (kernel: `struct btrfs_header`,
+//! `btrfs_key_ptr`, `btrfs_item`).
 
-use std::{collections::BTreeMap, fs::File, io, ops::Range, os::unix::fs::FileExt as _, path::Path};
+use std::{
+    fs::File,
+    io,
+    ops::Range,
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+};
 
 use jiff::Timestamp;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
@@ -9,7 +16,8 @@ use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use super::{
     super::superblock::{field, format_uuid},
     crc32c::crc32c,
-    supers::{Chunk, Super, system_chunks},
+    map::{Chunk, Map},
+    supers::{Super, system_chunks},
 };
 
 const HEADER: usize = 101;
@@ -25,23 +33,23 @@ const FS_TREE: u64 = 5;
 const FIRST_SUBVOLUME: u64 = 256;
 const LAST_SUBVOLUME: u64 = u64::MAX - 255;
 const LOG_TREE: u64 = u64::MAX - 5;
-/// Kinds of chunks (kernel: `BTRFS_BLOCK_GROUP_METADATA` ...).
-const METADATA: u64 = 1 << 2;
-const STRIPED: u64 = 1 << 3 | 1 << 6 | 1 << 7 | 1 << 8;
-const RAID10: u64 = 1 << 6;
 /// Deeper is no tree (kernel: `BTRFS_MAX_LEVEL`).
 const HIGHEST: u8 = 8;
 /// How many blocks are read at most for one question.
 const MOST: usize = 50_000;
 
-/// One member, with the map from the filesystem's addresses to its own.
+/// A member and where it is read from.
+pub(super) type Known = (PathBuf, Super);
+
+/// What one member's superblock leads to. What lies on other members only is read there.
 #[derive(Debug)]
 pub(super) struct Reader {
-    file: File,
+    /// Member and file, its own first.
+    files: Vec<(u64, File)>,
     fsid: String,
-    devid: u64,
+    own: u64,
     node_size: usize,
-    chunks: BTreeMap<u64, Chunk>,
+    map: Map,
     /// Whether all of the tree of chunks could be read.
     whole: bool,
 }
@@ -58,70 +66,74 @@ pub(super) struct Block {
 }
 
 impl Reader {
-    /// Opens a member; what of the tree of chunks cannot be read is not in the map.
+    /// Opens a member, and of `all` those of the same filesystem; what of the tree of chunks cannot be read is not in the map.
     ///
     /// # Errors
     /// The device cannot be opened, or its checksums are of a kind that is not known here.
-    pub(super) fn open(path: &Path, sb: &Super) -> io::Result<Self> {
+    pub(super) fn open(path: &Path, sb: &Super, all: &[Known]) -> io::Result<Self> {
         let node_size = usize::try_from(sb.node_size).unwrap_or_default();
         if !sb.crc32c || !(4096..=65536).contains(&node_size) {
             return Err(io::Error::from(io::ErrorKind::Unsupported));
         }
-        let file = File::open(path)?;
-        // Headers far from each other are read: what follows one is of no use.
-        let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
-        let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_RANDOM);
-        let known = system_chunks(&sb.block).unwrap_or_default();
-        let mut reader = Self {
-            file,
-            fsid: sb.own.fsid.clone(),
-            devid: sb.own.devid,
-            node_size,
-            chunks: known.into_iter().map(|chunk| (chunk.start, chunk)).collect(),
-            whole: false,
-        };
-        let mut chunks = Vec::new();
-        let whole = reader.walk(sb.chunk_root.0, 0, &mut MOST.clone(), &mut |block| {
-            for (_, kind, start, item) in block.items() {
-                chunks
-                    .extend(Chunk::parse(item, start).filter(|_| kind == CHUNK_ITEM).map(|(chunk, _)| chunk));
-            }
+        let mut files = vec![(sb.own.devid, open(path)?)];
+        let others = all.iter().filter(|(other, theirs)| {
+            // Of two that say they are one member, neither speaks for the other.
+            other != path && theirs.own.fsid == sb.own.fsid && theirs.own.devid != sb.own.devid
         });
-        reader.chunks.extend(chunks.into_iter().map(|chunk| (chunk.start, chunk)));
-        reader.whole = whole;
+        files.extend(others.filter_map(|(other, theirs)| Some((theirs.own.devid, open(other).ok()?))));
+        let mut map = Map::default();
+        map.add(system_chunks(&sb.block).unwrap_or_default());
+        let (fsid, own) = (sb.own.fsid.clone(), sb.own.devid);
+        let mut reader = Self { files, fsid, own, node_size, map, whole: false };
+        let mut chunks = Vec::new();
+        let root = (sb.chunk_root.0, sb.chunk_root_generation);
+        let whole = reader.walk(root, 0, &mut MOST.clone(), &mut |block| {
+            let items = block.items().filter(|(_, kind, ..)| *kind == CHUNK_ITEM);
+            chunks.extend(items.map(|(_, _, start, item)| Chunk::parse(item, start)));
+        });
+        reader.whole = whole && chunks.iter().all(Option::is_some);
+        reader.map.add(chunks.into_iter().flatten().map(|(chunk, _)| chunk));
         Ok(reader)
     }
 
-    /// Takes over the map of another member of the same transaction, where its own could not be read whole.
-    pub(super) fn learn(&mut self, other: &Self) {
-        if !self.whole && other.whole && self.fsid == other.fsid {
-            self.chunks.clone_from(&other.chunks);
-        }
+    /// The member whose superblock it reads by.
+    pub(super) fn own(&self) -> u64 {
+        self.own
     }
 
-    fn chunk_at(&self, address: u64) -> Option<&Chunk> {
-        let (_, chunk) = self.chunks.range(..=address).next_back()?;
-        (address - chunk.start < chunk.length).then_some(chunk)
+    /// The map, where all of it is known.
+    pub(super) fn map(&self) -> Option<&Map> {
+        self.whole.then_some(&self.map)
     }
 
-    /// Where an address lies on this member; nothing where it does not, or in stripes.
-    fn place_of(&self, address: u64) -> Option<u64> {
-        let chunk = self.chunk_at(address).filter(|chunk| chunk.kind & STRIPED == 0)?;
-        let (_, offset) = chunk.stripes.iter().find(|(devid, _)| *devid == self.devid)?;
-        offset.checked_add(address - chunk.start)
+    /// The good blocks at an address, with the members that they lie on, its own first.
+    fn copies(&self, address: u64) -> impl Iterator<Item = (u64, Block)> {
+        let places = self.map.copies(address, self.node_size as u64);
+        self.files.iter().flat_map(move |(member, file)| {
+            let here: Vec<_> =
+                places.iter().filter(|(devid, _)| devid == member).map(|(_, at)| *at).collect();
+            here.into_iter().filter_map(move |at| {
+                let mut bytes = vec![0; self.node_size];
+                file.read_exact_at(&mut bytes, at).ok()?;
+                Some((*member, self.parse(bytes, address)?))
+            })
+        })
     }
 
-    /// The block at an address; nothing where this member has no good one there.
-    pub(super) fn block(&self, address: u64) -> Option<Block> {
-        let mut bytes = vec![0; self.node_size];
-        self.file.read_exact_at(&mut bytes, self.place_of(address)?).ok()?;
-        self.parse(bytes, Some(address))
+    /// The block at an address that this transaction wrote; nothing where no member has a good one.
+    fn block(&self, address: u64, generation: u64) -> Option<Block> {
+        self.copies(address).map(|(_, block)| block).find(|block| block.generation == generation)
     }
 
-    fn parse(&self, bytes: Vec<u8>, address: Option<u64>) -> Option<Block> {
+    /// The block at an address on one member; nothing where it has no good one there.
+    pub(super) fn block_on(&self, member: u64, address: u64) -> Option<Block> {
+        self.copies(address).find(|(on, _)| *on == member).map(|(_, block)| block)
+    }
+
+    fn parse(&self, bytes: Vec<u8>, address: u64) -> Option<Block> {
         let number = |at: usize| field::<8>(&bytes, at).map(u64::from_le_bytes);
         let at = number(48)?;
-        let known = address.is_none_or(|address| address == at)
+        let known = address == at
             && format_uuid(&field::<16>(&bytes, 32)?) == self.fsid
             && field::<4>(&bytes, 0).map(u32::from_le_bytes)? == crc32c(bytes.get(32..)?);
         let (generation, owner) = (number(80)?, number(88)?);
@@ -131,18 +143,24 @@ impl Reader {
     }
 
     /// Calls `each` on every block below and at an address that is not older than `since`. Says whether all of them could be read.
-    fn walk(&self, address: u64, since: u64, left: &mut usize, each: &mut dyn FnMut(&Block)) -> bool {
-        let mut waiting = vec![(address, HIGHEST)];
+    fn walk(
+        &self,
+        (root, of): (u64, u64),
+        since: u64,
+        left: &mut usize,
+        each: &mut dyn FnMut(&Block),
+    ) -> bool {
+        let mut waiting = vec![(root, of, HIGHEST)];
         let mut whole = true;
-        while let Some((address, below)) = waiting.pop() {
+        while let Some((address, generation, below)) = waiting.pop() {
             if *left == 0 {
                 return false;
             }
             *left -= 1;
-            match self.block(address).filter(|block| block.level < below) {
+            match self.block(address, generation).filter(|block| block.level < below) {
                 Some(block) if block.generation >= since => {
                     let new = block.pointers().filter(|(_, generation)| *generation >= since);
-                    waiting.extend(new.map(|(address, _)| (address, block.level)));
+                    waiting.extend(new.map(|(address, generation)| (address, generation, block.level)));
                     each(&block);
                 }
                 Some(_) => {}
@@ -152,11 +170,12 @@ impl Reader {
         whole
     }
 
-    /// Every block of any tree of the state with this root that is not older than `since`, as far as this member has it.
-    pub(super) fn state(&self, root: u64, since: u64, each: &mut dyn FnMut(&Block)) {
+    /// Every block of any tree of the state with this root (address and transaction) that is not older than `since`, as far as it can be read.
+    pub(super) fn state(&self, root: (u64, u64), since: u64, each: &mut dyn FnMut(&Block)) {
         let (mut left, mut roots) = (MOST, Vec::new());
         self.walk(root, since, &mut left, &mut |block| {
-            roots.extend(block.roots().filter(|found| found.generation >= since).map(|found| found.at));
+            let new = block.roots().filter(|found| found.generation >= since);
+            roots.extend(new.map(|found| (found.at, found.generation)));
             each(block);
         });
         for root in roots {
@@ -165,7 +184,7 @@ impl Reader {
     }
 
     /// When the files of the state with this root were last changed.
-    pub(super) fn changed(&self, root: u64) -> Option<Timestamp> {
+    pub(super) fn changed(&self, root: (u64, u64)) -> Option<Timestamp> {
         let mut last = None;
         self.walk(root, 0, &mut MOST.clone(), &mut |block| {
             last = last.max(
@@ -175,48 +194,42 @@ impl Reader {
         last
     }
 
-    /// Whether any block of a log of fsyncs lies on this member that belongs to the transaction after `generation`. `None`: the member
-    /// cannot be looked through.
+    /// Whether any block of a log of fsyncs is there that belongs to the transaction after `generation`. `None`: not everything where one
+    /// may lie can be looked through.
     pub(super) fn has_log_after(&self, generation: u64, go_on: &mut dyn FnMut() -> bool) -> Option<bool> {
         let mut header = [0; HEADER];
-        let of = self.chunks.values().filter(|chunk| chunk.kind & METADATA != 0);
-        let mut looked = false;
-        for chunk in of {
-            if chunk.kind & STRIPED != 0 {
-                return None;
-            }
-            for (_, offset) in chunk.stripes.iter().filter(|(devid, _)| *devid == self.devid) {
-                for at in (0..chunk.length).step_by(self.node_size) {
-                    self.file.read_exact_at(&mut header, offset + at).ok()?;
+        let present: Vec<u64> = self.files.iter().map(|(member, _)| *member).collect();
+        let places = self.map()?.metadata(&present)?;
+        for (member, range) in &places {
+            for (_, file) in self.files.iter().filter(|(devid, _)| devid == member) {
+                for at in range.clone().step_by(self.node_size) {
+                    file.read_exact_at(&mut header, at).ok()?;
                     let number = |at: usize| field::<8>(&header, at).map(u64::from_le_bytes);
                     let ours = field::<16>(&header, 32).is_some_and(|fsid| format_uuid(&fsid) == self.fsid);
                     if ours && number(88) == Some(LOG_TREE) && number(80) > Some(generation) {
                         return Some(true);
                     }
                 }
-                looked = true;
                 if !go_on() {
                     return None;
                 }
             }
         }
-        looked.then_some(false)
+        (!places.is_empty()).then_some(false)
     }
 
-    /// The bytes of this member that the filesystem has given to anything, superblocks not counted; nothing where that cannot be told.
+    /// The bytes of its own member that the filesystem has given to anything, superblocks not counted; nothing where that cannot be told.
     pub(super) fn used(&self) -> Option<Vec<Range<u64>>> {
-        let mut ranges = Vec::new();
-        for chunk in self.chunks.values() {
-            let length = match chunk.kind & STRIPED {
-                0 => chunk.length,
-                RAID10 => chunk.length / (chunk.stripes.len() as u64 / 2).max(1),
-                _ => return None,
-            };
-            let own = chunk.stripes.iter().filter(|(devid, _)| *devid == self.devid);
-            ranges.extend(own.map(|(_, offset)| *offset..offset.saturating_add(length)));
-        }
-        self.whole.then_some(ranges)
+        Some(self.map()?.used(self.own))
     }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let file = File::open(path)?;
+    // Headers far from each other are read: what follows one is of no use.
+    let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+    let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_RANDOM);
+    Ok(file)
 }
 
 /// Another tree that a block of the tree of roots leads to.
