@@ -94,4 +94,24 @@ mod tests {
         let error = kind_of(&[0xee; 50]).unwrap_err();
         assert!(!error.contains("ee") && !error.contains("238"), "what it holds is never shown: {error}");
     }
+
+    crate::fuzz::fuzzed!(fuzz_secret, bytes [
+        &[7; 32],
+        &[7; 73],
+        b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0abandon abandon abandon about",
+    ], |bytes| {
+        let expected = match bytes {
+            [] => Err(()),
+            all if all.iter().all(|b| *b == 0) => Err(()),
+            all if all.len() == PLAIN => Ok(SecretKind::Plain),
+            all if all.len() == ENCRYPTED => Ok(SecretKind::Encrypted),
+            all if all.len() > PLAIN && is_words(&all[PLAIN..]) => Ok(if all[..PLAIN] == [0; PLAIN] {
+                SecretKind::Mnemonic
+            } else {
+                SecretKind::MnemonicWithPassphrase
+            }),
+            _ => Err(()),
+        };
+        assert_eq!(kind_of(bytes).map_err(drop), expected);
+    });
 }

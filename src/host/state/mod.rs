@@ -148,22 +148,7 @@ impl State {
         let mut rows = statement.query([mirror])?;
         while let Some(row) = rows.next()? {
             let (name, value): (String, String) = (row.get(0)?, row.get(1)?);
-            match name.split_once('/').unwrap_or((&name, "")) {
-                ("first-seen", _) => record.first_seen = Some(value_of(&name, &value)?),
-                ("acknowledged", _) => record.acknowledged = value_of(&name, &value)?,
-                ("acknowledged-sectors", _) => record.acknowledged_sectors = value_of(&name, &value)?,
-                ("acknowledged-scrub", _) => record.acknowledged_scrub = Some(value_of(&name, &value)?),
-                ("open", _) => record.open = value_of(&name, &value)?,
-                ("verdict", _) => record.verdict = Some(value_of(&name, &value)?),
-                ("databases", _) => record.databases = Some(value_of(&name, &value)?),
-                ("told", _) => record.told = Some(value_of(&name, &value)?),
-                ("overridden", _) => record.overridden = Some(value_of(&name, &value)?),
-                ("job", job) => drop(record.jobs.insert(job.to_owned(), value_of(&name, &value)?)),
-                ("ledger", network) => {
-                    record.ledger.insert(network.to_owned(), value_of(&name, &value)?);
-                }
-                _ => {}
-            }
+            take(&mut record, &name, &value)?;
         }
         drop(rows);
         record.channels = self.channel_failures()?;
@@ -345,6 +330,27 @@ impl State {
         })
         .collect()
     }
+}
+
+/// Puts one value of a record in its place. Names of other values are passed over.
+fn take(record: &mut Record, name: &str, value: &str) -> Result<(), StateError> {
+    match name.split_once('/').unwrap_or((name, "")) {
+        ("first-seen", _) => record.first_seen = Some(value_of(name, value)?),
+        ("acknowledged", _) => record.acknowledged = value_of(name, value)?,
+        ("acknowledged-sectors", _) => record.acknowledged_sectors = value_of(name, value)?,
+        ("acknowledged-scrub", _) => record.acknowledged_scrub = Some(value_of(name, value)?),
+        ("open", _) => record.open = value_of(name, value)?,
+        ("verdict", _) => record.verdict = Some(value_of(name, value)?),
+        ("databases", _) => record.databases = Some(value_of(name, value)?),
+        ("told", _) => record.told = Some(value_of(name, value)?),
+        ("overridden", _) => record.overridden = Some(value_of(name, value)?),
+        ("job", job) => drop(record.jobs.insert(job.to_owned(), value_of(name, value)?)),
+        ("ledger", network) => {
+            record.ledger.insert(network.to_owned(), value_of(name, value)?);
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 fn value_of<T: DeserializeOwned>(name: &str, value: &str) -> Result<T, StateError> {

@@ -131,3 +131,39 @@ fn two_at_once_do_not_undo_each_other() {
     }
     assert_eq!(State::open(&host).unwrap().record("m").unwrap().jobs.len(), 2);
 }
+
+/// A name and its value on each line, as they lie in the table.
+const RECORD: &[u8] = br#"first-seen "2026-11-23T12:00:00Z"
+acknowledged {"5515c27f-43dc-47b1-a1df-6c7b3533cac5":{"write":1,"read":2,"flush":3,"corruption":4,"generation":5}}
+acknowledged-sectors {"sda":7}
+acknowledged-scrub "2026-11-23T11:00:00Z"
+open [{"code":"MIR-MISSING","severity":"critical","about":"1","says":"x","evidence":["y"],"remedy":"z","source":"storage","since":"2026-11-23T12:00:00Z"}]
+verdict ["critical","2026-11-23T12:00:00Z"]
+databases ["2026-11-23T12:00:00Z",[{"network":"bitcoin","state":{"sound":{"data_version":42,"schema_version":270,"node_id":"02ff"}}},{"network":"","state":{"faulty":"x"}},{"network":"t","state":"missing"}]]
+told {"kind":"change","verdict":"critical","may_fail":1,"faults":[],"at":"2026-11-23T12:00:00Z"}
+overridden {"at":"2026-11-23T12:00:00Z","reason":"why","faults":[{"code":"NODE-OLDER","about":""}]}
+job/scrub {"started":"2026-11-23T12:00:00Z","ended":null,"failed":null,"good":"2026-11-23T12:00:00Z"}
+ledger/bitcoin {"node_id":"02ff","data_version":42,"at":"2026-11-23T12:00:00Z"}
+"#;
+
+fn all_of(text: &str) -> Result<Record, StateError> {
+    let mut record = Record::default();
+    for (name, value) in text.lines().filter_map(|line| line.split_once(' ')) {
+        take(&mut record, name, value)?;
+    }
+    Ok(record)
+}
+
+#[test]
+fn the_sample_is_of_the_form_that_is_kept() {
+    let record = all_of(std::str::from_utf8(RECORD).unwrap()).unwrap();
+    assert!(record.jobs.len() == 1 && record.ledger["bitcoin"].data_version == 42 && record.told.is_some());
+}
+
+crate::fuzz::fuzzed!(fuzz_record, text[RECORD], |text| {
+    if let Ok(record) = all_of(text) {
+        // What was understood is kept in the same words.
+        let again: Record = serde_json::from_str(&serde_json::to_string(&record).unwrap()).unwrap();
+        assert_eq!(again, record);
+    }
+});
