@@ -117,9 +117,9 @@ impl Host {
         self.root.join(absolute.strip_prefix("/").unwrap_or(absolute))
     }
 
-    /// A file as text. Bytes that are not UTF-8 are an error: what is decided on must be read exactly.
+    /// A regular file as text. Bytes that are not UTF-8 are an error: what is decided on must be read exactly.
     pub fn read(&self, absolute: impl AsRef<Path>) -> io::Result<String> {
-        fs::read_to_string(self.path(absolute))
+        files::read_text(&self.path(absolute))
     }
 
     /// As [`Host::read`], where a missing file is an ordinary answer.

@@ -1,12 +1,14 @@
 //! `hsm_secret`: what kind it is, by its length and form alone (Core Lightning: common/hsm_secret.c). What it holds is never shown.
 
 use std::{
-    fs::File,
+    fs::OpenOptions,
     io::{self, Read as _},
     path::Path,
 };
 
 use serde::Serialize;
+
+use crate::host::files;
 
 /// The kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -71,7 +73,7 @@ fn is_words(bytes: &[u8]) -> bool {
 /// It cannot be read.
 pub fn read_kind(path: &Path) -> io::Result<Result<SecretKind, String>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(LONGEST).read_to_end(&mut bytes)?;
+    files::open_regular(path, OpenOptions::new().read(true))?.take(LONGEST).read_to_end(&mut bytes)?;
     Ok(kind_of(&bytes))
 }
 
