@@ -223,11 +223,20 @@ pub fn parse(text: &str) -> Result<Config, ConfigError> {
     Ok(config)
 }
 
-/// How the operator is told, where that can be made out though the rest makes no sense.
+/// How the operator is told, where that can be made out though the rest makes no sense: where it is no TOML as a whole, the section is
+/// read by itself, from its heading to the next.
 pub fn notify_of(text: &str) -> Option<Notify> {
-    let mut table: toml::Table = toml::from_str(text).ok()?;
-    let notify: Notify = table.remove("notify")?.try_into().ok()?;
-    notify.check().is_ok().then_some(notify)
+    let read = |text: &str| -> Option<Notify> {
+        let mut table: toml::Table = toml::from_str(text).ok()?;
+        let notify: Notify = table.remove("notify")?.try_into().ok()?;
+        notify.check().is_ok().then_some(notify)
+    };
+    read(text).or_else(|| {
+        let mut lines = text.split_inclusive('\n').skip_while(|line| line.trim() != "[notify]");
+        let heading = lines.next()?;
+        let rest = lines.take_while(|line| !line.trim_start().starts_with('['));
+        read(&std::iter::once(heading).chain(rest).collect::<String>())
+    })
 }
 
 fn unreadable(path: &'static str, text: &str, e: &toml::de::Error) -> ConfigError {
@@ -463,6 +472,25 @@ mod tests {
             let text = good.replacen(from, to, 1);
             assert_ne!(text, good, "{from}");
             assert!(parse(&text).is_err(), "{to}");
+        }
+    }
+
+    #[test]
+    fn who_is_told_is_known_though_the_rest_is_garbage() {
+        let section = "[notify]\nmail = \"op@example.org\" # me\ncommand = [\"/bin/x\"]\n";
+        let expected = parse(section).unwrap().notify;
+        assert!(expected.is_some());
+        for text in [
+            format!("[[mirror]]\nname = \"x\n{section}"),
+            format!("{section}\n[[mirror]]\nname = = 1\n"),
+            format!("\u{fffd}\u{fffd}\n  {section}[mirror\n"),
+            format!("[[mirror]]\nnaem = 1\n{section}"),
+        ] {
+            assert!(parse(&text).is_err(), "{text}");
+            assert_eq!(notify_of(&text), expected, "{text}");
+        }
+        for text in ["", "[notify", "[notify]\nmail = = 1\n", "[notify]\nmial = \"x\"\n", "garbage"] {
+            assert_eq!(notify_of(text), None, "{text}");
         }
     }
 

@@ -165,3 +165,79 @@ fn a_remedy_names_this_mirror_whatever_it_is_called() {
     let mounts = "`umount '/srv/NAME of it'`, `mount '/srv/NAME of it'`, `raidguard scrub LEVEL`.";
     assert!(remedy("MIR-READONLY").ends_with(mounts), "{}", remedy("MIR-READONLY"));
 }
+
+/// Numbers that are none a machine should give, and words that stand for nothing.
+const ODD: &[&str] = &[
+    "0",
+    "1",
+    "-1",
+    "18446744073709551615",
+    "9223372036854775807",
+    "1.5e300",
+    "null",
+    "true",
+    "\"\"",
+    "\"x\\ny\"",
+    "[]",
+    "{}",
+    "\"9999-12-31T00:00:00Z\"",
+    "\"-009999-01-01T00:00:00Z\"",
+    "\"raid1\"",
+    "\"raid10\"",
+    "\"missing\"",
+    "\"skipped\"",
+    "{\"failed\":\"gone\"}",
+];
+
+fn leaves(value: &mut serde_json::Value) -> usize {
+    match value {
+        serde_json::Value::Array(all) => all.iter_mut().map(leaves).sum::<usize>() + 1,
+        serde_json::Value::Object(all) => all.values_mut().map(leaves).sum::<usize>() + 1,
+        _ => 1,
+    }
+}
+
+/// Puts `odd` in the place of the n-th value.
+fn replace(value: &mut serde_json::Value, at: &mut usize, odd: &serde_json::Value) {
+    if *at == 0 {
+        *value = odd.clone();
+    }
+    *at = at.wrapping_sub(1);
+    match value {
+        serde_json::Value::Array(all) => all.iter_mut().for_each(|one| replace(one, at, odd)),
+        serde_json::Value::Object(all) => all.values_mut().for_each(|one| replace(one, at, odd)),
+        _ => {}
+    }
+}
+
+/// A state's three parts as one value.
+fn value_of((declared, observed, record): &State) -> serde_json::Value {
+    serde_json::to_value((declared, observed, record)).unwrap()
+}
+
+proptest::proptest! {
+    /// Whatever a machine shows, it is judged and told: never a panic, and never ok beside a fault or a source that failed.
+    #[test]
+    fn fuzz_judged(
+        state in proptest::sample::select(states()),
+        changes in proptest::collection::vec((proptest::prelude::any::<proptest::sample::Index>(), 0..ODD.len()), 0..4),
+    ) {
+        let mut value = value_of(&changed(state.1));
+        for (place, odd) in changes {
+            let mut at = place.index(leaves(&mut value));
+            replace(&mut value, &mut at, &serde_json::from_str(ODD[odd]).unwrap());
+        }
+        let Ok(state): Result<State, _> = serde_json::from_value(value) else { return Ok(()) };
+        let found = verdict(&state);
+        let worst = found.findings.iter().map(|f| f.severity).max().unwrap_or(Severity::Ok);
+        proptest::prop_assert_eq!(found.level, worst);
+        proptest::prop_assert!(state.1.failures().is_empty() || found.level > Severity::Ok);
+        let (declared, observed, record) = &state;
+        let checked = [crate::ui::check::Checked { declared, observed, record: Some(record), verdict: &found }];
+        crate::ui::check::human(&checked);
+        serde_json::to_string(&crate::ui::check::json(&checked)).unwrap();
+        let line = crate::ui::nagios::nagios(&checked);
+        proptest::prop_assert!(line.trim_end().lines().count() == 1, "{}", line);
+        crate::ui::prometheus::prometheus(&checked, now());
+    }
+}

@@ -2,11 +2,13 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, File, Permissions},
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown},
+    fs::{self, File, OpenOptions, Permissions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
 };
+
+use nix::libc::{O_NOCTTY, O_NONBLOCK};
 
 /// A failed file operation, with the path it was about.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +33,50 @@ impl<T> Doing<T> for io::Result<T> {
     fn doing(self, doing: &'static str, path: impl AsRef<Path>) -> Result<T, FileError> {
         self.map_err(|source| FileError { doing, path: path.as_ref().to_owned(), source })
     }
+}
+
+/// Opens a file as `options` say, if it is a regular one: a FIFO in its place would be waited for without end, and a device may never
+/// come to one.
+///
+/// # Errors
+/// It cannot be opened, or is something else.
+pub fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let opened = options.custom_flags(O_NONBLOCK | O_NOCTTY).open(path);
+    // What is written to and has no reader cannot even be opened so.
+    let no_reader = opened.as_ref().is_err_and(|e| e.raw_os_error() == Some(nix::libc::ENXIO));
+    let kind = match &opened {
+        Ok(file) => file.metadata()?.file_type(),
+        Err(_) if no_reader => fs::metadata(path)?.file_type(),
+        Err(_) => return opened,
+    };
+    let what = match kind {
+        kind if kind.is_file() => return opened,
+        kind if kind.is_dir() => "a directory",
+        kind if kind.is_fifo() => "a FIFO",
+        kind if kind.is_socket() => "a socket",
+        _ => "a device",
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what}, and must be a regular file")))
+}
+
+/// All of a regular file.
+///
+/// # Errors
+/// As [`open_regular`].
+pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_regular(path, OpenOptions::new().read(true))?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// All of a regular file as text. Bytes that are not UTF-8 are an error.
+///
+/// # Errors
+/// As [`open_regular`].
+pub fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    open_regular(path, OpenOptions::new().read(true))?.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Makes the names in a directory durable.
@@ -142,6 +188,32 @@ mod tests {
         assert!(create_dirs(&deep, 0o755).unwrap().is_empty());
         fs::write(dir.path().join("f"), "").unwrap();
         assert!(create_dirs(&dir.path().join("f/x"), 0o755).is_err());
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_named_and_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = |name: &str| dir.path().join(name);
+        fs::write(place("plain"), "text").unwrap();
+        std::os::unix::fs::symlink("plain", place("link")).unwrap();
+        assert_eq!(read_text(&place("link")).unwrap(), "text");
+        nix::unistd::mkfifo(&place("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(place("socket")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", place("device")).unwrap();
+        for (name, what) in
+            [("fifo", "a FIFO"), ("socket", "a socket"), ("device", "a device"), (".", "a directory")]
+        {
+            let said =
+                |options: &mut OpenOptions| open_regular(&place(name), options).unwrap_err().to_string();
+            let expected = format!("it is {what}, and must be a regular file");
+            assert_eq!(said(OpenOptions::new().read(true)), expected);
+            if name != "." {
+                assert_eq!(said(OpenOptions::new().append(true)), expected);
+                assert_eq!(said(OpenOptions::new().read(true).write(true)), expected);
+            }
+            assert!(read_regular(&place(name)).is_err());
+        }
+        assert_eq!(read_text(&place("nothing")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -183,7 +183,7 @@ fn real_path(host: &Host) -> Result<PathBuf, FileError> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, FileError> {
-    match fs::read(path) {
+    match files::read_regular(path) {
         Ok(bytes) => Ok(bytes),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(e) => Err(e).doing("reading", path),

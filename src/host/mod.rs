@@ -131,10 +131,10 @@ impl Host {
         self.root.join(absolute.strip_prefix("/").unwrap_or(absolute))
     }
 
-    /// A file as text. Bytes that are not UTF-8 are an error: what is decided on must be read exactly.
+    /// A regular file as text. Bytes that are not UTF-8 are an error: what is decided on must be read exactly.
     pub fn read(&self, absolute: impl AsRef<Path>) -> io::Result<String> {
         let path = self.path(&absolute);
-        if absolute.as_ref().starts_with("/sys") { attribute(&path) } else { fs::read_to_string(path) }
+        if absolute.as_ref().starts_with("/sys") { attribute(&path) } else { files::read_text(&path) }
     }
 
     /// As [`Host::read`], where a missing file is an ordinary answer.

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    fs, io,
+    io,
     os::unix::ffi::OsStringExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Host,
-    files::{Doing as _, FileError},
+    files::{self, Doing as _, FileError},
 };
 use crate::model::DevNo;
 
@@ -113,7 +113,7 @@ pub fn read(host: &Host) -> Result<Arc<Vec<Mount>>, MountinfoError> {
     let list = "/proc/self/mountinfo";
     host.once(list, || {
         let file = host.path(list);
-        let bytes = fs::read(&file).doing("reading", &file).map_err(MountinfoError::File)?;
+        let bytes = files::read_regular(&file).doing("reading", &file).map_err(MountinfoError::File)?;
         parse(&bytes)
     })
 }
@@ -141,7 +141,7 @@ pub fn containing<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
 /// The file cannot be read.
 pub fn swaps(host: &Host) -> Result<Vec<PathBuf>, FileError> {
     let file = host.path("/proc/swaps");
-    match fs::read(&file) {
+    match files::read_regular(&file) {
         Ok(bytes) => Ok(parse_swaps(&bytes)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(e) => Err(e).doing("reading", &file),

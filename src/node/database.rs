@@ -2,10 +2,11 @@
 //! a file beside its hot journal rewrites it.
 
 use std::{
-    fs::{self, File},
+    fs::{self, OpenOptions},
     io,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
@@ -30,6 +31,18 @@ pub enum DatabaseError {
     /// It is empty, which no node's database is.
     #[error("it is empty")]
     Empty,
+    /// Its check took too long.
+    #[error(
+        "SQLite has not checked it within {} min: the disk is very slow, or does not answer; nothing is known of the database",
+        .0.as_secs() / 60
+    )]
+    Late(Duration),
+    /// The operator did not want to wait for its check.
+    #[error("its check was stopped")]
+    Stopped,
+    /// No thread could be had for its check.
+    #[error("its check could not be begun")]
+    Thread(#[source] io::Error),
 }
 
 impl DatabaseError {
@@ -39,7 +52,7 @@ impl DatabaseError {
             CannotOpen, DiskFull, OutOfMemory, PermissionDenied, ReadOnly, SystemIoFailure,
         };
         match self {
-            Self::Scratch(_) => false,
+            Self::Scratch(_) | Self::Late(_) | Self::Stopped | Self::Thread(_) => false,
             Self::Sqlite(e) => !matches!(
                 e.sqlite_error_code(),
                 Some(CannotOpen | DiskFull | OutOfMemory | PermissionDenied | ReadOnly | SystemIoFailure)
@@ -177,7 +190,17 @@ fn copy_in(database: &Path, scratch: &Path, parts: &[&str]) -> Result<PathBuf, D
 /// # Errors
 /// It does not pass, or could not be checked.
 pub fn judge(copy: &Path) -> Result<DatabaseVersion, DatabaseError> {
-    let open = sound(copy)?;
+    judge_and(copy, |_| {})
+}
+
+/// As [`judge`]; `opened` is given the database before it is checked.
+pub(super) fn judge_and(
+    copy: &Path,
+    opened: impl FnOnce(&Connection),
+) -> Result<DatabaseVersion, DatabaseError> {
+    let open = open_some(copy)?;
+    opened(&open);
+    whole(&open)?;
     refers(&open)?;
     version(&open)
 }
@@ -198,12 +221,17 @@ fn refers(open: &Connection) -> Result<(), DatabaseError> {
 
 /// Opens it, and finds its pages whole.
 fn sound(copy: &Path) -> Result<Connection, DatabaseError> {
+    let open = open_some(copy)?;
+    whole(&open)?;
+    Ok(open)
+}
+
+/// Opens it, if anything is in it.
+fn open_some(copy: &Path) -> Result<Connection, DatabaseError> {
     if fs::metadata(copy).doing("reading", copy).map_err(DatabaseError::Scratch)?.len() == 0 {
         return Err(DatabaseError::Empty);
     }
-    let open = open(copy)?;
-    whole(&open)?;
-    Ok(open)
+    open(copy)
 }
 
 /// Finds its pages whole.
@@ -269,7 +297,7 @@ pub fn cut_short(database: &Path) -> io::Result<Option<String>> {
     if journals() {
         return Ok(None);
     }
-    let file = File::open(database)?;
+    let file = files::open_regular(database, OpenOptions::new().read(true))?;
     let size = file.metadata()?.len();
     let mut head = [0; 100];
     if size < head.len() as u64 {

@@ -9,6 +9,7 @@ mod remains;
 mod running;
 pub mod secret;
 mod stray;
+pub mod within;
 
 pub use control::{
     ControlError, PATIENCE, commands_of, is_held, start, start_again, start_commands, stop, stop_commands,

@@ -1,12 +1,14 @@
 //! `hsm_secret`: what kind it is, by its length and form alone (Core Lightning: common/hsm_secret.c). What it holds is never shown.
 
 use std::{
-    fs::File,
+    fs::OpenOptions,
     io::{self, Read as _},
     path::Path,
 };
 
 use serde::Serialize;
+
+use crate::host::files;
 
 /// The kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -71,7 +73,7 @@ fn is_words(bytes: &[u8]) -> bool {
 /// It cannot be read.
 pub fn read_kind(path: &Path) -> io::Result<Result<SecretKind, String>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(LONGEST).read_to_end(&mut bytes)?;
+    files::open_regular(path, OpenOptions::new().read(true))?.take(LONGEST).read_to_end(&mut bytes)?;
     Ok(kind_of(&bytes))
 }
 
@@ -94,4 +96,24 @@ mod tests {
         let error = kind_of(&[0xee; 50]).unwrap_err();
         assert!(!error.contains("ee") && !error.contains("238"), "what it holds is never shown: {error}");
     }
+
+    crate::fuzz::fuzzed!(fuzz_secret, bytes [
+        &[7; 32],
+        &[7; 73],
+        b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0abandon abandon abandon about",
+    ], |bytes| {
+        let expected = match bytes {
+            [] => Err(()),
+            all if all.iter().all(|b| *b == 0) => Err(()),
+            all if all.len() == PLAIN => Ok(SecretKind::Plain),
+            all if all.len() == ENCRYPTED => Ok(SecretKind::Encrypted),
+            all if all.len() > PLAIN && is_words(&all[PLAIN..]) => Ok(if all[..PLAIN] == [0; PLAIN] {
+                SecretKind::Mnemonic
+            } else {
+                SecretKind::MnemonicWithPassphrase
+            }),
+            _ => Err(()),
+        };
+        assert_eq!(kind_of(bytes).map_err(drop), expected);
+    });
 }

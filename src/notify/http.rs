@@ -4,6 +4,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use ureq::{
     Agent,
+    config::Config,
     http::{HeaderValue, Uri},
     tls::{Certificate, RootCerts, TlsConfig},
 };
@@ -106,6 +107,16 @@ pub(super) fn ask(request: &Request<'_>, roots: Roots, limit: Duration) -> Resul
     let token = request.token.map(|token| HeaderValue::try_from(format!("Bearer {token}")));
     let token = token.transpose().map_err(|_| HttpError::Token)?;
     let agent = agent(&uri, &host, roots, limit)?;
+    ask_by(&agent, request, (uri, &host), token, limit)
+}
+
+fn ask_by(
+    agent: &Agent,
+    request: &Request<'_>,
+    (uri, host): (Uri, &str),
+    token: Option<HeaderValue>,
+    limit: Duration,
+) -> Result<(), HttpError> {
     let answer = match request.message {
         Some((id, body)) => {
             let mut post =
@@ -117,7 +128,8 @@ pub(super) fn ask(request: &Request<'_>, roots: Roots, limit: Duration) -> Resul
         }
         None => agent.get(uri).call(),
     };
-    let status = answer.map_err(|e| meaning(e, &host, limit))?.status();
+    let status = answer.map_err(|e| meaning(e, host, limit))?.status();
+    let host = host.to_owned();
     match status.as_u16() {
         200..=299 => Ok(()),
         status @ 300..=399 => Err(HttpError::Moved { host, status }),
@@ -125,17 +137,22 @@ pub(super) fn ask(request: &Request<'_>, roots: Roots, limit: Duration) -> Resul
     }
 }
 
-fn agent(uri: &Uri, host: &str, roots: Roots, limit: Duration) -> Result<Agent, HttpError> {
-    let config = Agent::config_builder()
+fn config(limit: Duration, tls: TlsConfig) -> Config {
+    Agent::config_builder()
         .timeout_global(Some(limit))
         .http_status_as_error(false)
         .max_redirects(0)
         .max_redirects_will_error(false)
         // cron and systemd hand no such variable down: what works in a test by hand must work there.
         .proxy(None)
-        .user_agent(concat!("raidguard/", env!("CARGO_PKG_VERSION")));
+        .user_agent(concat!("raidguard/", env!("CARGO_PKG_VERSION")))
+        .tls_config(tls)
+        .build()
+}
+
+fn agent(uri: &Uri, host: &str, roots: Roots, limit: Duration) -> Result<Agent, HttpError> {
     if uri.scheme_str() != Some("https") {
-        return Ok(config.build().new_agent());
+        return Ok(config(limit, TlsConfig::default()).new_agent());
     }
     let roots = roots.load();
     if roots.is_empty() {
@@ -144,7 +161,7 @@ fn agent(uri: &Uri, host: &str, roots: Roots, limit: Duration) -> Result<Agent, 
     let tls = TlsConfig::builder()
         .root_certs(RootCerts::Specific(Arc::new(roots)))
         .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()));
-    Ok(config.tls_config(tls.build()).build().new_agent())
+    Ok(config(limit, tls.build()).new_agent())
 }
 
 /// ureq's own words may hold the address: only what is known not to is passed on.
@@ -163,4 +180,106 @@ fn meaning(error: ureq::Error, host: &str, limit: Duration) -> HttpError {
         ureq::Error::BadUri(_) => HttpError::Address,
         _ => unreachable(host, &"the request failed"),
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use ureq::unversioned::{
+        resolver::{ResolvedSocketAddrs, Resolver},
+        transport::{Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport},
+    };
+
+    use super::*;
+
+    const SECRET: &str = "s3cret";
+
+    /// A server that says this, whatever it is asked, and hangs up.
+    #[derive(Debug)]
+    struct Says(Vec<u8>);
+
+    #[derive(Debug)]
+    struct Line {
+        left: Vec<u8>,
+        buffers: LazyBuffers,
+    }
+
+    impl Connector for Says {
+        type Out = Line;
+
+        fn connect(&self, _: &ConnectionDetails<'_>, _: Option<()>) -> Result<Option<Line>, ureq::Error> {
+            Ok(Some(Line { left: self.0.clone(), buffers: LazyBuffers::new(16 << 10, 16 << 10) }))
+        }
+    }
+
+    impl Transport for Line {
+        fn buffers(&mut self) -> &mut dyn Buffers {
+            &mut self.buffers
+        }
+
+        fn transmit_output(&mut self, _: usize, _: NextTimeout) -> Result<(), ureq::Error> {
+            Ok(())
+        }
+
+        fn await_input(&mut self, _: NextTimeout) -> Result<bool, ureq::Error> {
+            let room = self.buffers.input_append_buf();
+            let count = room.len().min(self.left.len());
+            room[..count].copy_from_slice(&self.left[..count]);
+            self.left.drain(..count);
+            self.buffers.input_appended(count);
+            Ok(count > 0)
+        }
+
+        fn is_open(&mut self) -> bool {
+            true
+        }
+    }
+
+    impl Resolver for Says {
+        fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+            let mut found = self.empty();
+            found.push("192.0.2.1:80".parse().unwrap());
+            Ok(found)
+        }
+    }
+
+    fn answered(bytes: &[u8]) -> Result<(), HttpError> {
+        const LIMIT: Duration = Duration::from_secs(60);
+        let agent =
+            Agent::with_parts(config(LIMIT, TlsConfig::default()), Says(bytes.to_vec()), Says(Vec::new()));
+        let url = format!("http://example.org/{SECRET}");
+        let request = Request { url: &url, token: Some(SECRET), message: Some(("id-1", "{}")) };
+        ask_by(&agent, &request, (url.parse().unwrap(), "example.org"), None, LIMIT)
+    }
+
+    #[test]
+    fn an_answer_is_taken_at_its_word() {
+        assert!(answered(b"HTTP/1.1 204 No Content\r\n\r\n").is_ok());
+        assert!(answered(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").is_ok());
+        let said = |bytes| answered(bytes).unwrap_err();
+        assert!(matches!(said(b"HTTP/1.1 503 Busy\r\n\r\n"), HttpError::Status { status: 503, .. }));
+        assert!(matches!(
+            said(b"HTTP/1.1 301 Moved\r\nLocation: /s3cret\r\n\r\n"),
+            HttpError::Moved { status: 301, .. }
+        ));
+        assert!(matches!(said(b"200 OK\r\n\r\n"), HttpError::Garbage(_)));
+        assert!(matches!(said(b""), HttpError::Unreachable { .. }));
+    }
+
+    crate::fuzz::fuzzed!(fuzz_http_answer, bytes [
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 204 No Content\r\nServer: x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 202 Accepted\r\nConnection: close\r\n\r\n",
+        b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 120\r\n\r\n",
+        b"HTTP/1.1 308 Permanent Redirect\r\nLocation: http://example.org/s3cret\r\nContent-Length: 0\r\n\r\n",
+    ], |bytes| {
+        match answered(bytes) {
+            // Nobody is told that it arrived who was not told so.
+            Ok(()) => assert!(bytes.windows(2).any(|w| w == b" 2"), "{bytes:?}"),
+            Err(e) => {
+                let text = crate::model::observed::causes(&e);
+                assert!(!text.contains(SECRET), "{text}");
+            }
+        }
+    });
 }

@@ -179,4 +179,21 @@ mod tests {
             assert!(!letter.contains('\r') && body.lines().all(|line| line.len() < 998));
         }
     }
+
+    /// As it waits to be sent.
+    const WAITING: &[u8] = br#"{"id":"1","kind":"change","host":"h","mirror":"m","at":"2026-11-23T12:00:00Z","verdict":"critical","before":"ok","findings":[{"code":"MIR-MISSING","severity":"critical","about":"1","says":"x","evidence":["y"],"remedy":"z","source":"storage","since":null}],"cleared":[]}"#;
+
+    crate::fuzz::fuzzed!(fuzz_waiting_message, text[WAITING], |text| {
+        if let Ok(event) = serde_json::from_str::<Event>(text) {
+            let letter = letter("root", &event);
+            let (head, body) = letter.split_once("\n\n").unwrap();
+            assert_eq!(head.lines().count(), 10, "{head}");
+            assert!(body.lines().all(|line| line.len() < 998), "{body}");
+        }
+    });
+
+    #[test]
+    fn the_sample_is_of_the_form_that_waits() {
+        assert!(letter("root", &serde_json::from_slice(WAITING).unwrap()).contains("MIR-MISSING"));
+    }
 }

@@ -14,7 +14,10 @@ use crate::{
         Record, Seen,
         observed::{DatabaseFacts, DatabaseState, DatabaseVersion, causes},
     },
-    node::{self, database},
+    node::{
+        self, database,
+        within::{judge_within, limit_for},
+    },
 };
 
 /// Why the databases could not be looked at.
@@ -57,7 +60,9 @@ fn look(host: &Host, mirror: &Mirror, node: &Node, record: &Record) -> Result<Ve
     for cmd in backend.snapshot_commands(&container, &snapshot) {
         host.runner().run(&cmd)?;
     }
-    let found = judge(&snapshot.join(below), record, &database::judge);
+    let found = judge(&snapshot.join(below), record, &|database| {
+        judge_within(database, limit_for(database::scratch_size(database)), host.interrupt())
+    });
     drop_snapshot(host, backend, &snapshot)?;
     found
 }

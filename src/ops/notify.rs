@@ -57,13 +57,24 @@ pub(super) fn tell(host: &Host, notify: Option<&Notify>, judged: &[Judged], cons
 /// is no sign of life, because nothing was looked at, and no channel is forgotten that may be declared there.
 pub(super) fn tell_unreadable(host: &Host, why: &str, console: &Console) {
     // What is wrong may be elsewhere in the file.
-    let notify = host.read(crate::config::PATH).ok().and_then(|text| crate::config::notify_of(&text));
-    let channels = Channels::of(host, notify.as_ref());
+    let bytes = files::read_regular(&host.path(crate::config::PATH));
+    let notify = bytes.ok().and_then(|bytes| crate::config::notify_of(&String::from_utf8_lossy(&bytes)));
+    tell_blind(host, notify.as_ref(), unreadable(why), console);
+}
+
+/// Tells that a check has nothing to look at: somebody removed the declaration, or all mirrors from it, and left the jobs. No sign of
+/// life either.
+pub(super) fn tell_undeclared(host: &Host, notify: Option<&Notify>, console: &Console) {
+    tell_blind(host, notify, undeclared(), console);
+}
+
+fn tell_blind(host: &Host, notify: Option<&Notify>, finding: Finding, console: &Console) {
+    let channels = Channels::of(host, notify);
     let limits = Limits::default();
-    let verdict = Verdict::of(vec![unreadable(why)], None);
+    let verdict = Verdict::of(vec![finding], None);
     let state = State::open(host);
     let news = News { name: DECLARATION, verdict: &verdict };
-    let mut failures = tell_each(host, &state, &channels, remind_after(notify.as_ref()), &[news], limits);
+    let mut failures = tell_each(host, &state, &channels, remind_after(notify), &[news], limits);
     failures.extend(send(host, &state, &channels, limits));
     for failure in failures {
         console.warn(failure);
@@ -80,6 +91,17 @@ fn unreadable(why: &str) -> Finding {
         remedy: "mend the line that is named, then `raidguard check`".to_owned(),
         source: Source::Record,
         since: None,
+    }
+}
+
+fn undeclared() -> Finding {
+    Finding {
+        says: format!("{} declares no mirror, so none was looked at", crate::config::PATH),
+        evidence: Vec::new(),
+        remedy:
+            "`raidguard adopt MOUNTPOINT` for each mirror; where none is left: `raidguard schedule remove`"
+                .to_owned(),
+        ..unreadable("")
     }
 }
 

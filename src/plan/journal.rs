@@ -159,7 +159,7 @@ impl Journal {
     /// # Errors
     /// As [`Journal::open`].
     pub fn read<S: DeserializeOwned>(path: &Path) -> Result<(Plan<S>, JournalState, u64), JournalError> {
-        let text = fs::read_to_string(path).doing("reading the journal", path)?;
+        let text = files::read_text(path).doing("reading the journal", path)?;
         Self::parse(path, &text)
     }
 

@@ -128,6 +128,7 @@ fn garbage_in_the_record_is_unknown_and_is_not_written_over() {
         let good = fs::read(path).unwrap();
         let mut kinds = garbage(&good);
         kinds.push(("cut short", good[..good.len() / 2].to_vec()));
+        kinds.push(("emptied", Vec::new()));
         for (kind, bytes) in kinds {
             for end in ["-wal", "-shm"] {
                 let _ = fs::remove_file(beside(end));
@@ -148,6 +149,28 @@ fn garbage_in_the_record_is_unknown_and_is_not_written_over() {
         // A value of another form.
         s.tool("sqlite3", &[path, "UPDATE record SET value = '{\"x\":1}' WHERE name = 'open'"]);
         finds(s, &[], 3, &["OBS-FAILED"]);
+    });
+}
+
+#[test]
+fn what_is_no_file_is_named_and_not_waited_for() {
+    isolated("garbage::what_is_no_file_is_named_and_not_waited_for", |s| {
+        set_up(s);
+        for path in ["/etc/raidguard/raidguard.toml", "/var/lib/raidguard/state.sqlite3", "/etc/fstab"] {
+            let kept = format!("{path}.kept");
+            fs::rename(path, &kept).unwrap();
+            nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+            let ran = s.run(&["check"]);
+            orderly(&ran, path);
+            let said = format!("{}{}", ran.stdout, ran.stderr);
+            assert!(ran.code == 3 && said.contains("it is a FIFO"), "{path}: {} {said}", ran.code);
+            // A source's own limit is ten seconds: nothing had to be cut off.
+            assert!(!said.contains("no answer within"), "{said}");
+            orderly(&s.run(&["status"]), path);
+            fs::remove_file(path).unwrap();
+            fs::rename(&kept, path).unwrap();
+        }
+        finds(s, &[], 0, &[]);
     });
 }
 

@@ -114,3 +114,28 @@ impl Chunk {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::fuzz::fuzzed!(fuzz_dump_tree, text [
+        include_bytes!("../../../tests/fixtures/btrfs/6.2/missing-single-dump-tree-chunk.txt"),
+        b"\titem 2 key (FIRST_CHUNK_TREE CHUNK_ITEM 22020096) itemoff 15993 itemsize 112\n\t\tlength 8388608 owner 2 stripe_len 65536 \
+          type SYSTEM|RAID10\n\t\tnum_stripes 2 sub_stripes 2\n\t\t\tstripe 0 devid 2 offset 1048576\n\t\t\tstripe 1 devid 1 offset \
+          22020096\n\titem 0 key (DEV_ITEMS DEV_ITEM 1) itemoff 16185 itemsize 98\n\t\tdevid 1 total_bytes 536870912 bytes_used 1\n",
+    ], |text| {
+        if let Ok(layout) = parse(text) {
+            let whole = |piece: &Piece| !piece.places.is_empty() && piece.parts > 0;
+            for (id, _) in &layout.members {
+                let (all, half) = (layout.stored_on(*id), layout.stored_below(*id, 1 << 30));
+                assert!(half <= all, "{layout:?}");
+                let _ = (layout.size_of(*id), layout.lost_without(&[*id]).count());
+            }
+            for piece in &layout.pieces {
+                piece.places_of(piece.start);
+            }
+            assert!(!layout.members.is_empty() && layout.pieces.iter().all(whole), "{layout:?}");
+        }
+    });
+}

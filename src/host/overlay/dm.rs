@@ -99,4 +99,12 @@ mod tests {
         assert!(has_snapshot("snapshot-merge   v1.5.0\nsnapshot-origin  v1.9.0\nsnapshot         v1.16.0\n"));
         assert!(!has_snapshot("snapshot-origin  v1.9.0\nlinear           v1.4.0\n"));
     }
+
+    crate::fuzz::fuzzed!(fuzz_dm_status, text [b"0 2097152 snapshot 16/409600 0\n", b"0 2097152 snapshot Merge failed\n"], |text| {
+        if parse_status(text).is_none() {
+            let words: Vec<_> = text.split_whitespace().collect();
+            assert!(words.len() == 5 && words[2] == "snapshot" && words[3].contains('/'), "{text}");
+        }
+        has_snapshot(text);
+    });
 }

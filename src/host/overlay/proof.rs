@@ -211,4 +211,10 @@ mod tests {
         assert!(objection(Ok(Look { stretches: hash(Some("b")), ..look.clone() })).contains("bytes from 0"));
         assert!(objection(Ok(Look { stretches: hash(None), ..look.clone() })).contains("no longer be read"));
     }
+
+    crate::fuzz::fuzzed!(fuzz_disk_stat, text [
+        b"  2193   1205   190490  1108  51  0  408  21  0  1052  1130  0  0  0  0  4  0\n",
+    ], |text| {
+        assert!(parse_stat(text).is_none() || text.split_whitespace().count() >= 11);
+    });
 }

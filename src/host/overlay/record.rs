@@ -183,8 +183,11 @@ fn ids(host: &Host) -> Result<Vec<String>, OverlayError> {
 fn load(host: &Host, id: &str) -> Result<Option<Record>, OverlayError> {
     let path = Path::new(RESCUE_DIR).join(id).join(RECORD);
     let Some(text) = host.read_optional(&path).doing("reading", &path)? else { return Ok(None) };
-    let record: Option<Record> = serde_json::from_str(&text).ok();
-    record.filter(|r| r.schema == SCHEMA).map(Some).ok_or(OverlayError::Record { path })
+    parse(&text).map(Some).ok_or(OverlayError::Record { path })
+}
+
+fn parse(text: &str) -> Option<Record> {
+    serde_json::from_str(text).ok().filter(|r: &Record| r.schema == SCHEMA)
 }
 
 fn refuse_taken(host: &Host, survivors: &[Object]) -> Result<(), OverlayError> {
@@ -241,7 +244,44 @@ fn save(host: &Host, dir: &Path, record: &Record) -> Result<(), OverlayError> {
 }
 
 fn started(host: &Host, pid: u32) -> Option<u64> {
-    let stat = host.read(format!("/proc/{pid}/stat")).ok()?;
+    start_of(&host.read(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn start_of(stat: &str) -> Option<u64> {
     // The name, which may hold anything, ends with the last parenthesis; the state after it is field 3.
     stat.rsplit(')').next()?.split_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_may_be_called_anything() {
+        let rest = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
+        assert_eq!(start_of(&format!("7 (sh) {rest}")), Some(4711));
+        assert_eq!(start_of(&format!("7 (a) b 1) {rest}")), Some(4711));
+        assert_eq!(start_of("7 (sh) S 1"), None);
+    }
+
+    crate::fuzz::fuzzed!(fuzz_rescue_record, text [
+        br#"{"schema":1,"pid":4711,"started":815,"kind":"fuse","objects":[
+            {"object":"frozen","device":"/dev/sdb","kname":"sdb","sequence":7,"was_read_only":false},
+            {"object":"directory","path":"/run/raidguard/rescue/1"},{"object":"file","path":"/run/raidguard/rescue/1/a.qcow2"},
+            {"object":"daemon","pidfile":"/run/raidguard/rescue/1/pid","exports":["/run/raidguard/rescue/1/a"]},
+            {"object":"loop","backing":"/run/raidguard/rescue/1/a"},{"object":"snapshot","name":"raidguard-1-0"}]}"#,
+    ], |text| {
+        if let Some(record) = parse(text) {
+            let again = serde_json::to_string(&record).unwrap();
+            assert_eq!(parse(&again).unwrap().objects, record.objects);
+        }
+    });
+
+    crate::fuzz::fuzzed!(
+        fuzz_process_stat,
+        text[b"7 (a) b 1) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20"],
+        |text| {
+            start_of(text);
+        }
+    );
 }

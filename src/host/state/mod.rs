@@ -7,7 +7,8 @@ pub mod outbox;
 use std::{
     fs::{OpenOptions, Permissions},
     io,
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
     time::Duration,
 };
 
@@ -37,14 +38,14 @@ const BUSY: Duration = Duration::from_secs(5);
 const GENERATION: &str = "generation";
 
 const TABLES: &str = "
-    CREATE TABLE IF NOT EXISTS record (
+    CREATE TABLE record (
         mirror TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (mirror, name)
     ) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS history (
+    CREATE TABLE history (
         mirror TEXT NOT NULL, at INTEGER NOT NULL, verdict TEXT NOT NULL, findings TEXT NOT NULL
     );
-    CREATE INDEX IF NOT EXISTS history_of ON history (mirror, at);
-    CREATE TABLE IF NOT EXISTS outbox (
+    CREATE INDEX history_of ON history (mirror, at);
+    CREATE TABLE outbox (
         id TEXT NOT NULL, channel TEXT NOT NULL, event TEXT NOT NULL, attempts INTEGER NOT NULL,
         next INTEGER NOT NULL, PRIMARY KEY (id, channel)
     ) WITHOUT ROWID;
@@ -68,6 +69,15 @@ pub enum StateError {
         #[source]
         source: serde_json::Error,
     },
+    /// It was emptied: what it knew is not to be forgotten without a word.
+    #[error(
+        "{PATH} is empty, so what it knew is lost: the newest state of the databases, what was acknowledged and told. If that cannot be \
+         put back, `rm {PATH}` lets the next check begin a new one"
+    )]
+    Empty,
+    /// It is a database, and another's.
+    #[error("{PATH} is not raidguard's record; nothing in it was changed")]
+    Foreign,
     /// A newer raidguard wrote it.
     #[error("{PATH} is of form {0}, written by a newer raidguard")]
     Newer(i64),
@@ -99,9 +109,15 @@ impl State {
     pub fn open(host: &Host) -> Result<Self, StateError> {
         let path = host.path(PATH);
         files::create_dirs(files::parent(&path), 0o700)?;
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
-        let mode = file.and_then(|file| Ok((file.metadata()?.permissions().mode() & 0o7777, file)));
-        let (mode, file) = mode.doing("opening", &path)?;
+        if path.symlink_metadata().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+            make(&path)?;
+        }
+        let file = files::open_regular(&path, OpenOptions::new().append(true)).doing("opening", &path)?;
+        let meta = file.metadata().doing("reading", &path)?;
+        if meta.len() == 0 {
+            return Err(StateError::Empty);
+        }
+        let mode = meta.permissions().mode() & 0o7777;
         if mode & 0o077 != 0 {
             file.set_permissions(Permissions::from_mode(0o600)).doing("setting the mode of", &path)?;
         }
@@ -111,10 +127,7 @@ impl State {
         let form: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
         match form {
             FORM => {}
-            0 => {
-                db.pragma_update(None, "journal_mode", "WAL")?;
-                db.execute_batch(&format!("BEGIN IMMEDIATE;{TABLES}PRAGMA user_version = {FORM}; COMMIT;"))?;
-            }
+            0 => return Err(StateError::Foreign),
             newer => return Err(StateError::Newer(newer)),
         }
         // In this mode a power cut may take the last changes along, but never the file. What must not be lost is written durably.
@@ -148,22 +161,7 @@ impl State {
         let mut rows = statement.query([mirror])?;
         while let Some(row) = rows.next()? {
             let (name, value): (String, String) = (row.get(0)?, row.get(1)?);
-            match name.split_once('/').unwrap_or((&name, "")) {
-                ("first-seen", _) => record.first_seen = Some(value_of(&name, &value)?),
-                ("acknowledged", _) => record.acknowledged = value_of(&name, &value)?,
-                ("acknowledged-sectors", _) => record.acknowledged_sectors = value_of(&name, &value)?,
-                ("acknowledged-scrub", _) => record.acknowledged_scrub = Some(value_of(&name, &value)?),
-                ("open", _) => record.open = value_of(&name, &value)?,
-                ("verdict", _) => record.verdict = Some(value_of(&name, &value)?),
-                ("databases", _) => record.databases = Some(value_of(&name, &value)?),
-                ("told", _) => record.told = Some(value_of(&name, &value)?),
-                ("overridden", _) => record.overridden = Some(value_of(&name, &value)?),
-                ("job", job) => drop(record.jobs.insert(job.to_owned(), value_of(&name, &value)?)),
-                ("ledger", network) => {
-                    record.ledger.insert(network.to_owned(), value_of(&name, &value)?);
-                }
-                _ => {}
-            }
+            take(&mut record, &name, &value)?;
         }
         drop(rows);
         record.channels = self.channel_failures()?;
@@ -345,6 +343,44 @@ impl State {
         })
         .collect()
     }
+}
+
+/// Makes a new record. It gets its name when it is whole, so that an empty one is never a new one; who comes second leaves it to the
+/// first.
+fn make(path: &Path) -> Result<(), StateError> {
+    let dir = files::parent(path);
+    let file =
+        tempfile::Builder::new().prefix(".state-new-").tempfile_in(dir).doing("creating a file in", dir)?;
+    let db = Connection::open(file.path())?;
+    db.execute_batch(&format!("BEGIN;{TABLES}PRAGMA user_version = {FORM};COMMIT;"))?;
+    db.pragma_update(None, "journal_mode", "WAL")?;
+    db.close().map_err(|(_, e)| e)?;
+    file.as_file().sync_all().doing("syncing", file.path())?;
+    match file.persist_noclobber(path) {
+        Err(e) if e.error.kind() != io::ErrorKind::AlreadyExists => Err(e.error).doing("creating", path)?,
+        _ => Ok(files::sync_dir(dir)?),
+    }
+}
+
+/// Puts one value of a record in its place. Names of other values are passed over.
+fn take(record: &mut Record, name: &str, value: &str) -> Result<(), StateError> {
+    match name.split_once('/').unwrap_or((name, "")) {
+        ("first-seen", _) => record.first_seen = Some(value_of(name, value)?),
+        ("acknowledged", _) => record.acknowledged = value_of(name, value)?,
+        ("acknowledged-sectors", _) => record.acknowledged_sectors = value_of(name, value)?,
+        ("acknowledged-scrub", _) => record.acknowledged_scrub = Some(value_of(name, value)?),
+        ("open", _) => record.open = value_of(name, value)?,
+        ("verdict", _) => record.verdict = Some(value_of(name, value)?),
+        ("databases", _) => record.databases = Some(value_of(name, value)?),
+        ("told", _) => record.told = Some(value_of(name, value)?),
+        ("overridden", _) => record.overridden = Some(value_of(name, value)?),
+        ("job", job) => drop(record.jobs.insert(job.to_owned(), value_of(name, value)?)),
+        ("ledger", network) => {
+            record.ledger.insert(network.to_owned(), value_of(name, value)?);
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 fn value_of<T: DeserializeOwned>(name: &str, value: &str) -> Result<T, StateError> {

@@ -131,3 +131,99 @@ fn two_at_once_do_not_undo_each_other() {
     }
     assert_eq!(State::open(&host).unwrap().record("m").unwrap().jobs.len(), 2);
 }
+
+#[test]
+fn a_record_that_was_emptied_is_not_a_new_one_and_is_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = host(&dir);
+    let state = State::open(&host).unwrap();
+    state.durably(|| state.put("lightning", "ledger/bitcoin", &1)).unwrap();
+    drop(state);
+    let path = host.path(PATH);
+    let names = || fs::read_dir(path.parent().unwrap()).unwrap().count();
+    let before = names();
+    fs::write(&path, "").unwrap();
+    for opened in [State::open(&host).map(Some), State::open_existing(&host)] {
+        assert!(matches!(opened, Err(StateError::Empty)), "{opened:?}");
+    }
+    assert_eq!((fs::metadata(&path).unwrap().len(), names()), (0, before));
+    // Another's database is not taken over.
+    fs::remove_file(&path).unwrap();
+    Connection::open(&path).unwrap().execute_batch("CREATE TABLE other(x)").unwrap();
+    let other = fs::read(&path).unwrap();
+    assert!(matches!(State::open(&host), Err(StateError::Foreign)));
+    assert_eq!(fs::read(&path).unwrap(), other);
+    // Gone is gone: that is how a new one begins.
+    for name in ["", "-wal", "-shm"] {
+        let _ = fs::remove_file(format!("{}{name}", path.display()));
+    }
+    assert_eq!(State::open(&host).unwrap().record("lightning").unwrap(), Record::default());
+}
+
+#[test]
+fn a_record_is_made_once_by_many_and_nothing_is_left_beside_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = host(&dir);
+    std::thread::scope(|scope| {
+        for n in 0..8 {
+            let host = &host;
+            scope.spawn(move || State::open(host).unwrap().put("m", &n.to_string(), &n).unwrap());
+        }
+    });
+    let state = State::open(&host).unwrap();
+    for n in 0..8 {
+        assert_eq!(state.get::<u8>("m", &n.to_string()).unwrap(), Some(n));
+    }
+    let path = host.path(PATH);
+    let names = fs::read_dir(path.parent().unwrap()).unwrap().map(|e| e.unwrap().file_name());
+    let names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+    assert!(names.iter().all(|name| name.starts_with("state.sqlite3")), "{names:?}");
+}
+
+#[test]
+fn what_stands_in_the_records_place_is_named_and_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = host(&dir);
+    let path = host.path(PATH);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let error = State::open_existing(&host).unwrap_err();
+    let said = crate::model::observed::causes(&error);
+    assert!(said.contains("a FIFO"), "{said}");
+}
+
+/// A name and its value on each line, as they lie in the table.
+const RECORD: &[u8] = br#"first-seen "2026-11-23T12:00:00Z"
+acknowledged {"5515c27f-43dc-47b1-a1df-6c7b3533cac5":{"write":1,"read":2,"flush":3,"corruption":4,"generation":5}}
+acknowledged-sectors {"sda":7}
+acknowledged-scrub "2026-11-23T11:00:00Z"
+open [{"code":"MIR-MISSING","severity":"critical","about":"1","says":"x","evidence":["y"],"remedy":"z","source":"storage","since":"2026-11-23T12:00:00Z"}]
+verdict ["critical","2026-11-23T12:00:00Z"]
+databases ["2026-11-23T12:00:00Z",[{"network":"bitcoin","state":{"sound":{"data_version":42,"schema_version":270,"node_id":"02ff"}}},{"network":"","state":{"faulty":"x"}},{"network":"t","state":"missing"}]]
+told {"kind":"change","verdict":"critical","may_fail":1,"faults":[],"at":"2026-11-23T12:00:00Z"}
+overridden {"at":"2026-11-23T12:00:00Z","reason":"why","faults":[{"code":"NODE-OLDER","about":""}]}
+job/scrub {"started":"2026-11-23T12:00:00Z","ended":null,"failed":null,"good":"2026-11-23T12:00:00Z"}
+ledger/bitcoin {"node_id":"02ff","data_version":42,"at":"2026-11-23T12:00:00Z"}
+"#;
+
+fn all_of(text: &str) -> Result<Record, StateError> {
+    let mut record = Record::default();
+    for (name, value) in text.lines().filter_map(|line| line.split_once(' ')) {
+        take(&mut record, name, value)?;
+    }
+    Ok(record)
+}
+
+#[test]
+fn the_sample_is_of_the_form_that_is_kept() {
+    let record = all_of(std::str::from_utf8(RECORD).unwrap()).unwrap();
+    assert!(record.jobs.len() == 1 && record.ledger["bitcoin"].data_version == 42 && record.told.is_some());
+}
+
+crate::fuzz::fuzzed!(fuzz_record, text[RECORD], |text| {
+    if let Ok(record) = all_of(text) {
+        // What was understood is kept in the same words.
+        let again: Record = serde_json::from_str(&serde_json::to_string(&record).unwrap()).unwrap();
+        assert_eq!(again, record);
+    }
+});

@@ -101,8 +101,10 @@ pub(super) fn keep(
     if let Err(e) = kept {
         console.warn(format_args!("what was seen could not be remembered: {}", causes(&e)));
     }
-    if options.notify {
-        notify::tell(host, declared, judged, console);
+    match judged {
+        _ if !options.notify => {}
+        [] => notify::tell_undeclared(host, declared, console),
+        judged => notify::tell(host, declared, judged, console),
     }
 }
 

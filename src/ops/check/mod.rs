@@ -76,13 +76,7 @@ fn verdict(host: &Host, options: &Options, console: &mut Console) -> Result<Seve
     }
     let Config { mirror, notify } = declared?;
     let (mut judged, state) = mirrors::judge_all(host, mirror);
-    if host.interrupt().is_raised() {
-        return Err(Trouble::Failed {
-            what: "the check was stopped before it reached a verdict".to_owned(),
-            source: None,
-            hints: vec!["raidguard check".to_owned()],
-        });
-    }
+    unless_stopped(host)?;
     if options.deep {
         for one in &mut judged {
             // A job's words are mailed.
@@ -90,6 +84,7 @@ fn verdict(host: &Host, options: &Options, console: &mut Console) -> Result<Seve
                 console.waiting_for(&format!("SQLite has checked the databases of {}", one.mirror.name));
             }
             look_deep(host, one);
+            unless_stopped(host)?;
         }
     }
     if options.acknowledge {
@@ -116,6 +111,17 @@ fn verdict(host: &Host, options: &Options, console: &mut Console) -> Result<Seve
         catch_up::catch_up(host, &judged, options, console);
     }
     Ok(level)
+}
+
+fn unless_stopped(host: &Host) -> Result<(), Trouble> {
+    if !host.interrupt().is_raised() {
+        return Ok(());
+    }
+    Err(Trouble::Failed {
+        what: "the check was stopped before it reached a verdict".to_owned(),
+        source: None,
+        hints: vec!["raidguard check".to_owned()],
+    })
 }
 
 fn shown(judged: &Judged) -> Checked<'_> {

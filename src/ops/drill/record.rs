@@ -223,4 +223,12 @@ mod tests {
             assert!(matches!(error, RecordError::Unknown(_)), "{error}");
         }
     }
+
+    crate::fuzz::fuzzed!(fuzz_drill_record, text [
+        br#"{"schema":1,"pid":4711,"scratch":"/var/tmp/raidguard-drill-1","loops":["loop7"],"made":["/run/raidguard","/run/raidguard/rescue"]}"#,
+    ], |text| {
+        if let Ok(Some(record)) = read(text) {
+            assert!(record.name().starts_with(PREFIX), "what is removed must be a drill's: {record:?}");
+        }
+    });
 }

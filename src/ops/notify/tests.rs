@@ -161,6 +161,23 @@ fn a_declaration_that_cannot_be_read_is_told_by_what_is_left_and_its_mending_too
 }
 
 #[test]
+fn a_declaration_that_is_gone_is_told_and_there_is_no_sign_of_life() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(Mood::Answer(200));
+    secrets(
+        dir.path(),
+        &format!("webhook = \"{}\"\nheartbeat = \"{}\"\n", server.url("/"), server.url("/beat")),
+    );
+    for minute in [0, 15] {
+        tell_undeclared(&host(dir.path(), later(minute)), None, &Console::default());
+    }
+    assert_eq!(kinds(&server.received()), ["change unknown"]);
+    assert!(server.received()[0].body.contains("declares no mirror"), "{:?}", server.received());
+    check(dir.path(), later(30), 0);
+    assert_eq!(kinds(&server.received()[1..2]), ["cleared ok"]);
+}
+
+#[test]
 fn a_test_tries_each_channel_and_none_is_said_to_work_that_does_not() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(Mood::Answer(200));

@@ -307,3 +307,16 @@ fn counters(state: &MirrorState, id: u64) -> Option<(String, crate::model::mirro
     let member = state.members.iter().find(|m| m.devid == id)?;
     Some((member.uuid.clone()?, member.errors?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::fuzz::fuzzed!(fuzz_proof, text[SAMPLE], |text| {
+        if let Ok(proof) = serde_json::from_str::<Proof>(text) {
+            assert!(!(proof.is_good() && proof.scrubs.is_empty()), "never scrubbed, never good");
+        }
+    });
+
+    const SAMPLE: &[u8] = br#"{"scrubs":[{"command":"btrfs scrub start","end":"finished","status":null}],"damaged":[{"path":"/srv/x","why":"Input/output error"}]}"#;
+}

@@ -285,4 +285,18 @@ pub(super) mod tests {
             let _ = Super::parse(&bytes, OFFSET);
         }
     }
+
+    crate::fuzz::fuzzed!(fuzz_rescue_superblock, bytes [
+        include_bytes!("../../../../tests/fixtures/btrfs/superblock.bin"),
+    ], |bytes| {
+        // A checksum that is right tells nothing of what it is of.
+        let mut block = bytes.to_vec();
+        seal(&mut block);
+        if let Ok(Some(found)) = Super::parse(&block, OFFSET) {
+            if found.crc32c {
+                assert_eq!(Super::parse(&found.as_first(None).unwrap(), OFFSET).unwrap().as_ref(), Some(&found));
+            }
+        }
+        assert!(bytes.len() < SIZE || bytes == block || !matches!(Super::parse(bytes, OFFSET), Ok(Some(s)) if s.crc32c));
+    });
 }

@@ -297,3 +297,81 @@ impl Block {
 fn is_files(tree: u64) -> bool {
     tree == FS_TREE || (FIRST_SUBVOLUME..=LAST_SUBVOLUME).contains(&tree)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A superblock whose chunks are known; a leaf of the tree of roots with one root, and a node.
+    const SUPERBLOCK: &[u8] = include_bytes!("../../../../tests/fixtures/btrfs/superblock.bin");
+
+    fn leaf() -> Vec<u8> {
+        let mut bytes = vec![0; 4096];
+        let mut put = |at: usize, part: &[u8]| bytes[at..at + part.len()].copy_from_slice(part);
+        put(80, &38_u64.to_le_bytes());
+        put(88, &ROOT_TREE.to_le_bytes());
+        put(96, &1_u32.to_le_bytes());
+        put(HEADER, &FS_TREE.to_le_bytes());
+        put(HEADER + 8, &[ROOT_ITEM]);
+        put(HEADER + 17, &3000_u32.to_le_bytes());
+        put(HEADER + 21, &439_u32.to_le_bytes());
+        put(HEADER + 3000 + 160, &38_u64.to_le_bytes());
+        put(HEADER + 3000 + 176, &(5_u64 << 20).to_le_bytes());
+        put(HEADER + 3000 + 327, &1_790_000_000_u64.to_le_bytes());
+        put(HEADER + 3000 + 335, &17_u32.to_le_bytes());
+        bytes
+    }
+
+    fn block(bytes: &[u8]) -> Option<Block> {
+        let number = |at: usize| field::<8>(bytes, at).map(u64::from_le_bytes);
+        let count = usize::try_from(field::<4>(bytes, 96).map(u32::from_le_bytes)?).ok()?;
+        let level = *bytes.get(100)?;
+        Some(Block {
+            at: number(48)?,
+            generation: number(80)?,
+            owner: number(88)?,
+            level,
+            count,
+            bytes: bytes.to_vec(),
+        })
+    }
+
+    #[test]
+    fn a_root_is_found_in_a_leaf() {
+        let found: Vec<_> = block(&leaf()).unwrap().roots().map(|r| (r.tree, r.at, r.changed)).collect();
+        assert_eq!(found, [(FS_TREE, 5 << 20, Some(Timestamp::new(1_790_000_000, 17).unwrap()))]);
+    }
+
+    fn samples() -> &'static [&'static [u8]] {
+        let mut node = leaf();
+        node[100] = 1;
+        let kept = [leaf(), node].map(|bytes| &*Box::leak(bytes.into_boxed_slice()));
+        Box::leak(Box::new(kept))
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn fuzz_tree_block(bytes in crate::fuzz::mutated(samples())) {
+            if let Some(block) = block(&bytes) {
+                let (items, pointers) = (block.items().count(), block.pointers().count());
+                assert!((items + pointers) * ITEM <= bytes.len(), "{items} {pointers}");
+                assert!(block.roots().count() <= items && block.is_same(&block));
+            }
+        }
+    }
+
+    crate::fuzz::fuzzed!(fuzz_chunk_map, bytes[SUPERBLOCK], |bytes| {
+        let known = system_chunks(bytes).unwrap_or_default();
+        let mut map = Map::default();
+        map.add(known.iter().cloned());
+        let files = vec![(1, File::open("/dev/null").unwrap())];
+        let reader = Reader { files, fsid: String::new(), own: 1, node_size: 16384, map, whole: true };
+        for chunk in known {
+            for address in [chunk.start, chunk.start.saturating_add(chunk.length / 2), u64::MAX] {
+                assert_eq!(reader.block(address, 38), None);
+            }
+        }
+        assert_ne!(reader.has_log_after(38, &mut || true), Some(true));
+        reader.used();
+    });
+}

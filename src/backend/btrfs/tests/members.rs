@@ -252,3 +252,13 @@ fn nothing_is_said_of_what_is_not_known() {
     let layout = Layout::default();
     assert_eq!((layout.size_of(1), layout.stored_on(1)), (None, Bytes(0)));
 }
+
+crate::fuzz::fuzzed!(fuzz_replace_status, text [
+    include_bytes!("../../../../tests/fixtures/btrfs/6.2/running-replace-status.txt"),
+    include_bytes!("../../../../tests/fixtures/btrfs/6.14/missing-replace-status.txt"),
+    include_bytes!("../../../../tests/fixtures/btrfs/6.14/healthy-replace-status-never.txt"),
+], |text| {
+    if let Ok(replace::Status { state: replace::State::Running(permille), .. }) = replace::parse_status(text) {
+        assert!(permille <= 1000, "{permille}");
+    }
+});
