@@ -87,7 +87,7 @@ impl Place {
         let path = link.path();
         let filesystem = if is_in(path, &self.data) {
             // The same path on another device is below the mount.
-            if !self.dev.is_some_and(|dev| link.file().is_some_and(|file| file.st_dev != dev)) {
+            if self.dev.is_none_or(|dev| link.file().is_none_or(|file| file.st_dev == dev)) {
                 return false;
             }
             self.below
