@@ -106,8 +106,9 @@ fn page(mut command: Command, above: Option<&str>) -> io::Result<(String, Vec<u8
     }
     let mut text = String::new();
     section(&mut text, "EXIT STATUS");
-    let general = EXIT_CODES.strip_prefix(CODES).unwrap_or(EXIT_CODES).trim().to_owned();
-    text.push_str(&plain(&words.codes.unwrap_or(general)));
+    let general =
+        || EXIT_CODES.strip_prefix(CODES).and_then(|codes| codes.lines().next()).unwrap_or(EXIT_CODES);
+    text.push_str(&plain(words.codes.as_deref().unwrap_or_else(|| general().trim())));
     if above.is_none() {
         section(&mut text, "FILES");
         for (file, what) in FILES {

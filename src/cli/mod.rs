@@ -51,9 +51,9 @@ pub enum Verb {
     /// The picture: mirror, members, data, space, jobs
     #[command(after_help = "Examples:\n  raidguard status\n  raidguard status --json")]
     Status(JsonArgs),
-    /// Is the redundancy real? Exit code 0 ok, 1 warning, 2 critical, 3 unknown
+    /// Is the redundancy real? By the exit code too: 0 ok, 1 warning, 2 critical, 3 unknown
     #[command(
-        after_help = "Examples:\n  raidguard check\n  raidguard check --deep\n  raidguard check --format json\n  raidguard check --format \
+        after_help = "Exit codes: 0 ok, 1 warning, 2 critical, 3 unknown.\n\nExamples:\n  raidguard check\n  raidguard check --deep\n  raidguard check --format json\n  raidguard check --format \
         prometheus \\\n      --output /var/lib/prometheus/node-exporter/raidguard.prom"
     )]
     Check(CheckArgs),

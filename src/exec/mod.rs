@@ -3,11 +3,13 @@
 
 mod child;
 mod cmd;
+mod held;
 mod interrupt;
 mod real;
 mod scripted;
 
 pub use cmd::{Cmd, CmdError, Effect, Failure, Output};
+pub use held::Held;
 pub use interrupt::Interrupt;
 pub use real::RealRunner;
 pub use scripted::{Reply, ScriptedRunner};
@@ -38,6 +40,12 @@ pub trait Runner: Send + Sync + std::fmt::Debug {
     fn run(&self, cmd: &Cmd) -> Result<Output, CmdError> {
         self.run_watched(cmd, &mut || Flow::Continue)
     }
+
+    /// Starts `cmd`, which runs until its standard input ends: for as long as the value lives.
+    ///
+    /// # Errors
+    /// The tool is absent, or could not be started.
+    fn hold(&self, cmd: &Cmd) -> Result<Held, CmdError>;
 
     /// Sends a signal to a process that a command left behind: a daemon.
     ///

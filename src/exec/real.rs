@@ -5,6 +5,7 @@ use std::{
     io,
     os::unix::process::{CommandExt, ExitStatusExt},
     path::PathBuf,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -14,10 +15,12 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{Cmd, CmdError, Effect, Failure, Flow, Output, Runner};
+use super::{Cmd, CmdError, Effect, Failure, Flow, Held, Output, Runner};
 
 /// Where the system's own tools live. root's PATH is not asked: it may hold anything.
 const TOOL_DIRS: &str = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin";
+/// What a command sees of the environment, whatever raidguard's own is.
+const ENVIRONMENT: [(&str, &str); 3] = [("PATH", TOOL_DIRS), ("LC_ALL", "C.UTF-8"), ("TZ", "UTC")];
 const TICK: Duration = Duration::from_millis(250);
 /// How long a command may take to end after it was asked to.
 const GRACE: Duration = Duration::from_secs(30);
@@ -46,9 +49,8 @@ impl Runner for RealRunner {
         let path = found.ok_or_else(|| fail(Failure::Absent { dirs: TOOL_DIRS.to_owned() }, &[]))?;
         let not_started = |e: &io::Error| fail(Failure::NotStarted(e.to_string()), &[]);
 
-        let environment = [("PATH", TOOL_DIRS), ("LC_ALL", "C.UTF-8"), ("TZ", "UTC")];
         let expression = duct::cmd(path, &cmd.args)
-            .full_env(environment.map(|(k, v)| (OsString::from(k), OsString::from(v))))
+            .full_env(ENVIRONMENT.map(|(k, v)| (OsString::from(k), OsString::from(v))))
             .before_spawn(|command| {
                 // A group of its own: Ctrl-C reaches raidguard alone, and a time limit reaches grandchildren too.
                 command.process_group(0);
@@ -91,6 +93,19 @@ impl Runner for RealRunner {
             (Some(code), _) => Err(fail(Failure::Code(code), &result.stderr)),
             (None, signal) => Err(fail(Failure::Signal(signal.unwrap_or_default()), &result.stderr)),
         }
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "the one place that starts a process")]
+    fn hold(&self, cmd: &Cmd) -> Result<Held, CmdError> {
+        tracing::debug!(target: "raidguard::exec", "meanwhile: {}", cmd.line());
+        let path = Self::find(cmd.tool)
+            .ok_or_else(|| CmdError::new(cmd, Failure::Absent { dirs: TOOL_DIRS.to_owned() }, &[]))?;
+        let mut command = Command::new(path);
+        command.args(&cmd.args).env_clear().envs(ENVIRONMENT);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        super::child::die_with_parent(&mut command);
+        let started = command.spawn();
+        Ok(Held::new(started.map_err(|e| CmdError::new(cmd, Failure::NotStarted(e.to_string()), &[]))?))
     }
 
     fn signal(&self, pid: i32, signal: Signal) -> io::Result<()> {
@@ -152,6 +167,20 @@ mod tests {
         let cmd = Cmd::probe("sleep").arg("60");
         let error = RealRunner.run_watched(&cmd, &mut || Flow::Stop).unwrap_err();
         assert_eq!(error.failure, Failure::Signal(Signal::SIGINT as i32));
+    }
+
+    #[test]
+    fn what_is_held_runs_until_it_is_let_go() {
+        let mut held = RealRunner.hold(&Cmd::probe("cat")).unwrap();
+        assert!(held.runs());
+        let started = Instant::now();
+        drop(held);
+        assert!(started.elapsed() < Duration::from_secs(30));
+        // One that ends by itself, and one that does not end.
+        drop(RealRunner.hold(&Cmd::probe("true")).unwrap());
+        drop(RealRunner.hold(&Cmd::probe("sleep").arg("600")).unwrap());
+        assert!(started.elapsed() < Duration::from_secs(60));
+        assert!(RealRunner.hold(&Cmd::probe("no-such-tool-anywhere")).is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::{Cmd, CmdError, Effect, Failure, Flow, Output, Runner, Signal};
+use super::{Cmd, CmdError, Effect, Failure, Flow, Held, Output, Runner, Signal};
 
 /// What a scripted command answers.
 #[derive(Debug, Clone)]
@@ -41,6 +41,7 @@ pub struct ScriptedRunner {
     fail_at: Option<usize>,
     calls: Mutex<Vec<(Effect, String)>>,
     inputs: Mutex<Vec<Vec<u8>>>,
+    held: Mutex<Vec<String>>,
 }
 
 impl ScriptedRunner {
@@ -79,9 +80,19 @@ impl ScriptedRunner {
     pub fn inputs(&self) -> Vec<Vec<u8>> {
         self.inputs.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    /// What was started to run beside other work, in order.
+    pub fn held(&self) -> Vec<String> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Runner for ScriptedRunner {
+    fn hold(&self, cmd: &Cmd) -> Result<Held, CmdError> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).push(cmd.line());
+        Ok(Held::default())
+    }
+
     fn run_watched(&self, cmd: &Cmd, tick: &mut dyn FnMut() -> Flow) -> Result<Output, CmdError> {
         let line = cmd.line();
         let number = {

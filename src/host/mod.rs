@@ -1,6 +1,7 @@
 //! The machine, one file a source: what lsblk, the kernel and the files below `/etc` say. Knows no verb.
 
 pub mod apart;
+pub mod awake;
 pub mod below;
 pub mod copy;
 pub mod declaration;

@@ -4,7 +4,7 @@ use super::{Exit, Trouble, mirrors, trouble::need_root};
 use crate::{
     backend::{self, BalanceEnd, ScrubEnd},
     exec::Flow,
-    host::{Host, lock, state::State},
+    host::{Host, awake, lock, state::State},
     model::{mirror::MirrorState, observed::causes},
     plan::{Watch as _, Work},
     ui::{self, Console},
@@ -67,6 +67,7 @@ pub fn scrub(host: &Host, name: Option<&str>, json: bool, console: &mut Console)
     let title = format!("scrub {}", mirror.name);
     console.plan(std::slice::from_ref(&title), false);
     console.begin(0, &title);
+    let _awake = awake::hold(host, &title);
     let report = recorded(host, &mirror.name, "scrub", console, |console| {
         let report = backend.scrub(host, &mirror.mountpoint, &state, &mut |progress| {
             if let (Some(done), Some(total)) = (progress.bytes_scrubbed, progress.bytes_total) {
@@ -100,6 +101,7 @@ pub fn balance(host: &Host, name: Option<&str>, json: bool, console: &mut Consol
     })?;
     let state = observed(host, &mirror)?;
     let backend = backend::of(mirror.backend);
+    let _awake = awake::hold(host, &format!("balance {}", mirror.name));
     let report = recorded(host, &mirror.name, "balance", console, |_| {
         let report = backend.balance(host, &mirror.mountpoint, &state, &mut |&()| flow(host));
         let failed = match &report {

@@ -3,7 +3,10 @@
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Context, Journal, JournalError, JournalState, Plan, Probe, Record, Step, StepError, Watch};
-use crate::{host::Host, model::Identity};
+use crate::{
+    host::{Host, awake},
+    model::Identity,
+};
 
 /// How a plan's execution ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,6 +167,7 @@ impl<'a, S: Step + Serialize + DeserializeOwned> Executor<'a, S> {
             return Err(ExecuteError::RollingBack);
         }
         let of = self.plan.steps.len();
+        let _awake = awake::hold(self.host, &format!("{} of {}", self.plan.verb, self.plan.mirror));
         let titles: Vec<String> = self.plan.steps.iter().map(Step::says).collect();
         watch.plan(&titles, self.state.begun.contains(&true));
         for (index, (step, says)) in self.plan.steps.iter().zip(&titles).enumerate() {

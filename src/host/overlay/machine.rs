@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    exec::{Cmd, CmdError, Failure, Flow, Output, Reply, Runner, ScriptedRunner, Signal},
+    exec::{Cmd, CmdError, Failure, Flow, Held, Output, Reply, Runner, ScriptedRunner, Signal},
     host::Host,
 };
 
@@ -271,6 +271,10 @@ impl Runner for Machine {
         };
         let reply = if fault.is_some() { Reply::fail(1, "injected failure") } else { reply };
         ScriptedRunner::new().on("", reply).run_watched(cmd, tick)
+    }
+
+    fn hold(&self, _: &Cmd) -> Result<Held, CmdError> {
+        Ok(Held::default())
     }
 
     fn signal(&self, pid: i32, signal: Signal) -> io::Result<()> {

@@ -22,7 +22,7 @@ use crate::{
         rescue::{Remains, Survivor},
     },
     host::{
-        Host, copy,
+        Host, awake, copy,
         files::FileError,
         lock,
         overlay::{self, Choice},
@@ -115,6 +115,7 @@ pub fn recover(host: &Host, request: &Request, console: &mut Console) -> Result<
         to.display()
     ));
     execute::confirm(console, request.yes, "Read them now?")?;
+    let _awake = awake::hold(host, "recover");
     console.plan(&STEPS.map(str::to_owned), false);
 
     let target = Target::make(host, &to).map_err(|e| no_target(&to, e))?;
