@@ -47,7 +47,7 @@ const DEVICES: [&str; 26] = [
 ];
 
 const KERNEL: &str = "root=/dev/vda rw console=ttyS0 quiet loglevel=4 mitigations=off nowatchdog random.trust_cpu=on \
-    cryptomgr.notests 8250.nr_uarts=1";
+    cryptomgr.notests 8250.nr_uarts=1 panic=-1";
 
 pub(crate) struct Machine {
     dir: tempfile::TempDir,
