@@ -182,6 +182,8 @@ fn a_new_disk_alone_has_every_commit_after_a_replace() {
     let new = m.device("three");
     let done = m.raidguard(&["replace", "--new", &new, "--yes"]);
     assert_eq!(done.code, 0, "{}{}", done.stdout, done.stderr);
+    // It did not run before, so `replace` has not started it.
+    m.ok("systemctl start lightningd.service");
     is_at_work(&mut m);
     finds(&mut m, 0, &[]);
     m.cut();
