@@ -11,13 +11,17 @@ lab_image() {
   echo "$lab_cache/${hash:0:16}"
 }
 
+needs_lab() {
+  needs debootstrap:debootstrap mke2fs:e2fsprogs unshare:util-linux flock:util-linux
+}
+
 # Makes it if it is not there.
 build_lab() {
   local image began=$SECONDS
   image=$(lab_image)
   if [[ ! -e $image ]]; then
     ((EUID == 0)) || { echo 'the lab is built as root: it makes a root directory with all its owners' >&2 && return 1; }
-    needs debootstrap:debootstrap mke2fs:e2fsprogs unshare:util-linux flock:util-linux
+    needs_lab
     mkdir -p "$lab_cache"
     # Of two that need it, the second waits for the first.
     (flock 9 && make_lab_image "$image") 9>"$lab_cache/lock" || return

@@ -21,10 +21,11 @@ lab_console() {
     disks+=(-drive "if=none,id=programs,format=raw,readonly=on,file=$scratch/programs.tar"
       -device 'virtio-blk-pci,drive=programs,serial=programs')
   fi
-  qemu-system-x86_64 -machine q35 -accel tcg,thread=multi -cpu max,la57=off -smp 2 -m 768 -nodefaults -nographic \
+  qemu-system-x86_64 -machine q35 -accel tcg,thread=single -icount shift=0,sleep=on -cpu max,la57=off,svm=off -smp 1 -m 768 -nodefaults -nographic \
     -serial mon:stdio -kernel "$image/kernel" -initrd "$image/initrd" \
-    -append 'root=/dev/vda rw console=ttyS0 quiet loglevel=4 mitigations=off 8250.nr_uarts=1' \
-    -drive "if=virtio,format=raw,snapshot=on,file=$image/root.img" -device virtio-scsi-pci -device qemu-xhci "${disks[@]}"
+    -append 'root=/dev/vda rw console=ttyS0 quiet loglevel=4 mitigations=off cryptomgr.notests 8250.nr_uarts=1' \
+    -drive "if=none,id=root,format=raw,snapshot=on,file=$image/root.img" -device 'virtio-blk-pci,drive=root,serial=root' \
+    -device virtio-scsi-pci -device qemu-xhci "${disks[@]}"
 }
 
 # What `shell` unpacks in the guest: tar reads a disk as it reads a file.

@@ -2,12 +2,12 @@
 
 use std::{
     fs, thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
 
-use crate::{machine::Machine, talk::PATIENCE};
+use crate::{machine::Machine, observed, talk::PATIENCE};
 
 pub(crate) struct Ran {
     pub(crate) code: i64,
@@ -64,10 +64,34 @@ impl Machine {
         self.run(&[&["/usr/local/sbin/raidguard"], args].concat())
     }
 
-    /// A resumed machine believes that no time has passed.
-    pub(crate) fn set_clock(&mut self) {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-        self.ok(&format!("date --set=@{now}"));
+    /// Runs a verb without waiting for it. What it says goes to the console.
+    pub(crate) fn begin_raidguard(&mut self, args: &[&str]) {
+        let words: Vec<_> = args.iter().map(|word| format!("'{word}'")).collect();
+        let script = format!("/usr/local/sbin/raidguard {} 2>&1 | cat >/dev/ttyS0", words.join(" "));
+        self.begin(&["/bin/bash", "-c", &script]);
+    }
+
+    /// What has come out of the console since it had `seen` bytes.
+    pub(crate) fn console_since(&self, seen: usize) -> String {
+        let bytes = fs::read(self.path("console")).unwrap_or_default();
+        String::from_utf8_lossy(bytes.get(seen..).unwrap_or_default()).into_owned()
+    }
+
+    /// Waits until the console has said this, after it had said `seen` bytes.
+    #[track_caller]
+    pub(crate) fn console_says(&self, seen: usize, what: &str) {
+        let began = Instant::now();
+        while !self.console_since(seen).contains(what) {
+            assert!(began.elapsed() < PATIENCE, "it does not say {what:?}: {}", self.console_since(seen));
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Keeps what the last check saw for ring 0, where `RAIDGUARD_RECORD_OBSERVED` names a directory.
+    pub(crate) fn record(&mut self, faults: &[&Value]) {
+        let Some(dir) = std::env::var_os("RAIDGUARD_RECORD_OBSERVED") else { return };
+        let dump = self.ok("cat /run/observed.json");
+        observed::keep(std::path::Path::new(&dir), self.name(), &dump, faults);
     }
 
     /// The last commit that the node told of before it went on to the next.
@@ -90,7 +114,7 @@ impl Machine {
     pub(crate) fn commits_past(&self, version: i64) {
         let began = Instant::now();
         while self.committed() <= version {
-            assert!(began.elapsed() < Duration::from_secs(300), "the node does not go on from {version}");
+            assert!(began.elapsed() < PATIENCE, "the node does not go on from {version}");
             thread::sleep(Duration::from_millis(100));
         }
     }

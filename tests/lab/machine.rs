@@ -8,6 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::{
+    sys::{
+        signal::{Signal, kill},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::Pid,
+};
 use serde_json::json;
 
 use crate::{
@@ -16,16 +23,26 @@ use crate::{
     talk::{PATIENCE, Talk},
 };
 
+/// Time in the guest goes by what it has done, a nanosecond for each instruction, not by how busy this machine is: a disk that fstab
+/// has systemd wait half a minute for, or a question that a check gives eight seconds, is not late because of the emulation. While the
+/// guest waits, its time is ours.
+const TIME: &str = "shift=0,sleep=on";
+/// Two, each emulated by a thread of its own, make QEMU 7.2 run now and then an int3 that the kernel's patching of its own text has
+/// already taken back on the other, and the guest's kernel dies of it (seen in 2 boots of 30 on a busy machine).
+const PROCESSORS: &str = "1";
+
 /// All devices but the disks. A machine that was saved can only be resumed by one that has the same.
-const DEVICES: [&str; 26] = [
+const DEVICES: [&str; 28] = [
     "-machine",
     "q35",
     "-accel",
-    "tcg,thread=multi",
+    "tcg,thread=single",
+    "-icount",
+    TIME,
     "-cpu",
-    "max,la57=off",
+    "max,la57=off,svm=off",
     "-smp",
-    "2",
+    PROCESSORS,
     "-m",
     "768",
     "-rtc",
@@ -41,13 +58,13 @@ const DEVICES: [&str; 26] = [
     "-device",
     "virtio-scsi-pci,id=scsi",
     "-device",
-    "qemu-xhci,id=usb",
+    "qemu-xhci,id=usb,p2=8,p3=8",
     "-serial",
     "chardev:console",
 ];
 
 const KERNEL: &str = "root=/dev/vda rw console=ttyS0 quiet loglevel=4 mitigations=off nowatchdog random.trust_cpu=on \
-    cryptomgr.notests 8250.nr_uarts=1";
+    cryptomgr.notests 8250.nr_uarts=1 panic=-1";
 
 pub(crate) struct Machine {
     dir: tempfile::TempDir,
@@ -64,42 +81,75 @@ struct Running {
 
 impl Machine {
     fn new(name: &str, backing: &Path, format: &str) -> Self {
-        let dir = tempfile::Builder::new().prefix("raidguard-lab-").tempdir().unwrap();
+        let machine = Self::nowhere(name);
         let mut create = Command::new("qemu-img");
         create.args(["create", "-q", "-f", "qcow2", "-F", format, "-b"]).arg(backing);
-        succeed(create.arg(dir.path().join("root.qcow2")));
+        succeed(create.arg(machine.path("root.qcow2")));
+        machine
+    }
+
+    fn nowhere(name: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("raidguard-lab-").tempdir().unwrap();
         Self { dir, name: name.to_owned(), disks: Vec::new(), running: None }
     }
 
     /// A machine right after its boot, with the programs installed, and no disk but its own.
     pub(crate) fn fresh(name: &str) -> Self {
-        let booted = ready::booted(&key());
-        let mut machine = Self::new(name, &booted.join("root.qcow2"), "qcow2");
-        machine.start(Some(&booted.join("state")));
-        machine.set_clock();
+        let booted = Self::booted_once();
+        let mut machine = Self::resumed(name, &booted, &[]);
         machine.install();
         machine
     }
 
-    /// Boots once and leaves what it has become in `place`.
-    pub(crate) fn boot_to_keep(place: &Path) {
-        let mut machine = Self::new("booted", &ready::image().join("root.img"), "raw");
-        machine.start(None);
-        machine.booted();
-        machine.ok("sync");
-        let state = machine.dir.path().join("state");
-        let running = machine.running.as_mut().unwrap();
+    /// Where the machine that has just booted is kept.
+    pub(crate) fn booted_once() -> PathBuf {
+        ready::kept(ready::image(), "booted", &key(), |place| {
+            let mut machine = Self::new("booted", &ready::image().join("root.img"), "raw");
+            machine.start(None);
+            machine.booted();
+            machine.keep(place);
+        })
+    }
+
+    /// What was kept, going on from there in a copy of its own, with everything that is written to `logged` kept in order. It believes
+    /// that no time has passed.
+    pub(crate) fn resumed(name: &str, kept: &Path, logged: &[&str]) -> Self {
+        let mut machine = Self::nowhere(name);
+        machine.disks = Disk::kept(kept, machine.dir.path());
+        let images = machine.disks.iter().map(|d| d.serial.clone());
+        for file in images.chain(["root.qcow2", "committed"].map(str::to_owned)) {
+            copy(&kept.join(&file), &machine.path(&file));
+        }
+        logged.iter().for_each(|serial| machine.log_writes(serial));
+        machine.start(Some(&kept.join("state")));
+        machine
+    }
+
+    /// Ends it and leaves it in `place`, to be resumed: its memory, its root disk, its other disks.
+    pub(crate) fn keep(mut self, place: &Path) {
+        let state = place.join("state");
+        let running = self.running.as_mut().unwrap();
         running.monitor.ask("migrate", json!({"uri": format!("exec:cat > '{}'", state.display())}));
         running.monitor.wait_until("query-migrate", |answer| answer["status"] == "completed");
         running.monitor.ask("quit", json!({}));
-        machine.ended();
-        for name in ["root.qcow2", "state"] {
-            fs::copy(machine.dir.path().join(name), place.join(name)).unwrap();
+        self.ended();
+        let images = self.disks.iter().map(|d| d.serial.clone());
+        for file in images.chain(["root.qcow2", "committed"].map(str::to_owned)) {
+            copy(&self.path(&file), &place.join(&file));
         }
+        Disk::keep(&self.disks, place);
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.is_some()
     }
 
     fn start(&mut self, resumed: Option<&Path>) {
@@ -123,6 +173,13 @@ impl Machine {
         cmd.arg("-chardev").arg(format!("file,id=committed,path={},append=on", path("committed")));
         cmd.arg("-chardev").arg(format!("socket,id=agent,path={},server=on,wait=off", path("agent")));
         cmd.arg("-qmp").arg(format!("unix:{},server=on,wait=off", path("monitor")));
+        // Those that are there when the power comes on.
+        for disk in self.disks.iter().filter(|d| d.attached) {
+            for node in disk.nodes() {
+                cmd.arg("-blockdev").arg(node.to_string());
+            }
+            cmd.arg("-device").arg(disk.hardware().to_string());
+        }
         if let Some(state) = resumed {
             cmd.arg("-incoming").arg(format!("exec:cat '{}'", state.display()));
         }
@@ -136,11 +193,6 @@ impl Machine {
             monitor.wait_until("query-migrate", |answer| answer["status"] == "completed");
         }
         self.running = Some(Running { qemu, monitor, agent });
-        for at in 0..self.disks.len() {
-            if self.disks[at].attached {
-                self.plug(at);
-            }
-        }
         self.monitor().ask("cont", json!({}));
         self.synchronise();
     }
@@ -179,6 +231,19 @@ impl Machine {
         let mut running = self.running.take().unwrap();
         running.qemu.kill().unwrap();
         running.qemu.wait().unwrap();
+    }
+
+    /// Runs `look` while nothing in the machine goes on, and nothing that it has begun is brought to an end: an instant, as a power cut
+    /// would leave it.
+    pub(crate) fn at_an_instant<T>(&self, look: impl FnOnce(&Self) -> T) -> T {
+        let qemu = Pid::from_raw(self.running.as_ref().unwrap().qemu.id().try_into().unwrap());
+        kill(qemu, Signal::SIGSTOP).unwrap();
+        // When this returns, every thread of it has stopped.
+        let stopped = waitpid(qemu, Some(WaitPidFlag::WUNTRACED)).unwrap();
+        assert!(matches!(stopped, WaitStatus::Stopped(..)), "{stopped:?}");
+        let seen = look(self);
+        kill(qemu, Signal::SIGCONT).unwrap();
+        seen
     }
 
     /// Boots after a cut, or after it was shut down, and waits for the end of the boot.
@@ -226,6 +291,11 @@ impl Drop for Machine {
             lines.iter().skip(lines.len().saturating_sub(40)).for_each(|line| eprintln!("  {line}"));
         }
     }
+}
+
+/// Copies a file with its holes.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    succeed(Command::new("cp").args(["--sparse=always", "--"]).args([from, to]));
 }
 
 /// By what a saved machine must be made anew.

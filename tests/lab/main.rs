@@ -1,5 +1,5 @@
 //! Ring 3: the lab, a virtual machine with its own kernel, systemd and udev, in which disks can be pulled and power can fail. Each case
-//! gets a machine of its own, as it was right after the boot: it is resumed, not booted. `scripts/lab test` runs it.
+//! gets a machine of its own, as it was right after the boot, or with a node at work: it is resumed, not booted. `scripts/lab test` runs it.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,11 +12,66 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "tests start processes themselves")]
 
-mod btrfs;
+mod backend;
+mod cache;
+mod cuts;
 mod disks;
 mod guest;
 mod machine;
+mod observed;
+mod parted;
 #[path = "../standin/built.rs"]
 mod programs;
+mod pulled;
 mod ready;
+mod rot;
+mod states;
+mod steps;
 mod talk;
+
+/// The cases, for one backend. Those that are `long` only `scripts/test --all` runs.
+macro_rules! cases {
+    ($backend:ident, $is:expr) => {
+        mod $backend {
+            cases!(@case $is, pulled:
+                a_mirror_is_there_again_after_a_boot
+                a_member_pulled_while_idle_is_told_by_the_next_check_of_a_timer
+                a_member_pulled_under_load_is_replaced_and_no_commit_is_lost
+                a_member_that_comes_back_elsewhere_is_made_one_again
+            );
+            cases!(@case $is, cuts:
+                each_half_has_the_last_commit_after_a_power_cut
+                setup_is_taken_up_after_a_power_cut
+                setup_is_taken_back_after_a_power_cut
+            );
+            cases!(@case $is, parted: halves_that_parted_are_never_merged);
+            cases!(@case $is, rot: read_errors_are_named_and_cost_nothing write_errors_are_named_and_repaired);
+            cases!(@long $is, pulled: a_member_pulled_while_idle_is_told_by_the_next_check_of_cron);
+            cases!(@long $is, cuts:
+                each_half_has_the_last_commit_after_each_of_20_power_cuts
+                setup_is_taken_up_or_back_after_a_power_cut_in_each_step
+            );
+        }
+    };
+    (@case $is:expr, $room:ident: $($case:ident)*) => {
+        $(#[test]
+        fn $case() {
+            crate::$room::$case(&$is);
+        })*
+    };
+    (@long $is:expr, $room:ident: $($case:ident)*) => {
+        $(#[test]
+        #[ignore = "long"]
+        fn $case() {
+            crate::$room::$case(&$is);
+        })*
+    };
+}
+
+cases!(btrfs, crate::backend::BTRFS);
+
+/// What only btrfs can promise, or have.
+mod only_btrfs {
+    cases!(@case crate::backend::BTRFS, rot: silent_corruption_is_named_and_mended);
+    cases!(@case crate::backend::BTRFS, states: each_thing_that_is_wrong_is_found);
+}

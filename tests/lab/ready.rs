@@ -5,12 +5,12 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
+    time::Duration,
 };
 
-use crate::{
-    machine::Machine,
-    programs::{build_standin, built},
-};
+use crate::programs::{build_standin, built};
+
+const UNUSED: Duration = Duration::from_secs(3 * 60 * 60);
 
 /// The image's directory. `scripts/lab build` makes it where it is missing, and says where it is.
 pub(crate) fn image() -> &'static Path {
@@ -27,21 +27,45 @@ pub(crate) fn image() -> &'static Path {
     })
 }
 
-/// A machine that has just booted, stopped: `root.qcow2` and `state`. Made once for each QEMU and each way of starting it.
-pub(crate) fn booted(key: &str) -> PathBuf {
-    let place = image().join(format!("booted-{key}"));
-    let lock = File::create(image().join("lock")).unwrap();
+/// Something that is made once and kept in `dir` for as long as its key is the same. Those that nobody has used for some hours go.
+pub(crate) fn kept(dir: &Path, name: &str, key: &str, make: impl FnOnce(&Path)) -> PathBuf {
+    let place = dir.join(format!("{name}-{key}"));
+    let lock = File::create(dir.join(format!("{name}.lock"))).unwrap();
     // Of two that need it, the second waits for the first. Closing the file ends the lock.
     let _lock =
         nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).map_err(|(_, e)| e).unwrap();
     if !place.exists() {
-        let part = image().join("booted.part");
+        let part = dir.join(format!("{name}.part"));
         let _ = fs::remove_dir_all(&part);
         fs::create_dir(&part).unwrap();
-        Machine::boot_to_keep(&part);
+        make(&part);
         fs::rename(&part, &place).unwrap();
     }
+    // A directory's time is when something in it was last made or used.
+    fs::write(place.join("used"), "").unwrap();
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        let others =
+            entry.file_name().to_string_lossy().starts_with(&format!("{name}-")) && entry.path() != place;
+        let used = fs::metadata(entry.path().join("used")).and_then(|m| m.modified());
+        if others && used.is_ok_and(|at| at.elapsed().is_ok_and(|t| t > UNUSED)) {
+            fs::remove_dir_all(entry.path()).unwrap();
+        }
+    }
     place
+}
+
+/// What the programs are, as a hash.
+pub(crate) fn programs_key() -> String {
+    programs();
+    let mut hash = blake3::Hasher::new();
+    for file in ["tree/usr/local/sbin/raidguard", "tree/usr/local/bin/standin-node"] {
+        hash.update(&fs::read(place().join(file)).unwrap());
+    }
+    hash.finalize().to_hex()[..16].to_owned()
+}
+
+fn place() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("lab")
 }
 
 /// raidguard and the stand-in node as a tar archive, which the guest unpacks from a disk.
@@ -49,7 +73,7 @@ pub(crate) fn programs() -> &'static Path {
     static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
     PROGRAMS.get_or_init(|| {
         build_standin();
-        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("lab");
+        let dir = place();
         let tree = dir.join("tree");
         for (program, place) in [("raidguard", "usr/local/sbin"), ("examples/standin-node", "usr/local/bin")]
         {

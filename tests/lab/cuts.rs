@@ -1,0 +1,122 @@
+//! The power fails.
+
+use std::{thread, time::Duration};
+
+use crate::{
+    backend::Backend,
+    disks::Bus,
+    steps::{
+        MOUNT, NODE, Random, alone_has, does, elsewhere, finds, is_at_work, mirrored_and_logged,
+        setup_arguments, unmirrored,
+    },
+};
+
+/// Power cuts at random instants under the writer. What a disk with a volatile cache had not been told to flush is lost, write by write, by
+/// the toss of a coin. Each half alone has the last commit that the node told of.
+fn each_half_has_the_last_commit(name: &str, b: &Backend, cuts: usize) {
+    let random = Random::new();
+    let (mut m, kept) = mirrored_and_logged(name, b);
+    let halves = [("one", Bus::Scsi), ("two", Bus::Usb)];
+    let caches = halves.map(|(serial, _)| {
+        let at = m.device(serial);
+        let kind = m.ok(&format!("cat /sys/block/$(basename $(readlink -f {at}))/queue/write_cache"));
+        kind.trim() == "write back"
+    });
+    assert!(caches.contains(&true), "the kernel flushes neither disk");
+    let mut rescue = elsewhere(name);
+    let mut cut = 0;
+    while cut < cuts {
+        m.commits_past(m.committed() + 2);
+        thread::sleep(Duration::from_millis(random.below(1000)));
+        let instant = m.at_an_instant(|m| (m.committed(), halves.map(|(serial, _)| m.logged(serial))));
+        let (last, logged) = instant;
+        let images = halves.map(|(serial, _)| rescue.path(&format!("{serial}-alone")));
+        let made = (0..2).all(|i| {
+            let lost = || caches[i] && random.below(2) == 0;
+            m.as_of(halves[i].0, &kept.join(halves[i].0), logged[i], &images[i], lost)
+        });
+        if !made {
+            continue;
+        }
+        for i in 0..2 {
+            println!("note: cut {cut}, {} alone", halves[i].0);
+            alone_has(&mut rescue, b, halves[i].1, &images[i], last);
+        }
+        cut += 1;
+    }
+    is_at_work(&mut m, b);
+}
+
+pub(crate) fn each_half_has_the_last_commit_after_a_power_cut(b: &Backend) {
+    each_half_has_the_last_commit("each_half_has_the_last_commit_after_a_power_cut", b, 3);
+}
+
+pub(crate) fn each_half_has_the_last_commit_after_each_of_20_power_cuts(b: &Backend) {
+    each_half_has_the_last_commit("each_half_has_the_last_commit_after_each_of_20_power_cuts", b, 20);
+}
+
+/// A boot after it was cut in a step whose changes are halfway there: taken up again, and taken back.
+pub(crate) fn setup_is_taken_up_after_a_power_cut(b: &Backend) {
+    cut_in_setup("setup_is_taken_up_after_a_power_cut", b, 9, "--resume");
+}
+
+pub(crate) fn setup_is_taken_back_after_a_power_cut(b: &Backend) {
+    cut_in_setup("setup_is_taken_back_after_a_power_cut", b, 13, "--rollback");
+}
+
+pub(crate) fn setup_is_taken_up_or_back_after_a_power_cut_in_each_step(b: &Backend) {
+    let mut step = 1;
+    for way in ["--resume", "--rollback"].iter().cycle() {
+        println!("note: step {step}, then {way}");
+        let steps = cut_in_setup("setup_is_taken_up_or_back_after_a_power_cut_in_each_step", b, step, way);
+        step += 1;
+        if step > steps {
+            break;
+        }
+    }
+}
+
+/// The power is cut while `setup` takes this step, or the one in which it is by then; after a boot it is completed, or taken back.
+fn cut_in_setup(name: &str, b: &Backend, step: usize, way: &str) -> usize {
+    let random = Random::new();
+    let mut m = unmirrored(&format!("{name}-{}-{step}", b.name));
+    let asked = setup_arguments(&m, b);
+    let seen = m.console_since(0).len();
+    m.begin_raidguard(&asked.iter().map(String::as_str).collect::<Vec<_>>());
+    // What it says before the first step; then a line for each that is done.
+    let before = if step == 1 { "\n".to_owned() } else { format!("done {:>2}/", step - 1) };
+    m.console_says(seen, &before);
+    thread::sleep(Duration::from_millis(random.below(400)));
+    m.cut();
+    let last = m.committed();
+    let done = m.console_since(seen);
+    let done = done.lines().rev().find(|line| line.starts_with("done")).unwrap_or_default().to_owned();
+    println!("note: cut after {done}");
+    m.boot();
+    m.settle();
+    let ran = m.raidguard(&["setup", way, "--yes"]);
+    let said = format!("{}{}", ran.stdout, ran.stderr);
+    match (way, ran.code) {
+        ("--resume", 0) => {}
+        // Cut before anything was recorded, or after everything was done.
+        ("--resume", 3) if said.contains("there is no setup") => {
+            does(&mut m, &asked.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+        ("--rollback", 0) => {}
+        (_, 3) if said.contains("all its steps are done") || said.contains("there is no setup") => {}
+        _ => panic!("{}: {said}", ran.code),
+    }
+    assert_eq!(m.sh("systemctl start lightningd.service").code, 0);
+    assert!(m.database_version() >= last, "a commit is lost");
+    if way == "--resume" {
+        is_at_work(&mut m, b);
+        finds(&mut m, 0, &[]);
+    } else {
+        m.commits_past(m.committed());
+        let kind = m.ok(&format!("stat --format=%F {NODE}; findmnt --noheadings {MOUNT} || true; grep -c {MOUNT} /etc/fstab || true"));
+        assert_eq!(kind.trim(), "directory\n0", "{kind}");
+    }
+    // `done  7/17 ...`
+    let of = done.split('/').nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
+    of.unwrap_or(step + 1)
+}

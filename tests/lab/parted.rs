@@ -1,0 +1,49 @@
+//! Two halves that were each written alone.
+
+use crate::{
+    backend::Backend,
+    guest::Ran,
+    machine::Machine,
+    steps::{MOUNT, does, finds, is_at_work, is_critical, mirrored},
+};
+
+/// Writes to one half, which is alone.
+fn write_alone(m: &mut Machine, b: &Backend, half: &str) {
+    let device = m.device(half);
+    (b.mount_alone)(m, &device);
+    m.ok(&format!(
+        "head -c 200000 /dev/urandom >{MOUNT}/lightning/{half}; chown bitcoin: {MOUNT}/lightning/{half}"
+    ));
+    m.ok(&format!("umount {MOUNT}"));
+    (b.let_go)(m);
+}
+
+/// Detected, refused by every verb that would have to guess, explained; mended when the operator has chosen.
+pub(crate) fn halves_that_parted_are_never_merged(b: &Backend) {
+    let mut m = mirrored("halves_that_parted_are_never_merged", b);
+    m.ok(&format!("systemctl stop lightningd.service; umount {MOUNT}"));
+    (b.let_go)(&mut m);
+    m.pull("two");
+    write_alone(&mut m, b, "one");
+    m.pull("one");
+    m.attach("two");
+    write_alone(&mut m, b, "two");
+    m.attach("one");
+    let hashes = |m: &Machine| [m.hash("one"), m.hash("two")];
+    let before = hashes(&m);
+    is_critical(&mut m, &[]);
+    assert_eq!(m.raidguard(&["guard"]).code, 3);
+    let one = m.device("one");
+    for args in [&["repair", "--yes"][..], &["recover", "--degraded", "--to", "/root/rescued", "--yes"]] {
+        let Ran { code, stdout, stderr } = m.raidguard(args);
+        assert_eq!(code, 3, "{args:?}: {stdout}{stderr}");
+        assert!(stderr.contains("alone"), "{args:?}: {stderr}");
+    }
+    m.ok("sync");
+    assert!(hashes(&m) == before, "a refusal wrote something");
+    does(&mut m, &["repair", "--discard", &one, "--yes"]);
+    m.ok("systemctl start lightningd.service");
+    is_at_work(&mut m, b);
+    m.ok(&format!("test -e {MOUNT}/lightning/two && ! test -e {MOUNT}/lightning/one"));
+    finds(&mut m, 0, &[]);
+}

@@ -1,0 +1,109 @@
+//! Disks that fail a little, or lie.
+
+use std::{fs::File, os::unix::fs::FileExt as _, path::Path};
+
+use crate::{
+    backend::Backend,
+    disks::{Bus, Fault},
+    machine::Machine,
+    steps::{MOUNT, alone_has, does, elsewhere, evidence, faults, finds, is_at_work, mirrored},
+};
+
+const BLOCK: usize = 4096;
+const BLOCKS: usize = 16;
+const LINE: &str = "a line of a file that shall rot\n";
+
+/// A file whose blocks can be told on the disks.
+fn mark(m: &mut Machine) {
+    let line = LINE.trim();
+    let size = BLOCK * BLOCKS;
+    m.ok(&format!(
+        "runuser -u bitcoin -- bash -c \"yes '{line}' | head -c {size} >{MOUNT}/lightning/marked\"; sync -f {MOUNT}"
+    ));
+}
+
+/// It is read from the disks, and right.
+#[track_caller]
+fn is_right(m: &mut Machine) {
+    let lines = BLOCK * BLOCKS / LINE.len();
+    let same = format!("echo 3 >/proc/sys/vm/drop_caches; sort {MOUNT}/lightning/marked | uniq -c");
+    assert_eq!(m.ok(&same).trim(), format!("{lines} {}", LINE.trim()));
+}
+
+/// Where its blocks are on a disk, in bytes.
+fn places(image: &Path) -> Vec<u64> {
+    let block = LINE.repeat(BLOCK / LINE.len());
+    let image = File::open(image).unwrap();
+    let size = image.metadata().unwrap().len();
+    let mut chunk = vec![0; BLOCK * 256];
+    let mut found = Vec::new();
+    for at in (0..size).step_by(chunk.len()) {
+        image.read_exact_at(&mut chunk, at).unwrap();
+        let hits = chunk.chunks(BLOCK).enumerate().filter(|(_, c)| *c == block.as_bytes());
+        found.extend(hits.map(|(i, _)| at + (i * BLOCK) as u64));
+    }
+    assert_eq!(found.len(), BLOCKS);
+    found
+}
+
+/// What one member holds is changed behind everybody's back: the node gets what it wrote, the scrub mends it, check names the member.
+pub(crate) fn silent_corruption_is_named_and_mended(b: &Backend) {
+    let mut m = mirrored("silent_corruption_is_named_and_mended", b);
+    mark(&mut m);
+    let image = m.disk("two").image.clone();
+    let disk = File::options().write(true).open(&image).unwrap();
+    for at in places(&image) {
+        disk.write_all_at(&[0x5a; BLOCK], at).unwrap();
+    }
+    is_right(&mut m);
+    does(&mut m, &["scrub"]);
+    is_right(&mut m);
+    finds(&mut m, 1, &["MIR-CORRUPTION", "SCR-CORRECTED"]);
+    let named = evidence(&mut m, "MIR-CORRUPTION");
+    assert!(named.contains("serial two") && !named.contains("serial one"), "{named}");
+    // It is on the disk again.
+    places(&image);
+    does(&mut m, &["check", "--acknowledge"]);
+    does(&mut m, &["scrub"]);
+    finds(&mut m, 0, &[]);
+    is_at_work(&mut m, b);
+}
+
+/// Sectors of one member cannot be read.
+pub(crate) fn read_errors_are_named_and_cost_nothing(b: &Backend) {
+    let mut m = mirrored("read_errors_are_named_and_cost_nothing", b);
+    mark(&mut m);
+    let bad = places(&m.disk("two").image);
+    m.set_fault("two", Some(Fault::Reads(bad)));
+    is_right(&mut m);
+    m.raidguard(&["scrub"]);
+    is_right(&mut m);
+    let (code, found) = faults(&mut m);
+    assert!(code > 0 && found.contains("MIR-READ-ERRORS"), "{code} {found:?}");
+    let named = evidence(&mut m, "MIR-READ-ERRORS");
+    assert!(named.contains("serial two") && !named.contains("serial one"), "{named}");
+    m.set_fault("two", None);
+    does(&mut m, &["scrub"]);
+    m.raidguard(&["check", "--acknowledge"]);
+    finds(&mut m, 0, &[]);
+    is_at_work(&mut m, b);
+}
+
+/// One member takes no more writes: the node goes on, check is critical, and when it takes them again `repair` brings it up to date.
+pub(crate) fn write_errors_are_named_and_repaired(b: &Backend) {
+    let mut m = mirrored("write_errors_are_named_and_repaired", b);
+    m.set_fault("two", Some(Fault::Writes));
+    m.commits_past(m.committed() + 10);
+    let (code, found) = faults(&mut m);
+    assert!(code == 2 && found.contains("MIR-WRITE-ERRORS"), "{code} {found:?}");
+    let named = evidence(&mut m, "MIR-WRITE-ERRORS");
+    assert!(named.contains("serial two") && !named.contains("serial one"), "{named}");
+    m.set_fault("two", None);
+    does(&mut m, &["repair", "--yes"]);
+    m.raidguard(&["check", "--acknowledge"]);
+    finds(&mut m, 0, &[]);
+    is_at_work(&mut m, b);
+    m.cut();
+    let mut rescue = elsewhere("write_errors");
+    alone_has(&mut rescue, b, Bus::Usb, &m.disk("two").image, m.committed());
+}

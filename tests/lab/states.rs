@@ -1,0 +1,190 @@
+//! What is wrong under systemd and udev, one thing at a time: made, found under its code and nothing beside it, put right, found no more.
+
+use std::fs;
+
+use crate::{
+    backend::Backend,
+    disks::Bus,
+    machine::{Machine, copy},
+    steps::{MOUNT, faults, finds, is_at_work, mirrored},
+};
+
+/// What is wrong; how it is made; how it is put right; what a check then finds, its exit code first.
+type State = (&'static str, &'static str, &'static str, i64, &'static [&'static str]);
+
+const STATES: &[State] = &[
+    (
+        "the unit is not tied to the mirror",
+        "mv /etc/systemd/system/lightningd.service.d/raidguard.conf /root/; systemctl daemon-reload",
+        "mv /root/raidguard.conf /etc/systemd/system/lightningd.service.d/; systemctl daemon-reload",
+        1,
+        &["SCH-DROPIN"],
+    ),
+    (
+        "a timer was stopped",
+        "systemctl disable --now raidguard-scrub.timer",
+        "systemctl enable --now raidguard-scrub.timer",
+        1,
+        &["SCH-IDLE"],
+    ),
+    (
+        "a timer is gone",
+        "cp -a /etc/systemd/system/raidguard-balance.timer /root/; rm /etc/systemd/system/raidguard-balance.timer; systemctl daemon-reload",
+        "cp -a /root/raidguard-balance.timer /etc/systemd/system/; systemctl daemon-reload; systemctl start raidguard-balance.timer",
+        1,
+        &["SCH-MISSING"],
+    ),
+    (
+        "a timer says something else",
+        "sed -i.was 's/^OnCalendar=.*/OnCalendar=yearly/' /etc/systemd/system/raidguard-scrub.timer; systemctl daemon-reload",
+        "mv /etc/systemd/system/raidguard-scrub.timer.was /etc/systemd/system/raidguard-scrub.timer; systemctl daemon-reload",
+        1,
+        &["SCH-ALTERED"],
+    ),
+    (
+        "cron does it too",
+        "echo '0 0 * * 0 root /usr/local/sbin/raidguard scrub lightning' >/etc/cron.d/raidguard",
+        "rm /etc/cron.d/raidguard",
+        1,
+        &["SCH-DOUBLE"],
+    ),
+    (
+        "fstab does not know it",
+        "cp /etc/fstab /root/; sed -i '/srv.lightning/d' /etc/fstab; systemctl daemon-reload",
+        "cp /root/fstab /etc/; systemctl daemon-reload",
+        1,
+        &["MNT-FSTAB"],
+    ),
+    (
+        "fstab names a device",
+        "cp /etc/fstab /root/; sed -i 's#^UUID=[^ ]* /srv/lightning#/dev/sda /srv/lightning#' /etc/fstab; systemctl daemon-reload",
+        "cp /root/fstab /etc/; systemctl daemon-reload",
+        1,
+        &["MNT-FSTAB-DEVICE"],
+    ),
+    (
+        "fstab mounts it degraded",
+        "cp /etc/fstab /root/; sed -i 's#autodefrag#autodefrag,degraded#' /etc/fstab; systemctl daemon-reload",
+        "cp /root/fstab /etc/; systemctl daemon-reload",
+        1,
+        &["MNT-FSTAB-DEGRADED"],
+    ),
+    (
+        "it is mounted read-only",
+        "systemctl stop lightningd.service; mount -o remount,ro /srv/lightning",
+        "mount -o remount,rw /srv/lightning; systemctl start lightningd.service",
+        2,
+        &["MIR-READONLY"],
+    ),
+    (
+        "it is not mounted",
+        "systemctl stop lightningd.service; umount /srv/lightning",
+        "systemctl start lightningd.service",
+        2,
+        &["MNT-ABSENT"],
+    ),
+    (
+        "files lie below the mount point",
+        "systemctl stop lightningd.service; umount /srv/lightning; chattr -i /srv/lightning; touch /srv/lightning/stray; systemctl start lightningd.service",
+        "systemctl stop lightningd.service; umount /srv/lightning; rm /srv/lightning/stray; chattr +i /srv/lightning; systemctl start lightningd.service",
+        1,
+        &["MNT-HIDDEN"],
+    ),
+    (
+        "the link is gone",
+        "mv /home/bitcoin/.lightning /home/bitcoin/.lightning.away",
+        "mv /home/bitcoin/.lightning.away /home/bitcoin/.lightning",
+        2,
+        &["DIR-LINK"],
+    ),
+    (
+        "somebody else owns the directory",
+        "chown root: /srv/lightning/lightning",
+        "chown bitcoin: /srv/lightning/lightning",
+        1,
+        &["DIR-OWNER"],
+    ),
+    (
+        "everybody can look into the directory",
+        "chmod o+rx /srv/lightning/lightning",
+        "chmod o-rx /srv/lightning/lightning",
+        1,
+        &["DIR-MODE"],
+    ),
+    (
+        "the secret can be read",
+        "chmod 0644 /srv/lightning/lightning/bitcoin/hsm_secret",
+        "chmod 0400 /srv/lightning/lightning/bitcoin/hsm_secret",
+        1,
+        &["NODE-SECRET-MODE"],
+    ),
+    (
+        "the secret is cut short",
+        "cp -a /srv/lightning/lightning/bitcoin/hsm_secret /root/; truncate -s 7 /srv/lightning/lightning/bitcoin/hsm_secret",
+        "cp -a /root/hsm_secret /srv/lightning/lightning/bitcoin/",
+        2,
+        &["NODE-SECRET"],
+    ),
+    (
+        "the database is gone",
+        "systemctl stop lightningd.service; mv /srv/lightning/lightning/bitcoin/lightningd.sqlite3 /root/",
+        "mv /root/lightningd.sqlite3 /srv/lightning/lightning/bitcoin/; systemctl start lightningd.service",
+        2,
+        &["NODE-DATABASE-MISSING"],
+    ),
+    (
+        "a file has no checksums",
+        "touch /srv/lightning/lightning/bitcoin/peers.sqlite3; chattr +C /srv/lightning/lightning/bitcoin/peers.sqlite3",
+        "rm /srv/lightning/lightning/bitcoin/peers.sqlite3",
+        1,
+        &["DIR-NOCOW"],
+    ),
+    (
+        "there is hardly any room",
+        "fallocate -l 1600M /srv/lightning/full || true",
+        "rm /srv/lightning/full; sync -f /srv/lightning",
+        1,
+        &["SPC-FREE"],
+    ),
+    (
+        "the secrets' file can be read",
+        "echo 'webhook = \"http://127.0.0.1:9/\"' >/etc/raidguard/secrets.toml; chmod 0644 /etc/raidguard/secrets.toml",
+        "rm /etc/raidguard/secrets.toml",
+        1,
+        &["NTF-SECRETS"],
+    ),
+];
+
+pub(crate) fn each_thing_that_is_wrong_is_found(b: &Backend) {
+    let mut m = mirrored("each_thing_that_is_wrong_is_found", b);
+    let mut wrong = Vec::new();
+    for (what, make, mend, code, codes) in STATES {
+        println!("note: {what}");
+        m.ok(&format!("set -e; {make}"));
+        let expected = (*code, codes.iter().map(ToString::to_string).collect());
+        let found = faults(&mut m);
+        if found != expected {
+            wrong.push(format!("{what}: {found:?}"));
+        }
+        m.ok(&format!("set -e; {mend}"));
+    }
+    a_clone_is_found(&mut m, &mut wrong);
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    finds(&mut m, 0, &[]);
+    is_at_work(&mut m, b);
+}
+
+/// A disk that says that it is one that is there.
+fn a_clone_is_found(m: &mut Machine, wrong: &mut Vec<String>) {
+    let clone = m.path("clone");
+    m.ok(&format!("sync -f {MOUNT}"));
+    copy(&m.disk("two").image, &clone);
+    m.add_disk("clone", Bus::Scsi, &clone);
+    let found = faults(m);
+    if !(found.0 == 2 && found.1.contains("MIR-CLONE")) {
+        wrong.push(format!("a clone: {found:?}"));
+    }
+    m.pull("clone");
+    m.forget("clone");
+    fs::remove_file(clone).unwrap();
+}

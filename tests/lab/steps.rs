@@ -1,0 +1,231 @@
+//! What cases are made of.
+
+use std::{
+    cell::Cell,
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+
+use crate::{
+    backend::Backend,
+    disks::{Bus, hash},
+    guest::{Ran, parsed},
+    machine::Machine,
+    ready,
+};
+
+pub(crate) const SIZE: u64 = 2 << 30;
+pub(crate) const NODE: &str = "/home/bitcoin/.lightning";
+pub(crate) const MOUNT: &str = "/srv/lightning";
+
+/// The codes of the faults that a check finds, its exit code before them.
+#[track_caller]
+pub(crate) fn faults(m: &mut Machine) -> (i64, BTreeSet<String>) {
+    let ran = m.raidguard(&["check", "--format", "json", "--dump-observed", "/run/observed.json"]);
+    let printed = parsed(&ran.stdout);
+    let findings =
+        printed["mirrors"].as_array().unwrap().iter().flat_map(|m| m["findings"].as_array().unwrap());
+    let faults: Vec<&Value> = findings.filter(|f| f["severity"] != "ok").collect();
+    for fault in &faults {
+        println!("note: {} {}", fault["code"], fault["evidence"]);
+    }
+    m.record(&faults);
+    (ran.code, faults.iter().map(|f| f["code"].as_str().unwrap().to_owned()).collect())
+}
+
+/// What a check says of one fault.
+#[track_caller]
+pub(crate) fn evidence(m: &mut Machine, code: &str) -> String {
+    let printed = parsed(&m.raidguard(&["check", "--format", "json"]).stdout);
+    let mut findings =
+        printed["mirrors"].as_array().unwrap().iter().flat_map(|m| m["findings"].as_array().unwrap());
+    findings.find(|f| f["code"] == code).unwrap_or_else(|| panic!("no {code}"))["evidence"].to_string()
+}
+
+/// A check ends with this code, and finds these faults and no other.
+#[track_caller]
+pub(crate) fn finds(m: &mut Machine, code: i64, codes: &[&str]) {
+    let expected = (code, codes.iter().map(ToString::to_string).collect());
+    let found = faults(m);
+    assert!(found == expected, "{found:?}, expected {expected:?}\n{}", m.raidguard(&["check"]).stdout);
+}
+
+/// A check is critical, and these faults are among those that it finds.
+#[track_caller]
+pub(crate) fn is_critical(m: &mut Machine, codes: &[&str]) {
+    let (code, found) = faults(m);
+    assert!(code == 2 && codes.iter().all(|c| found.contains(*c)), "{code} {found:?}");
+}
+
+/// What `setup` is asked for.
+pub(crate) fn setup_arguments(m: &Machine, b: &Backend) -> Vec<String> {
+    let (one, two) = (m.device("one"), m.device("two"));
+    let asked = ["setup", "--backend", b.name, "--hdd", &one, "--usb", &two, "--lightning-dir", NODE];
+    let more = ["--user", "bitcoin", "--scheduler", "systemd", "--yes"];
+    asked.iter().chain(&more).map(ToString::to_string).collect()
+}
+
+/// A node at work beside two empty disks, SCSI and USB.
+pub(crate) fn unmirrored(name: &str) -> Machine {
+    let booted = Machine::booted_once();
+    let kept = ready::kept(&booted, "node", &ready::programs_key(), |place| {
+        let mut m = Machine::fresh("node");
+        m.new_disk("one", Bus::Scsi, SIZE);
+        m.new_disk("two", Bus::Usb, SIZE);
+        m.ok(&format!(
+            "install -d -m 0700 -o bitcoin -g bitcoin {NODE} && systemctl enable --now lightningd.service"
+        ));
+        m.commits_past(0);
+        m.keep(place);
+    });
+    Machine::resumed(name, &kept, &[])
+}
+
+/// A machine that has nothing to do with a mirror, as a rescue system has not.
+pub(crate) fn elsewhere(name: &str) -> Machine {
+    Machine::fresh(&format!("{name}-elsewhere"))
+}
+
+/// In a machine that has nothing to do with it, one member alone has `last`, the last commit that the node told of, or a newer one, and is
+/// not changed by a rescue.
+#[track_caller]
+pub(crate) fn alone_has(rescue: &mut Machine, b: &Backend, bus: Bus, image: &Path, last: i64) {
+    let before = hash(image);
+    rescue.add_disk("alone", bus, image);
+    is_rescued(rescue, b, "alone", last);
+    rescue.pull("alone");
+    rescue.forget("alone");
+    assert_eq!(hash(image), before, "the survivor is not as it was");
+}
+
+/// Where a machine is kept whose node is at work on a mirror of one SCSI and one USB disk, under systemd.
+fn mirrored_once(b: &Backend) -> PathBuf {
+    let booted = Machine::booted_once();
+    ready::kept(&booted, &format!("mirrored-{}", b.name), &ready::programs_key(), |place| {
+        let mut m = unmirrored(&format!("mirrored-{}", b.name));
+        let asked = setup_arguments(&m, b);
+        let done = m.raidguard(&asked.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(done.code, 0, "{}{}", done.stdout, done.stderr);
+        is_at_work(&mut m, b);
+        m.keep(place);
+    })
+}
+
+/// A machine whose node is at work on a mirror.
+pub(crate) fn mirrored(name: &str, b: &Backend) -> Machine {
+    Machine::resumed(&format!("{name}-{}", b.name), &mirrored_once(b), &[])
+}
+
+/// The same; what is written to both disks is kept in its order. Also where it was resumed from.
+pub(crate) fn mirrored_and_logged(name: &str, b: &Backend) -> (Machine, PathBuf) {
+    let kept = mirrored_once(b);
+    (Machine::resumed(&format!("{name}-{}", b.name), &kept, &["one", "two"]), kept)
+}
+
+/// The node runs, on the mirror, and goes on.
+#[track_caller]
+pub(crate) fn is_at_work(m: &mut Machine, b: &Backend) {
+    let said = m.ok(&format!(
+        "systemctl is-active lightningd.service; readlink {NODE}; findmnt --noheadings --output FSTYPE --target {NODE}/"
+    ));
+    let lines: Vec<_> = said.lines().map(str::trim).collect();
+    assert!(lines[0] == "active" && lines[1].starts_with(MOUNT) && lines[2] == b.filesystem, "{said}");
+    m.commits_past(m.committed());
+}
+
+/// Boots with a member missing: the machine comes up, and the check is critical. Where the backend does not mount what lacks a member, the
+/// node does not start either.
+#[track_caller]
+pub(crate) fn boots_without(m: &mut Machine, b: &Backend, missing: &str) {
+    m.set_attached(missing, false);
+    let state = m.boot();
+    assert!(["running", "degraded"].contains(&state.as_str()), "{state}");
+    m.settle();
+    if b.boots_degraded {
+        is_at_work(m, b);
+        is_critical(m, &[]);
+    } else {
+        assert_ne!(m.sh("systemctl is-active lightningd.service").code, 0, "the node runs");
+        is_critical(m, &["MNT-ABSENT"]);
+    }
+}
+
+/// Brings the node's files off the one member that is attached, by device-mapper. They have `last`, the last commit that the node told of,
+/// or a newer one. What it made in the machine is gone again.
+#[track_caller]
+pub(crate) fn is_rescued(m: &mut Machine, b: &Backend, survivor: &str, last: i64) {
+    let from = m.device(survivor);
+    m.ok("rm -rf /root/rescued");
+    let args =
+        ["recover", "--degraded", "--from", &from, "--to", "/root/rescued", "--overlay", "dm", "--yes"];
+    let ran = m.raidguard(&args);
+    let said = format!("{}{}", ran.stdout, ran.stderr);
+    assert!(said.contains("through a device-mapper snapshot"), "{said}");
+    let left = m.ok(&format!(
+        "dmsetup ls; losetup --list --noheadings; findmnt --noheadings --types {} || true",
+        b.filesystem
+    ));
+    assert_eq!(left.trim(), "No devices found", "what it made is gone");
+    let (with, without) = (newness(m, true), newness(m, false));
+    println!(
+        "note: {survivor}: recover ends with {}; {with} of {last} committed, {without} without journal",
+        ran.code
+    );
+    match ran.code {
+        0 => assert!(with >= last, "{said}"),
+        // SQLite does not wait until the unlinking of a journal is on disk: the last commit's journal may be there again, and undo it.
+        // That is said, and which of the two is the newer.
+        4 => assert!(said.contains("rollback journal") && without >= last, "{said}"),
+        code => panic!("{code}: {said}"),
+    }
+}
+
+/// How new a sound database among the rescued files is, as SQLite opens a copy of it with its journal, or without one.
+#[track_caller]
+fn newness(m: &mut Machine, journal: bool) -> i64 {
+    let files = if journal { "lightningd.sqlite3*" } else { "lightningd.sqlite3" };
+    let asked = "PRAGMA integrity_check; SELECT intval FROM vars WHERE name = 'data_version'";
+    let script = format!(
+        "set -e; at=$(mktemp -d); find /root/rescued -name '{files}' -exec cp {{}} $at \\;
+        sqlite3 $at/lightningd.sqlite3 \"{asked}\"; rm -r $at"
+    );
+    let said = m.ok(&script);
+    let version = said.strip_prefix("ok\n").map(|version| version.trim().parse());
+    version.unwrap_or_else(|| panic!("{said}")).unwrap()
+}
+
+/// A verb that must succeed, and what it said.
+#[track_caller]
+pub(crate) fn does(m: &mut Machine, args: &[&str]) -> String {
+    let Ran { code, stdout, stderr } = m.raidguard(args);
+    assert_eq!(code, 0, "{args:?}: {stdout}{stderr}");
+    stdout + &stderr
+}
+
+/// Numbers by xorshift, which `RAIDGUARD_TEST_SEED` repeats.
+pub(crate) struct Random(Cell<u64>);
+
+impl Random {
+    pub(crate) fn new() -> Self {
+        let seed = std::env::var("RAIDGUARD_TEST_SEED").map_or_else(
+            |_| {
+                u64::from(std::process::id()) << 20
+                    | u64::from(std::time::UNIX_EPOCH.elapsed().unwrap().subsec_micros())
+            },
+            |seed| seed.parse().unwrap(),
+        );
+        println!("note: RAIDGUARD_TEST_SEED={seed}");
+        Self(Cell::new(seed | 1))
+    }
+
+    pub(crate) fn below(&self, limit: u64) -> u64 {
+        let mut x = self.0.get();
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        self.0.set(x);
+        x % limit
+    }
+}
