@@ -284,7 +284,7 @@ impl Sandbox {
         !status.success()
     }
 
-    /// Runs it until SIGKILL when it is about to give something this path. False: it ended before.
+    /// Runs it until SIGKILL when it is about to rename what has this path. False: it ended before.
     pub(crate) fn run_killed_at_name(&self, path: &str, args: &[&str]) -> bool {
         let calls = "rename,renameat,renameat2";
         let status = Command::new("strace")

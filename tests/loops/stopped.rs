@@ -188,7 +188,10 @@ fn killed_between_all_that_is_shown() {
         let args = ["recover", "--degraded", "--all", "--yes", "--from", half.name(), "--to", TO];
         let shown = ["RECOVERY.md", "SHA256SUMS", "damaged", "files"];
         for (number, name) in shown.into_iter().enumerate() {
-            assert!(s.run_killed_at_name(&format!("{TO}/{name}"), &args), "{name} is never shown");
+            assert!(
+                s.run_killed_at_name(&format!("{TO}/.raidguard-incomplete/{name}"), &args),
+                "{name} is never shown"
+            );
             let there = || shown.iter().filter(|name| to.join(name).exists()).count();
             assert_eq!(there(), number, "{name}: in their order");
             assert_eq!(find(to, DATABASE), [] as [PathBuf; 0], "{name}");

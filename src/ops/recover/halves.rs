@@ -64,6 +64,13 @@ pub(super) fn settle(
     };
     let mut blockers =
         vec![Blocker::new(says, "choose the one whose node ran last, and name it alone with --from")];
+    if let (1.., of) = scene.missing {
+        // Of a striped mirror too few may be left for anything.
+        blockers.push(Blocker::new(
+            format!("{} of its {of} members are missing, and may hold what would tell", scene.missing.0),
+            "connect another one",
+        ));
+    }
     for (state, versions) in states.iter().zip(&seen) {
         let Some(survivor) = state.first() else { continue };
         let changed =

@@ -32,6 +32,8 @@ pub(super) struct Scene<'a> {
     pub(super) scratch: &'a Path,
     /// The mirror's UUID.
     pub(super) uuid: &'a str,
+    /// How many members are not among those that can be read, and how many there are.
+    pub(super) missing: (u64, u64),
     /// Every device that says it belongs to the mirror, read or not.
     pub(super) members: &'a [PathBuf],
 }

@@ -94,6 +94,7 @@ pub fn recover(host: &Host, request: &Request, console: &mut Console) -> Result<
         choice: request.overlay,
         scratch: &request.scratch,
         uuid: &picked.uuid,
+        missing: (picked.members.saturating_sub(picked.survivors.len() as u64), picked.members),
         members: &members,
     };
     let mut relation =
