@@ -9,15 +9,15 @@ use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util:
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     log(cli.verbose);
-    let mut console = Console::default();
-    let host = match Interrupt::on_signals() {
-        Ok(interrupt) => Host::real(interrupt),
+    let interrupt = match Interrupt::on_signals() {
+        Ok(interrupt) => interrupt,
         Err(e) => {
             let trouble = Trouble::failed("signals could not be caught, so nothing was begun", e);
-            console.problem(&trouble.problem());
+            Console::default().problem(&trouble.problem());
             return ExitCode::FAILURE;
         }
     };
+    let (host, mut console) = (Host::real(interrupt.clone()), Console::new(interrupt));
     match cli::run(cli.verb, &host, &mut console) {
         Ok(code) => ExitCode::from(code),
         Err(trouble) => {

@@ -35,6 +35,10 @@ pub(super) fn confirm(console: &Console, yes: bool, question: &str) -> Result<()
     }
     match console.confirm(question) {
         Some(true) => Ok(()),
+        Some(false) if console.is_stopped() => Err(Trouble::refused(
+            "it was stopped at the question, as asked",
+            "run it again when you are sure",
+        )),
         Some(false) => Err(Trouble::refused("the answer was not `yes`", "run it again when you are sure")),
         None => Err(Trouble::refused(
             "there is no terminal to ask for a `yes`",

@@ -21,9 +21,11 @@ pub fn explain(code: Option<&str>, console: &Console) -> Result<Exit, Trouble> {
         let area = code.trim().split('-').next().unwrap_or_default().to_uppercase();
         let alike = findings::codes().map(|e| e.code).filter(|c| c.split('-').next() == Some(&area));
         let alike: Vec<_> = alike.collect();
-        let alike =
-            if alike.is_empty() { "`raidguard explain` lists all".to_owned() } else { alike.join(", ") };
-        return Err(Trouble::Usage(format!("there is no finding `{code}`; there is: {alike}")));
+        let alike = match alike.as_slice() {
+            [] => "`raidguard explain` lists all that there are".to_owned(),
+            alike => format!("there is: {}", alike.join(", ")),
+        };
+        return Err(Trouble::Usage(format!("there is no finding `{code}`; {alike}")));
     };
     let Entry { code, title, meaning, remedy, .. } = entry;
     console.data(format_args!("{code}: {title}\n\n{meaning}\n\nWhat to do: {remedy}\n"));

@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Display,
-    io::{self, BufRead as _, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     time::{Duration, Instant},
 };
 
@@ -10,6 +10,7 @@ use anstyle::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::{
+    exec::Interrupt,
     model::Bytes,
     plan::{Outcome, Watch, Work},
 };
@@ -43,15 +44,27 @@ pub struct Console {
     bar: Option<ProgressBar>,
     work: Option<(Instant, Instant, Work)>,
     waited: Option<String>,
+    interrupt: Interrupt,
 }
 
 impl Default for Console {
     fn default() -> Self {
-        Self { terminal: io::stderr().is_terminal(), of: 0, bar: None, work: None, waited: None }
+        Self::new(Interrupt::default())
     }
 }
 
 impl Console {
+    /// One whose questions end when the operator asks to stop.
+    pub fn new(interrupt: Interrupt) -> Self {
+        let terminal = io::stderr().is_terminal();
+        Self { terminal, of: 0, bar: None, work: None, waited: None, interrupt }
+    }
+
+    /// Did the operator ask to stop?
+    pub fn is_stopped(&self) -> bool {
+        self.interrupt.is_raised()
+    }
+
     /// Prints data, as it is.
     #[allow(clippy::unused_self, reason = "the console is who prints")]
     pub fn data(&self, text: impl Display) {
@@ -98,7 +111,7 @@ impl Console {
         self.confirm_by(question, "yes")
     }
 
-    /// Asks for these very words to be typed. Off a terminal nobody can be asked: `None`.
+    /// Asks for these very words to be typed. Whoever stops it has not typed them. Off a terminal nobody can be asked: `None`.
     pub fn confirm_by(&self, question: &str, words: &str) -> Option<bool> {
         if !self.can_ask() {
             return None;
@@ -106,9 +119,12 @@ impl Console {
         let mut err = anstream::stderr().lock();
         let asked = write!(err, "{STRONG}{question}{STRONG:#} Type {words} to go on: ");
         let _ = asked.and_then(|()| err.flush());
-        let mut answer = String::new();
-        io::stdin().lock().read_line(&mut answer).ok()?;
-        Some(answer.trim() == words)
+        let answer = super::key::line(&|| self.interrupt.is_raised()).ok()?;
+        if answer.is_none() {
+            // What follows does not stand behind the question.
+            let _ = writeln!(err);
+        }
+        Some(answer.is_some_and(|answer| answer.trim() == words))
     }
 
     /// Is there a terminal, and somebody at it who can be asked?

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::Write as _,
+    io::{Read as _, Write as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -204,6 +204,50 @@ fn killed_between_all_that_is_shown() {
             half.is_untouched(s);
             traces.are_all(s);
             fs::remove_dir_all(to).unwrap();
+        }
+    });
+}
+
+#[test]
+fn ctrl_c_at_the_question() {
+    isolated("stopped::ctrl_c_at_the_question", |s| {
+        let store = Store::new(s);
+        let cut = cut(s, &store, "raid1", &["one", "two"]);
+        let half = cut.attach(s, &store, 0);
+        let traces = Traces::of(s);
+        for (typed, says) in
+            [("\x03", "stopped at the question, as asked"), ("no\n", "the answer was not `yes`")]
+        {
+            let command = format!(
+                "trap : INT; {} recover --degraded --from {} --to {TO}; echo \"it ended with $?\"",
+                s.program().display(),
+                half.name()
+            );
+            let mut terminal = Command::new("script")
+                .args(["--quiet", "--command", &command, "/dev/null"])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            let (mut keys, mut screen) = (terminal.stdin.take().unwrap(), terminal.stdout.take().unwrap());
+            let mut shown = String::new();
+            let mut until = |words: &str| {
+                let mut byte = [0];
+                while !shown.contains(words) {
+                    assert_eq!(screen.read(&mut byte).unwrap(), 1, "{shown}");
+                    shown.push(char::from(byte[0]));
+                }
+            };
+            until("Type yes to go on: ");
+            keys.write_all(typed.as_bytes()).unwrap();
+            until(says);
+            until("it ended with 3\r\n");
+            drop(keys);
+            terminal.wait().unwrap();
+            assert!(!Path::new(TO).exists());
+            half.is_untouched(s);
+            traces.are_all(s);
         }
     });
 }
