@@ -66,7 +66,7 @@ const STATES: &[State] = &[
         "fstab mounts it degraded",
         "cp /etc/fstab /root/; sed -i 's#autodefrag#autodefrag,degraded#' /etc/fstab; systemctl daemon-reload",
         "cp /root/fstab /etc/; systemctl daemon-reload",
-        1,
+        2,
         &["MNT-FSTAB-DEGRADED"],
     ),
     (
@@ -87,7 +87,7 @@ const STATES: &[State] = &[
         "files lie below the mount point",
         "systemctl stop lightningd.service; umount /srv/lightning; chattr -i /srv/lightning; touch /srv/lightning/stray; systemctl start lightningd.service",
         "systemctl stop lightningd.service; umount /srv/lightning; rm /srv/lightning/stray; chattr +i /srv/lightning; systemctl start lightningd.service",
-        1,
+        2,
         &["MNT-HIDDEN"],
     ),
     (
