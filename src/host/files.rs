@@ -84,6 +84,12 @@ pub fn sync_dir(dir: &Path) -> Result<(), FileError> {
     File::open(dir).and_then(|d| d.sync_all()).doing("syncing directory", dir)
 }
 
+/// Makes all that was written to the filesystem that `path` is on durable, by a commit where it has such (`syncfs(2)`).
+pub fn sync_filesystem(path: &Path) -> Result<(), FileError> {
+    let dir = File::open(path).doing("opening", path)?;
+    nix::unistd::syncfs(&dir).map_err(io::Error::from).doing("syncing the filesystem of", path)
+}
+
 /// The directory a path lies in.
 pub fn parent(path: &Path) -> &Path {
     match path.parent() {

@@ -23,32 +23,37 @@ fn each_half_has_the_last_commit(name: &str, b: &Backend, cuts: usize) {
         kind.trim() == "write back"
     });
     assert!(caches.contains(&true), "the kernel flushes neither disk");
+    // More than are asked for: one at which the log cannot be told is passed over.
+    let instants: Vec<_> = (0..cuts + 3)
+        .map(|_| {
+            m.commits_past(m.committed() + 2);
+            thread::sleep(Duration::from_millis(random.below(1000)));
+            m.at_an_instant(|m| (m.committed(), halves.map(|(serial, _)| m.logged(serial))))
+        })
+        .collect();
+    m.cut();
     let mut rescue = elsewhere(name);
-    let mut cut = 0;
-    while cut < cuts {
-        m.commits_past(m.committed() + 2);
-        thread::sleep(Duration::from_millis(random.below(1000)));
-        let instant = m.at_an_instant(|m| (m.committed(), halves.map(|(serial, _)| m.logged(serial))));
-        let (last, logged) = instant;
+    let mut done = 0;
+    for (last, logged) in instants {
         let images = halves.map(|(serial, _)| rescue.path(&format!("{serial}-alone")));
         let made = (0..2).all(|i| {
             let lost = || caches[i] && random.below(2) == 0;
             m.as_of(halves[i].0, &kept.join(halves[i].0), logged[i], &images[i], lost)
         });
-        if !made {
+        if !made || done == cuts {
             continue;
         }
-        for i in 0..2 {
-            println!("note: cut {cut}, {} alone", halves[i].0);
-            alone_has(&mut rescue, b, halves[i].1, &images[i], last);
+        for (half, image) in halves.iter().zip(&images) {
+            println!("note: cut {done}, {} alone", half.0);
+            alone_has(&mut rescue, b, half.1, image, last);
         }
-        cut += 1;
+        done += 1;
     }
-    is_at_work(&mut m, b);
+    assert_eq!(done, cuts);
 }
 
 pub(crate) fn each_half_has_the_last_commit_after_a_power_cut(b: &Backend) {
-    each_half_has_the_last_commit("each_half_has_the_last_commit_after_a_power_cut", b, 3);
+    each_half_has_the_last_commit("each_half_has_the_last_commit_after_a_power_cut", b, 2);
 }
 
 pub(crate) fn each_half_has_the_last_commit_after_each_of_20_power_cuts(b: &Backend) {
@@ -96,19 +101,25 @@ fn cut_in_setup(name: &str, b: &Backend, step: usize, way: &str) -> usize {
     m.settle();
     let ran = m.raidguard(&["setup", way, "--yes"]);
     let said = format!("{}{}", ran.stdout, ran.stderr);
-    match (way, ran.code) {
-        ("--resume", 0) => {}
-        // Cut before anything was recorded, or after everything was done.
-        ("--resume", 3) if said.contains("there is no setup") => {
-            does(&mut m, &asked.iter().map(String::as_str).collect::<Vec<_>>());
-        }
-        ("--rollback", 0) => {}
-        (_, 3) if said.contains("all its steps are done") || said.contains("there is no setup") => {}
-        _ => panic!("{}: {said}", ran.code),
-    }
+    // Cut before anything was recorded, or after everything was done.
+    let nothing = ran.code == 3 && said.contains("there is no setup");
+    let complete = ran.code == 3 && said.contains("all its steps are done");
+    // The boot has started the node on the mirror before `setup` did.
+    let forward = way == "--rollback" && said.contains("old state");
+    println!("note: {way} ends with {}: {}", ran.code, said.lines().last().unwrap_or_default());
+    assert!(ran.code == 0 || nothing || complete || forward, "{}: {said}", ran.code);
+    let moved = if forward {
+        does(&mut m, &["setup", "--resume", "--yes"]);
+        true
+    } else if way == "--resume" && nothing {
+        does(&mut m, &asked.iter().map(String::as_str).collect::<Vec<_>>());
+        true
+    } else {
+        way == "--resume" || complete
+    };
     assert_eq!(m.sh("systemctl start lightningd.service").code, 0);
     assert!(m.database_version() >= last, "a commit is lost");
-    if way == "--resume" {
+    if moved {
         is_at_work(&mut m, b);
         finds(&mut m, 0, &[]);
     } else {

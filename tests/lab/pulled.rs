@@ -122,6 +122,8 @@ pub(crate) fn a_member_that_comes_back_elsewhere_is_made_one_again(b: &Backend) 
     is_critical(&mut m, &[]);
     does(&mut m, &["repair", "--yes"]);
     is_at_work(&mut m, b);
+    // What the kernel counted while it was away.
+    does(&mut m, &["check", "--acknowledge"]);
     finds(&mut m, 0, &[]);
     m.cut();
     let mut rescue = elsewhere("a_member_that_comes_back");

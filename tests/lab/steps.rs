@@ -29,7 +29,7 @@ pub(crate) fn faults(m: &mut Machine) -> (i64, BTreeSet<String>) {
         printed["mirrors"].as_array().unwrap().iter().flat_map(|m| m["findings"].as_array().unwrap());
     let faults: Vec<&Value> = findings.filter(|f| f["severity"] != "ok").collect();
     for fault in &faults {
-        println!("note: {} {}", fault["code"], fault["evidence"]);
+        println!("note: {} {} {}", fault["code"], fault["says"], fault["evidence"]);
     }
     m.record(&faults);
     (ran.code, faults.iter().map(|f| f["code"].as_str().unwrap().to_owned()).collect())
@@ -37,11 +37,23 @@ pub(crate) fn faults(m: &mut Machine) -> (i64, BTreeSet<String>) {
 
 /// What a check says of one fault.
 #[track_caller]
-pub(crate) fn evidence(m: &mut Machine, code: &str) -> String {
+fn evidence(m: &mut Machine, code: &str) -> String {
     let printed = parsed(&m.raidguard(&["check", "--format", "json"]).stdout);
     let mut findings =
         printed["mirrors"].as_array().unwrap().iter().flat_map(|m| m["findings"].as_array().unwrap());
-    findings.find(|f| f["code"] == code).unwrap_or_else(|| panic!("no {code}"))["evidence"].to_string()
+    let found = findings.find(|f| f["code"] == code).unwrap_or_else(|| panic!("no {code}"));
+    ["about", "says", "evidence"].map(|key| found[key].to_string()).join(" ")
+}
+
+/// What a check says of this fault names this disk, and not the other.
+#[track_caller]
+pub(crate) fn names(m: &mut Machine, code: &str, disk: &str, other: &str) {
+    let said = evidence(m, code);
+    let mut is_named = |serial: &str| {
+        let device = m.device(serial);
+        said.contains(m.ok(&format!("readlink -f {device}")).trim())
+    };
+    assert!(is_named(disk) && !is_named(other), "{said}");
 }
 
 /// A check ends with this code, and finds these faults and no other.

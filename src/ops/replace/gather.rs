@@ -10,7 +10,7 @@ use crate::{
         rescue::{Relation, Survivor},
     },
     config::Mirror,
-    host::{Host, inventory, state::State},
+    host::{Host, files, inventory, state::State},
     model::{Bytes, DevNo, Inventory, mirror::MirrorState, observed::Claim},
     node::{self, Running},
     ops::{Trouble, mirrors, resumed, setup, trouble::unchanged},
@@ -65,13 +65,18 @@ pub enum Parting {
 /// How often halves are compared before it counts as unclear: the newer one may be in use, and a commit may have come between two looks.
 const TRIES: u32 = 3;
 
-/// How all that is there of a mirror stands to the newest of it.
-fn parting(host: &Host, mirror: &Mirror) -> Result<Parting, BackendError> {
+/// How all that is there of a mirror stands to the newest of it. `mounted`: where that one is written to.
+fn parting(host: &Host, mirror: &Mirror, mounted: Option<&Path>) -> Result<Parting, BackendError> {
     let mut last = Parting::Behind;
     for _ in 0..TRIES {
         last = look_at_halves(host, mirror)?;
         if last == Parting::Behind {
             break;
+        }
+        // A member that was away for a moment differs from it only in what was fsynced, which does not tell the older from the newer; a
+        // commit does. It would come by itself within half a minute; where it fails, it stays unclear.
+        if let Some(at) = mounted {
+            let _ = files::sync_filesystem(&host.path(at));
         }
     }
     Ok(last)
@@ -136,7 +141,8 @@ pub fn gather(host: &Host, mirror: Mirror, verb: &str, named: Named<'_>) -> Resu
     let parting = if state.mounted && state.members.iter().all(|m| !m.missing) {
         Parting::Behind
     } else {
-        parting(host, &mirror).map_err(unchanged(looked))?
+        let mounted = state.mountpoint.as_deref().filter(|_| state.mounted && !state.read_only);
+        parting(host, &mirror, mounted).map_err(unchanged(looked))?
     };
     let inventory = inventory::gather(host).map_err(unchanged("the block devices cannot be read"))?;
     let resolve = |path: &Path| inventory::resolve(host, path).map_err(|e| e.to_string());
