@@ -235,7 +235,7 @@ mod tests {
             let _ = fs::remove_file(proc.join(name));
             std::os::unix::fs::symlink(to, proc.join(name)).unwrap();
         };
-        link("exe", "/usr/bin/lightningd".into());
+        link("root", "/".into());
         link("cwd", "/".into());
         assert!(find_running(&host, &node, None).unwrap().is_quiet());
         link("cwd", node.join("bitcoin"));
@@ -245,11 +245,14 @@ mod tests {
         link("fd/3", node.join("lightningd.sqlite3 (deleted)"));
         assert!(find_running(&host, &node, None).unwrap().to_string().starts_with("lightningd (pid 42"));
         // Its first thread has ended: another holds the file, and the process itself shows nothing any more.
-        for gone in ["exe", "cwd", "fd/3"] {
+        for gone in ["root", "cwd", "fd/3"] {
             fs::remove_file(proc.join(gone)).unwrap();
         }
         for thread in ["42", "43"] {
             fs::create_dir_all(proc.join("task").join(thread).join("fd")).unwrap();
+        }
+        for held in ["root", "cwd"] {
+            link(&format!("task/43/{held}"), "/".into());
         }
         assert!(find_running(&host, &node, None).unwrap().is_quiet());
         link("task/43/fd/3", node.join("lightningd.sqlite3"));
@@ -275,7 +278,7 @@ mod tests {
             let _ = fs::remove_file(proc.join(name));
             std::os::unix::fs::symlink(to, proc.join(name)).unwrap();
         };
-        link("42/exe", Path::new("/usr/bin/lightningd"));
+        link("42/root", Path::new("/"));
         link("42/ns/mnt", Path::new("mnt:[1]"));
         link("self/ns/mnt", Path::new("mnt:[2]"));
         link("42/cwd", &node.join("no file of this tree"));
