@@ -12,6 +12,7 @@ Examples:
   raidguard setup --hdd /dev/sdb --usb /dev/sdc --dry-run   the plan and its exact commands
   raidguard setup --hdd /dev/sdb --usb /dev/sdc             asks before anything is erased
   raidguard setup --hdd /dev/sda --usb /dev/sdb --size 64G  new partitions in the free space of both disks
+  raidguard setup --hdd /dev/sdb --usb /dev/sdc --backend mdadm --filesystem ext4
   raidguard setup --resume                                  go on after an interruption
   raidguard setup --rollback                                put everything back instead";
 
@@ -35,7 +36,11 @@ pub struct SetupArgs {
     /// What holds the mirror
     #[arg(long, value_enum, default_value_t = BackendArg::Btrfs)]
     pub backend: BackendArg,
-    /// How many copies: raid1 two, raid1c3 three, raid1c4 four; raid10 two, striped over at least four devices
+    /// The filesystem on a mirror of mdadm [default: xfs]
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub filesystem: Option<FilesystemArg>,
+    /// How many copies: raid1 two (mdadm: one on each of two to four devices), raid1c3 three, raid1c4 four; raid10 two, striped over four
+    /// devices (btrfs: at least four)
     #[arg(long, value_enum, default_value_t = LevelArg::Raid1)]
     pub level: LevelArg,
     /// The mirror's name
@@ -99,6 +104,17 @@ pub struct SetupArgs {
 pub enum BackendArg {
     /// A filesystem with checksums that mirrors by itself
     Btrfs,
+    /// The kernel's software RAID (md), with XFS or ext4 on it
+    Mdadm,
+}
+
+/// Filesystems on a mirror that is none itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FilesystemArg {
+    /// Copies a file by sharing its blocks: the databases are checked at little cost
+    Xfs,
+    /// The most widely used one
+    Ext4,
 }
 
 /// Levels.

@@ -27,6 +27,7 @@ fn survivor(path: &str, devid: u64, generation: u64) -> Survivor {
         faults: Vec::new(),
         opens: true,
         history: History::default(),
+        data: None,
     }
 }
 
