@@ -393,7 +393,7 @@ pub(super) fn node_states() -> Vec<(&'static str, Change)> {
 }
 
 pub(super) fn states() -> Vec<(&'static str, Change)> {
-    [mirror_states(), upkeep_states(), node_states()].concat()
+    [mirror_states(), super::md_states::md_states(), upkeep_states(), node_states()].concat()
 }
 
 pub(super) fn changed(change: Change) -> State {

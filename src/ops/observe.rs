@@ -261,7 +261,8 @@ pub(super) fn observe_for_start(host: &Host, mirror: &Mirror, record: &Record) -
 
 fn mount(host: &Host, mirror: &Mirror) -> Result<MountFacts, std::io::Error> {
     let other = |e: &dyn std::error::Error| std::io::Error::other(causes(e));
-    let lines = fstab::lines_for(host, &mirror.mountpoint, &mirror.uuid).map_err(|e| other(&e))?;
+    let lines =
+        fstab::lines_for(host, &mirror.mountpoint, mirror.filesystem_uuid()).map_err(|e| other(&e))?;
     let mut facts = MountFacts { lines, ..MountFacts::default() };
     let mounts = crate::host::mountinfo::read(host).map_err(|e| other(&e))?;
     if crate::host::mountinfo::topmost_at(&mounts, &mirror.mountpoint).is_some() {

@@ -10,6 +10,7 @@ use std::{
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use super::ParseError;
+pub(super) use crate::backend::blocks::{field, format_uuid};
 
 /// Where the first copy lies, and its size in bytes (kernel: `BTRFS_SUPER_INFO_OFFSET`, `BTRFS_SUPER_INFO_SIZE`).
 pub(super) const OFFSET: u64 = 64 << 10;
@@ -92,22 +93,6 @@ impl Superblock {
         }
         Self::parse(&block).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
     }
-}
-
-pub(super) fn field<const N: usize>(block: &[u8], at: usize) -> Option<[u8; N]> {
-    block.get(at..at.checked_add(N)?)?.try_into().ok()
-}
-
-pub(super) fn format_uuid(bytes: &[u8; 16]) -> String {
-    let value = u128::from_be_bytes(*bytes);
-    format!(
-        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-        value >> 96,
-        (value >> 80) & 0xffff,
-        (value >> 64) & 0xffff,
-        (value >> 48) & 0xffff,
-        value & 0xffff_ffff_ffff
-    )
 }
 
 #[cfg(test)]

@@ -37,11 +37,11 @@ pub(in crate::health) fn judge(case: &mut Case<'_>) {
     if let Some(schedule) = case.declared.schedule.clone() {
         let deep = case.declared.node.is_some();
         let jobs = [
-            ("check", &schedule.check, true),
-            ("deep", &schedule.deep, deep),
-            ("balance", &schedule.balance, true),
+            ("check", Some(&schedule.check)),
+            ("deep", Some(&schedule.deep).filter(|_| deep)),
+            ("balance", schedule.balance.as_ref()),
         ];
-        for (job, when, _) in jobs.into_iter().filter(|(_, _, wanted)| *wanted) {
+        for (job, when) in jobs.into_iter().filter_map(|(job, when)| Some((job, when?))) {
             late(case, job, when);
         }
     }

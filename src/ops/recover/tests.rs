@@ -28,6 +28,7 @@ fn survivor(path: &str, devid: u64, generation: u64) -> Survivor {
         opens: true,
         alone: true,
         history: History::default(),
+        data: None,
     }
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    backend::{Exchange, MirrorSpec},
-    config,
+    backend::{self, Exchange, MirrorSpec},
+    config::{self, Member},
     model::{
         Identity,
         mirror::ErrorCounts,
@@ -18,8 +18,8 @@ use crate::{
     plan::{
         self, Plan,
         steps::{
-            AcceptCounters, Action, Asked, Discard, MountForWork, MountInPlace, Prove, ReplaceMember,
-            RestoreLevel, StartNode, StopNode, private_place,
+            AcceptCounters, Action, Asked, Discard, MountForWork, MountInPlace, Prove, Redeclare,
+            ReplaceMember, RestoreLevel, ReturnMember, StartNode, StopNode, private_place,
         },
     },
 };
@@ -48,6 +48,14 @@ pub struct Decision {
 fn returned(facts: &Facts) -> Vec<&Claim> {
     let gone = facts.gone();
     facts.claims.iter().filter(|c| facts.state.mounted && gone.contains(&c.devid)).collect()
+}
+
+/// Whether the running mirror takes a member in again.
+fn takes_back(facts: &Facts) -> bool {
+    let (mirror, nothing) = (&facts.mirror, std::path::PathBuf::new());
+    let exchange = Exchange { uuid: mirror.uuid.clone(), id: 0, new: nothing, avoid_old: false };
+    let spec = MirrorSpec::of(mirror, Vec::new());
+    backend::of(mirror.backend).return_command(&spec, &exchange).is_some()
 }
 
 /// Decides.
@@ -81,7 +89,8 @@ pub fn decide(facts: &Facts, more: &More) -> Result<Decision, Vec<Blocker>> {
             format!("two halves were each written to alone; {} is given up", claim.path.display()),
         );
     }
-    let anew = !back.is_empty() || (facts.state.mounted && facts.state.degraded_option);
+    let anew =
+        (!back.is_empty() && !takes_back(facts)) || (facts.state.mounted && facts.state.degraded_option);
     if let Some(node) = facts.mirror.node.as_ref().filter(|n| n.control().is_none()) {
         if anew && !facts.running.is_quiet() {
             against.push(Blocker::new(
@@ -224,14 +233,7 @@ fn plan_of(facts: &Facts, loser: Option<(&Claim, Identity)>, anew: bool) -> Plan
     all.extend(returned(facts).iter().map(|c| c.path.clone()));
     all.sort();
     all.dedup();
-    let spec = |devices: &[std::path::PathBuf]| MirrorSpec {
-        backend: mirror.backend,
-        name: mirror.name.clone(),
-        level: mirror.level,
-        uuid: mirror.uuid.clone(),
-        devices: devices.to_vec(),
-        mountpoint: mirror.mountpoint.clone(),
-    };
+    let spec = |devices: &[std::path::PathBuf]| MirrorSpec::of(mirror, devices.to_vec());
     let control = mirror.node.as_ref().and_then(config::Node::control);
     let stopped = control.filter(|_| anew && !facts.running.is_quiet());
     let private = (!state.mounted && loser.is_some()).then(|| private_place(&mirror.name));
@@ -294,8 +296,28 @@ fn plan_of(facts: &Facts, loser: Option<(&Claim, Identity)>, anew: bool) -> Plan
             record: plan::record_of(&id, "unmounted"),
         }));
     }
+    for claim in returned(facts).iter().filter(|_| takes_back(facts)) {
+        let Some(device) = facts.inventory.by_path(&claim.path) else { continue };
+        let (uuid, new) = (mirror.uuid.clone(), claim.path.clone());
+        steps.push(Action::ReturnMember(ReturnMember {
+            spec: spec(&all),
+            exchange: Exchange { uuid, id: claim.devid, new, avoid_old: false },
+            device: device.identity(),
+        }));
+        // What has to be filled from its beginning gets a UUID of its own.
+        if let Some(before) = mirror.member.iter().find(|m| m.id == claim.devid.to_string()) {
+            steps.push(Action::Redeclare(Redeclare {
+                mirror: mirror.name.clone(),
+                before: before.clone(),
+                after: Member { uuid: String::new(), ..before.clone() },
+                spec: Some(spec(&all)),
+            }));
+        }
+    }
     // What the newest member alone has is given its other copies first.
-    if !steps.iter().any(|s| matches!(s, Action::RestoreLevel(_))) {
+    let levels =
+        backend::of(mirror.backend).restore_level_command(mirror.level, &mirror.mountpoint).is_some();
+    if levels && !steps.iter().any(|s| matches!(s, Action::RestoreLevel(_))) {
         steps.push(Action::RestoreLevel(RestoreLevel { spec: spec(&all), at: mirror.mountpoint.clone() }));
     }
     steps.push(Action::Prove(Prove { spec: spec(&all), record: plan::record_of(&id, "proof") }));

@@ -25,7 +25,7 @@ fn used(mut facts: Facts) -> Facts {
 }
 
 fn claim(path: &str, devid: u64, generation: u64) -> Claim {
-    Claim { path: path.into(), devid, uuid: devid.to_string(), generation }
+    Claim { path: path.into(), devid, uuid: devid.to_string(), generation, without: Vec::new() }
 }
 
 fn lines(plan: &Plan<Action>) -> String {
