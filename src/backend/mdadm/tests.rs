@@ -289,6 +289,20 @@ fn an_exchange_is_done_when_the_new_device_serves_in_the_place() {
 }
 
 #[test]
+fn halves_that_were_each_written_to_alone_are_known_though_they_count_alike() {
+    let machine = recorded!("parted");
+    let uuid = "0dd55666-375a-4d01-a327-f1e2fd63e3c8";
+    let claims = Mdadm.claims(&machine.host()).unwrap().remove(uuid).unwrap();
+    let [one, two] = &claims[..] else { panic!("{claims:?}") };
+    assert_eq!((one.generation, two.generation), (105, 105));
+    assert_eq!((&one.without[..], &two.without[..]), (&[two.uuid.clone()][..], &[one.uuid.clone()][..]));
+    let found = Mdadm.remains(&machine.host()).unwrap();
+    let left = &found.iter().find(|r| r.uuid == uuid).unwrap().survivors;
+    let relation = Mdadm.relate(&machine.host(), &left[0], &left[1]).unwrap();
+    assert_eq!(relation, crate::backend::rescue::Relation::Diverged);
+}
+
+#[test]
 fn what_is_left_is_known_by_its_superblocks() {
     let machine = recorded!("back-not-taken");
     let found = Mdadm.remains(&machine.host()).unwrap();

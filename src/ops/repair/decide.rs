@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     backend::{self, Exchange, MirrorSpec},
-    config::{self, Member},
+    config::{self, Member, Mirror},
     model::{
         Identity,
         mirror::ErrorCounts,
@@ -51,8 +51,8 @@ fn returned(facts: &Facts) -> Vec<&Claim> {
 }
 
 /// Whether the running mirror takes a member in again.
-fn takes_back(facts: &Facts) -> bool {
-    let (mirror, nothing) = (&facts.mirror, std::path::PathBuf::new());
+fn takes_back(mirror: &Mirror) -> bool {
+    let nothing = std::path::PathBuf::new();
     let exchange = Exchange { uuid: mirror.uuid.clone(), id: 0, new: nothing, avoid_old: false };
     let spec = MirrorSpec::of(mirror, Vec::new());
     backend::of(mirror.backend).return_command(&spec, &exchange).is_some()
@@ -89,8 +89,8 @@ pub fn decide(facts: &Facts, more: &More) -> Result<Decision, Vec<Blocker>> {
             format!("two halves were each written to alone; {} is given up", claim.path.display()),
         );
     }
-    let anew =
-        (!back.is_empty() && !takes_back(facts)) || (facts.state.mounted && facts.state.degraded_option);
+    let anew = (!back.is_empty() && !takes_back(&facts.mirror))
+        || (facts.state.mounted && facts.state.degraded_option);
     if let Some(node) = facts.mirror.node.as_ref().filter(|n| n.control().is_none()) {
         if anew && !facts.running.is_quiet() {
             against.push(Blocker::new(
@@ -222,6 +222,14 @@ fn wrong(facts: &Facts, more: &More, back: &[&Claim]) -> Vec<String> {
     found
 }
 
+/// A member of md that has to be filled from its beginning gets a new UUID, which is read then.
+fn redeclared(mirror: &Mirror, id: u64, spec: &MirrorSpec) -> Option<Action> {
+    let before = mirror.member.iter().find(|m| m.id == id.to_string() && takes_back(mirror))?;
+    let after = Member { uuid: String::new(), ..before.clone() };
+    let (mirror, spec) = (mirror.name.clone(), Some(spec.clone()));
+    Some(Action::Redeclare(Redeclare { mirror, before: before.clone(), after, spec }))
+}
+
 fn plan_of(facts: &Facts, loser: Option<(&Claim, Identity)>, anew: bool) -> Plan<Action> {
     let (mirror, state) = (&facts.mirror, &facts.state);
     let id = plan::id_of("repair", &mirror.name, facts.now);
@@ -236,7 +244,8 @@ fn plan_of(facts: &Facts, loser: Option<(&Claim, Identity)>, anew: bool) -> Plan
     let spec = |devices: &[std::path::PathBuf]| MirrorSpec::of(mirror, devices.to_vec());
     let control = mirror.node.as_ref().and_then(config::Node::control);
     let stopped = control.filter(|_| anew && !facts.running.is_quiet());
-    let private = (!state.mounted && loser.is_some()).then(|| private_place(&mirror.name));
+    let apart = backend::of(mirror.backend).degrades_a_mount();
+    let private = (apart && !state.mounted && loser.is_some()).then(|| private_place(&mirror.name));
     let at = private.clone().unwrap_or_else(|| mirror.mountpoint.clone());
 
     let mut steps = Vec::new();
@@ -281,6 +290,7 @@ fn plan_of(facts: &Facts, loser: Option<(&Claim, Identity)>, anew: bool) -> Plan
             new: identity,
         }));
         all.push(claim.path.clone());
+        steps.extend(redeclared(mirror, claim.devid, &spec(&all)));
         steps.push(Action::AcceptCounters(AcceptCounters { spec: spec(&all), id: claim.devid }));
         if private.is_some() || state.degraded_option {
             let from = private.or_else(|| Some(mirror.mountpoint.clone()));
@@ -296,7 +306,7 @@ fn plan_of(facts: &Facts, loser: Option<(&Claim, Identity)>, anew: bool) -> Plan
             record: plan::record_of(&id, "unmounted"),
         }));
     }
-    for claim in returned(facts).iter().filter(|_| takes_back(facts)) {
+    for claim in returned(facts).iter().filter(|_| takes_back(&facts.mirror)) {
         let Some(device) = facts.inventory.by_path(&claim.path) else { continue };
         let (uuid, new) = (mirror.uuid.clone(), claim.path.clone());
         steps.push(Action::ReturnMember(ReturnMember {
@@ -304,15 +314,7 @@ fn plan_of(facts: &Facts, loser: Option<(&Claim, Identity)>, anew: bool) -> Plan
             exchange: Exchange { uuid, id: claim.devid, new, avoid_old: false },
             device: device.identity(),
         }));
-        // What has to be filled from its beginning gets a UUID of its own.
-        if let Some(before) = mirror.member.iter().find(|m| m.id == claim.devid.to_string()) {
-            steps.push(Action::Redeclare(Redeclare {
-                mirror: mirror.name.clone(),
-                before: before.clone(),
-                after: Member { uuid: String::new(), ..before.clone() },
-                spec: Some(spec(&all)),
-            }));
-        }
+        steps.extend(redeclared(mirror, claim.devid, &spec(&all)));
     }
     // What the newest member alone has is given its other copies first.
     let levels =
