@@ -18,6 +18,7 @@ mod drill;
 mod garbage;
 mod halves;
 mod hangs;
+mod hostile;
 mod kills;
 mod live;
 mod node;
