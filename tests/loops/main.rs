@@ -29,6 +29,7 @@ mod preconditions;
 #[path = "../standin/built.rs"]
 mod programs;
 mod raid10;
+mod recorded;
 mod recover;
 mod refusals;
 mod repair;
@@ -38,6 +39,7 @@ mod saved;
 mod start;
 mod stopped;
 mod store;
+mod superblock;
 mod trouble;
 mod writer;
 
