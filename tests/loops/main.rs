@@ -30,6 +30,7 @@ mod preconditions;
 #[path = "../standin/built.rs"]
 mod programs;
 mod raid10;
+mod recorded;
 mod recover;
 mod refusals;
 mod repair;
@@ -39,6 +40,7 @@ mod saved;
 mod start;
 mod stopped;
 mod store;
+mod superblock;
 mod trouble;
 mod writer;
 
