@@ -84,7 +84,14 @@ impl Notify {
 /// # Errors
 /// A key is not known, or an address is none; the value itself is never part of the message.
 pub fn parse_secrets(text: &str) -> Result<Secrets, ConfigError> {
-    let secrets: Secrets = toml::from_str(text).map_err(|e| unreadable(SECRETS_PATH, text, &e))?;
+    let secrets: Secrets = toml::from_str(text).map_err(|e| match unreadable(SECRETS_PATH, text, &e) {
+        // What is taken for a key may be a secret on a line of its own.
+        ConfigError::Text { path, line, .. } => {
+            let message = "this is not understood; it may say `webhook`, `webhook_token` or `heartbeat`, each with a text in quotes";
+            ConfigError::Text { path, line, message: message.to_owned() }
+        }
+        other @ ConfigError::Value(_) => other,
+    })?;
     for (key, value) in [("webhook", &secrets.webhook), ("heartbeat", &secrets.heartbeat)] {
         if value.as_ref().is_some_and(|v| !v.starts_with("https://") && !v.starts_with("http://")) {
             return Err(ConfigError::Value(format!("{SECRETS_PATH}: `{key}` is no http or https address")));
@@ -129,6 +136,8 @@ mod tests {
             "webhok = \"https://hidden\"",
             "webhook = [\"hidden\"]",
             "heartbeat = \"hidden\"",
+            "hidden = 1",
+            "hidden",
         ] {
             let error = parse_secrets(bad).unwrap_err().to_string();
             assert!(!error.contains("hidden") && error.contains("secrets.toml"), "{error}");

@@ -19,18 +19,21 @@ fn verdict((declared, observed, record): &State) -> Verdict {
 fn told(states: &[(&'static str, Change)]) -> String {
     let mut out = String::new();
     for (name, change) in states {
-        let verdict = verdict(&changed(*change));
-        let may_fail = verdict.may_fail.map_or("?".to_owned(), |n| n.to_string());
-        let _ = writeln!(out, "{name}: {} (may fail: {may_fail})", verdict.level);
-        for f in &verdict.findings {
-            let about = if f.about.is_empty() { String::new() } else { format!(" [{}]", f.about) };
-            let _ = writeln!(out, "  {} {}{about}: {}", f.severity, f.code, f.says);
-            for evidence in &f.evidence {
-                let _ = writeln!(out, "      {evidence}");
-            }
-        }
+        tell(&mut out, name, &verdict(&changed(*change)));
     }
     out
+}
+
+fn tell(out: &mut String, name: &str, verdict: &Verdict) {
+    let may_fail = verdict.may_fail.map_or("?".to_owned(), |n| n.to_string());
+    let _ = writeln!(out, "{name}: {} (may fail: {may_fail})", verdict.level);
+    for f in &verdict.findings {
+        let about = if f.about.is_empty() { String::new() } else { format!(" [{}]", f.about) };
+        let _ = writeln!(out, "  {} {}{about}: {}", f.severity, f.code, f.says);
+        for evidence in &f.evidence {
+            let _ = writeln!(out, "      {evidence}");
+        }
+    }
 }
 
 #[test]
@@ -172,6 +175,42 @@ fn a_remedy_names_this_mirror_whatever_it_is_called() {
     assert!(remedy("MIR-READONLY").ends_with(mounts), "{}", remedy("MIR-READONLY"));
 }
 
+/// What `check --dump-observed` wrote of a real mirror, with the faults that it found (tests/loops/recorded.rs).
+#[derive(serde::Deserialize)]
+struct Recorded {
+    now: Timestamp,
+    mirrors: Vec<Dumped>,
+    faults: Vec<(String, Severity, String)>,
+}
+
+#[derive(serde::Deserialize)]
+struct Dumped {
+    declared: Mirror,
+    observed: Observed,
+    record: Seen<Record>,
+}
+
+#[test]
+fn what_real_mirrors_showed_is_judged_as_it_was() {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/observed/recorded");
+    let mut files: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() >= 25, "{}", files.len());
+    let mut out = String::new();
+    for file in files {
+        let name = file.file_stem().unwrap().to_string_lossy();
+        let recorded: Recorded = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        let mut found = Vec::new();
+        for one in recorded.mirrors {
+            let verdict = judge(&one.declared, &one.observed, &one.record, recorded.now);
+            tell(&mut out, &name, &verdict);
+            found.extend(verdict.faults().map(|f| (f.code.clone(), f.severity, f.about.clone())));
+        }
+        assert_eq!(found, recorded.faults, "{name}");
+    }
+    insta::assert_snapshot!(out);
+}
+
 /// Numbers that are none a machine should give, and words that stand for nothing.
 const ODD: &[&str] = &[
     "0",
@@ -234,6 +273,10 @@ proptest::proptest! {
             replace(&mut value, &mut at, &serde_json::from_str(ODD[odd]).unwrap());
         }
         let Ok(state): Result<State, _> = serde_json::from_value(value) else { return Ok(()) };
+        // A declaration with such a name is not read.
+        if crate::config::check_name(&state.0.name).is_err() {
+            return Ok(());
+        }
         let found = verdict(&state);
         let worst = found.findings.iter().map(|f| f.severity).max().unwrap_or(Severity::Ok);
         proptest::prop_assert_eq!(found.level, worst);

@@ -70,6 +70,7 @@ fn state(declared: &Mirror) -> MirrorState {
         missing: false,
         pulled: false,
         missing_because: None,
+        damaged: None,
         errors: Some(ErrorCounts::default()),
         unallocated: Some(Bytes::gib(30)),
         generation: Some(38),

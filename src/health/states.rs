@@ -88,6 +88,7 @@ pub(super) fn mirror_states() -> Vec<(&'static str, Change)> {
                     (true, true, Some("its block device is gone".into()));
             }),
         ),
+        ("a damaged superblock", storage!(s, s.members[1].damaged = Some("its checksum is wrong".into()))),
         ("a member removed", storage!(s, drop(s.members.pop()))),
         (
             "a member missing, its UUID unreadable",

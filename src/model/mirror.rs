@@ -108,6 +108,9 @@ pub struct MemberState {
     pub pulled: bool,
     /// How that is known.
     pub missing_because: Option<String>,
+    /// What is wrong with its superblock, though it still says whose it is.
+    #[serde(default)]
+    pub damaged: Option<String>,
     /// The kernel's error counters; unknown while the filesystem is not mounted.
     pub errors: Option<ErrorCounts>,
     /// Space that belongs to no chunk yet, at the last commit.

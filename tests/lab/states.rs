@@ -92,8 +92,8 @@ const STATES: &[State] = &[
     ),
     (
         "the link is gone",
-        "mv /home/bitcoin/.lightning /home/bitcoin/.lightning.away",
-        "mv /home/bitcoin/.lightning.away /home/bitcoin/.lightning",
+        "systemctl stop lightningd.service; mv /home/bitcoin/.lightning /home/bitcoin/.lightning.away",
+        "mv /home/bitcoin/.lightning.away /home/bitcoin/.lightning; systemctl start lightningd.service",
         2,
         &["DIR-LINK"],
     ),

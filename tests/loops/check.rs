@@ -11,6 +11,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
+    recorded::Recording,
     sandbox::{Sandbox, isolated},
     setup,
 };
@@ -21,7 +22,11 @@ const NET: &str = "/srv/lightning/lightning/bitcoin";
 
 /// The codes of the faults that a check finds, its exit code before them.
 pub(crate) fn faults(s: &Sandbox, args: &[&str]) -> (i32, BTreeSet<String>) {
-    let ran = s.run(&[&["check", "--format", "json"], args].concat());
+    let recording = Recording::begin();
+    let dumped = recording.as_ref().map(|r| ["--dump-observed", r.file()]);
+    let args =
+        [&["check", "--format", "json"][..], args, dumped.as_ref().map_or(&[][..], |d| &d[..])].concat();
+    let ran = s.run(&args);
     let printed: Value =
         serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e}: {}{}", ran.stdout, ran.stderr));
     let findings =
@@ -32,13 +37,16 @@ pub(crate) fn faults(s: &Sandbox, args: &[&str]) -> (i32, BTreeSet<String>) {
         f["code"] == "OBS-FAILED"
             && evidence.iter().all(|e| e.as_str().unwrap().ends_with("not permitted (os error 1)"))
     };
-    let faults = findings.filter(|f| f["severity"] != "ok" && !denied(f));
+    let faults: Vec<&Value> = findings.filter(|f| f["severity"] != "ok" && !denied(f)).collect();
     // Each says what was seen and what to do.
     let complete =
         |f: &Value| !f["says"].as_str().unwrap().is_empty() && !f["remedy"].as_str().unwrap().is_empty();
-    let codes =
-        faults.inspect(|f| assert!(complete(f), "{f}")).map(|f| f["code"].as_str().unwrap().to_owned());
-    (ran.code, codes.collect())
+    let codes = faults.iter().inspect(|f| assert!(complete(f), "{f}"));
+    let codes = codes.map(|f| f["code"].as_str().unwrap().to_owned()).collect();
+    if let Some(recording) = recording {
+        recording.keep(&faults, &codes);
+    }
+    (ran.code, codes)
 }
 
 #[track_caller]

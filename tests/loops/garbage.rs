@@ -156,6 +156,7 @@ fn garbage_in_the_record_is_unknown_and_is_not_written_over() {
 fn what_is_no_file_is_named_and_not_waited_for() {
     isolated("garbage::what_is_no_file_is_named_and_not_waited_for", |s| {
         set_up(s);
+        finds(s, &[], 0, &[]);
         for path in ["/etc/raidguard/raidguard.toml", "/var/lib/raidguard/state.sqlite3", "/etc/fstab"] {
             let kept = format!("{path}.kept");
             fs::rename(path, &kept).unwrap();

@@ -18,6 +18,7 @@ mod drill;
 mod garbage;
 mod halves;
 mod hangs;
+mod hostile;
 mod kills;
 mod live;
 mod node;
@@ -29,6 +30,7 @@ mod preconditions;
 #[path = "../standin/built.rs"]
 mod programs;
 mod raid10;
+mod recorded;
 mod recover;
 mod refusals;
 mod repair;
@@ -38,6 +40,7 @@ mod saved;
 mod start;
 mod stopped;
 mod store;
+mod superblock;
 mod trouble;
 mod writer;
 

@@ -169,6 +169,7 @@ fn mounted_members(uuid: &str, infos: Vec<DevInfo>, seen: &[Arc<Seen>]) -> Vec<M
             missing: info.missing,
             pulled: false,
             missing_because: info.missing.then(|| "the kernel says so".to_owned()),
+            damaged: None,
             errors: info.errors,
             unallocated: None,
             generation: None,
@@ -181,6 +182,7 @@ fn mounted_members(uuid: &str, infos: Vec<DevInfo>, seen: &[Arc<Seen>]) -> Vec<M
             member.size = device.size;
             member.unallocated = Some(Bytes(sb.total - sb.allocated));
             member.generation = Some(sb.generation);
+            member.damaged = sb.damage();
             member.uuid = Some(sb.uuid);
         } else if info.replace_target {
             // Its superblock is written at the end of the replace.
@@ -245,6 +247,7 @@ fn scan(host: &Host, state: &mut MirrorState) -> Result<(), BackendError> {
                     missing: false,
                     pulled: false,
                     missing_because: None,
+                    damaged: sb.damage(),
                     errors: None,
                     unallocated: Some(Bytes(sb.total - sb.allocated)),
                     generation: Some(sb.generation),

@@ -5,11 +5,14 @@ use std::{
     io,
     os::unix::fs::{FileExt as _, FileTypeExt as _},
     path::Path,
+    thread,
+    time::Duration,
 };
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use ring::digest;
 
-use super::ParseError;
+use super::{ParseError, rescue::crc32c::crc32c};
 pub(super) use crate::backend::blocks::{field, format_uuid};
 
 /// Where the first copy lies, and its size in bytes (kernel: `BTRFS_SUPER_INFO_OFFSET`, `BTRFS_SUPER_INFO_SIZE`).
@@ -18,6 +21,38 @@ pub(super) const SIZE: usize = 4096;
 const MAGIC: &[u8; 8] = b"_BHRfS_M";
 /// What mkfs.btrfs writes until the filesystem is whole (btrfs-progs: `BTRFS_MAGIC_TEMPORARY`).
 const UNFINISHED: &[u8; 8] = b"!BHRfS_M";
+
+/// The checksum's length in a block; what follows it is what it is of (kernel: `BTRFS_CSUM_SIZE`).
+const CHECKSUM: usize = 32;
+/// What of the page cache may hold the first copy: a block device's pages may be as large as this, and are dropped only as a whole.
+const CACHED: i64 = 2 << 20;
+/// How long is waited before a wrong checksum is looked at again, in milliseconds: a commit may be under way.
+const AGAIN: [u64; 5] = [20, 50, 100, 200, 400];
+
+/// Is a superblock's checksum right?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Checksum {
+    Right,
+    Wrong,
+    /// It is of a kind that is not computed here: xxhash64 or BLAKE2b (kernel: `enum btrfs_csum_type`, 1 and 3).
+    Unknown,
+}
+
+impl Checksum {
+    fn of(block: &[u8], kind: u16) -> Option<Self> {
+        let (written, content) = (block.get(..CHECKSUM)?, block.get(CHECKSUM..)?);
+        let right = match kind {
+            CRC32C => field::<4>(written, 0)? == crc32c(content).to_le_bytes(),
+            SHA256 => written == digest::digest(&digest::SHA256, content).as_ref(),
+            _ => return Some(Self::Unknown),
+        };
+        Some(if right { Self::Right } else { Self::Wrong })
+    }
+}
+
+/// Kinds of checksums (kernel: `enum btrfs_csum_type`).
+pub(super) const CRC32C: u16 = 0;
+const SHA256: u16 = 2;
 
 /// The fields of a superblock that tell who a device belongs to (kernel: `struct btrfs_super_block` and `struct btrfs_dev_item` in
 /// `include/uapi/linux/btrfs_tree.h`).
@@ -39,6 +74,8 @@ pub(super) struct Superblock {
     pub(super) total: u64,
     /// How much of it belongs to chunks, in bytes.
     pub(super) allocated: u64,
+    /// Whether all of this can be believed.
+    pub(super) checksum: Checksum,
 }
 
 impl Superblock {
@@ -57,6 +94,7 @@ impl Superblock {
         }
         let number = |at: usize| field::<8>(block, at).map(u64::from_le_bytes).ok_or_else(short);
         let uuid = |at: usize| field::<16>(block, at).map(|bytes| format_uuid(&bytes)).ok_or_else(short);
+        let kind = field::<2>(block, 0xc4).map(u16::from_le_bytes).ok_or_else(short)?;
         if number(0x30)? != place {
             return Err(bad("it says that it belongs elsewhere"));
         }
@@ -69,6 +107,7 @@ impl Superblock {
             uuid: uuid(0x10b)?,
             total: number(0xd1)?,
             allocated: number(0xd9)?,
+            checksum: Checksum::of(block, kind).ok_or_else(short)?,
         };
         if found.allocated > found.total {
             return Err(bad("more is allocated than the member has"));
@@ -76,11 +115,33 @@ impl Superblock {
         Ok(Some(found))
     }
 
-    /// Reads it from a device. `None` where there is no btrfs signature, or the device is too small for one.
+    /// What is wrong with it.
+    pub(super) fn damage(&self) -> Option<String> {
+        (self.checksum == Checksum::Wrong).then(|| "its checksum is wrong".to_owned())
+    }
+
+    /// Reads it from a device. `None` where there is no btrfs signature, or the device is too small for one. A checksum that is wrong was
+    /// so for most of a second.
     pub(super) fn read(path: &Path) -> io::Result<Option<Self>> {
         let file = File::open(path)?;
+        Self::settled(|| Self::read_once(&file))
+    }
+
+    fn settled(mut read: impl FnMut() -> io::Result<Option<Self>>) -> io::Result<Option<Self>> {
+        let mut found = read()?;
+        for wait in AGAIN {
+            if !found.as_ref().is_some_and(|found| found.checksum == Checksum::Wrong) {
+                break;
+            }
+            thread::sleep(Duration::from_millis(wait));
+            found = read()?;
+        }
+        Ok(found)
+    }
+
+    fn read_once(file: &File) -> io::Result<Option<Self>> {
         // What other openers of the device left in the page cache may be older than what is on it.
-        let _ = posix_fadvise(&file, 64 << 10, 4096, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+        let _ = posix_fadvise(file, 0, CACHED, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
         let mut block = [0; SIZE];
         match file.read_exact_at(&mut block, OFFSET) {
             Ok(()) => {}
@@ -92,6 +153,16 @@ impl Superblock {
             Err(e) => return Err(e),
         }
         Self::parse(&block).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+    }
+}
+
+/// Writes a block's checksum, CRC-32C, into it.
+pub(super) fn seal(block: &mut [u8]) {
+    if let Some((written, content)) = block.split_first_chunk_mut::<CHECKSUM>() {
+        let [a, b, c, d] = crc32c(content).to_le_bytes();
+        *written = [0; CHECKSUM];
+        let [first, second, third, fourth, ..] = written;
+        (*first, *second, *third, *fourth) = (a, b, c, d);
     }
 }
 
@@ -113,6 +184,10 @@ pub(super) mod tests {
         put(0xd1, &sb.total.to_le_bytes());
         put(0xd9, &sb.allocated.to_le_bytes());
         put(0x10b, &uuid(&sb.uuid));
+        seal(&mut block);
+        if sb.checksum == Checksum::Wrong {
+            block[0] ^= 1;
+        }
         block
     }
 
@@ -126,6 +201,7 @@ pub(super) mod tests {
             uuid: "5515c27f-43dc-47b1-a1df-6c7b3533cac5".into(),
             total: 536_870_912,
             allocated: 129_171_456,
+            checksum: Checksum::Right,
         }
     }
 
@@ -135,6 +211,45 @@ pub(super) mod tests {
             let sb = Superblock { finished, ..sample() };
             assert_eq!(Superblock::parse(&craft(&sb)).unwrap(), Some(sb));
         }
+    }
+
+    #[test]
+    fn one_wrong_bit_is_seen_by_each_kind_of_checksum_that_is_known() {
+        let of = |block: &[u8]| Superblock::parse(block).unwrap().unwrap().checksum;
+        let recorded = include_bytes!("../../../tests/fixtures/btrfs/superblock.bin");
+        let mut sha = craft(&sample());
+        sha[0xc4] = 2;
+        let sum = digest::digest(&digest::SHA256, &sha[CHECKSUM..]);
+        sha[..CHECKSUM].copy_from_slice(sum.as_ref());
+        for whole in [&craft(&sample())[..], recorded, &sha] {
+            assert_eq!(of(whole), Checksum::Right);
+            for at in [0, 3, 0x48, 0x12b, SIZE - 1] {
+                let mut block = whole.to_vec();
+                block[at] ^= 0x10;
+                assert_eq!(of(&block), Checksum::Wrong, "{at:#x}");
+            }
+        }
+        let mut other = craft(&sample());
+        other[0xc4] = 1;
+        assert_eq!(of(&other), Checksum::Unknown);
+    }
+
+    #[test]
+    fn a_checksum_counts_as_wrong_only_when_it_stays_so() {
+        let wrong = || Ok(Some(Superblock { checksum: Checksum::Wrong, ..sample() }));
+        let mut left = AGAIN.len();
+        let read = || match left.checked_sub(1) {
+            Some(less) => {
+                left = less;
+                wrong()
+            }
+            None => Ok(Some(sample())),
+        };
+        assert_eq!(Superblock::settled(read).unwrap(), Some(sample()));
+        assert_eq!(Superblock::settled(wrong).unwrap(), wrong().unwrap());
+        let mut first = true;
+        let torn = || if std::mem::take(&mut first) { wrong() } else { Err(io::Error::other("gone")) };
+        assert!(Superblock::settled(torn).is_err());
     }
 
     #[test]

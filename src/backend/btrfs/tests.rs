@@ -3,14 +3,20 @@ mod members;
 use std::{fs, os::unix::fs::symlink, path::PathBuf, sync::Arc};
 
 use super::{
-    superblock::tests::{craft, sample},
+    superblock::{
+        Checksum,
+        tests::{craft, sample},
+    },
     *,
 };
 use crate::{
     backend::{BalanceEnd, ScrubEnd},
     exec::{Effect, Flow, Reply, ScriptedRunner},
     health,
-    model::{Bytes, mirror::ChunkKind},
+    model::{
+        Bytes,
+        mirror::{ChunkKind, MemberState},
+    },
 };
 
 const UUID: &str = "25e3e740-8cd1-4cc7-9b25-b175081f4acf";
@@ -169,6 +175,23 @@ fn a_pulled_member_is_missing_though_the_kernel_counts_it() {
         assert!(member.missing_because.as_ref().unwrap().contains(reason), "{member:?}");
         assert_eq!(member.path, Some("/dev/loop1".into()));
     }
+}
+
+#[test]
+fn a_member_with_a_damaged_superblock_is_there_and_damaged() {
+    let broken = Superblock { checksum: Checksum::Wrong, devid: 2, uuid: member_uuid(2), ..sample() };
+    let machine = Machine::recorded("healthy");
+    machine.device("loop1", &broken);
+    let state = machine.observe();
+    let seen = |m: &MemberState| (m.missing, m.damaged.clone());
+    let wrong = Some("its checksum is wrong".to_owned());
+    assert_eq!(state.members.iter().map(seen).collect::<Vec<_>>(), [(false, None), (false, wrong.clone())]);
+    // Nothing is mounted: the same.
+    let machine = Machine::bare();
+    machine.device("loop0", &Superblock { devid: 1, uuid: member_uuid(1), ..sample() });
+    machine.device("loop1", &broken);
+    let state = machine.observe();
+    assert_eq!(state.members.iter().map(seen).collect::<Vec<_>>(), [(false, None), (false, wrong)]);
 }
 
 #[test]

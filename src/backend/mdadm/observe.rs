@@ -149,6 +149,7 @@ fn empty(slot: u64) -> MemberState {
         missing: false,
         pulled: false,
         missing_because: None,
+        damaged: None,
         errors: None,
         unallocated: None,
         generation: None,
@@ -196,17 +197,8 @@ fn member(host: &Host, uuid: &str, slot: u64, device: &Device) -> Result<MemberS
 
 /// The devices that may hold a member: nothing but an array lies on them.
 pub(super) fn candidates(host: &Host) -> Result<Vec<Arc<Seen>>, BackendError> {
-    let mut out = Vec::new();
-    for name in blocks::candidate_names(host, sysfs::is_array)? {
-        if sysfs::is_array(&name) {
-            continue;
-        }
-        let seen = look_at(host, &name)?;
-        if seen.size.is_some_and(|size| size.0 > 0) {
-            out.push(seen);
-        }
-    }
-    Ok(out)
+    let names = blocks::candidate_names(host, sysfs::is_array)?;
+    names.iter().filter(|(name, _)| !sysfs::is_array(name)).map(|(name, _)| look_at(host, name)).collect()
 }
 
 /// Every device at a place of an array, by the array's UUID.

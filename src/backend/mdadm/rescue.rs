@@ -52,7 +52,13 @@ impl Rescue for Mdadm {
         remains(host)
     }
 
-    fn relate(&self, host: &Host, one: &Survivor, other: &Survivor) -> Result<Relation, BackendError> {
+    fn relate(
+        &self,
+        host: &Host,
+        one: &Survivor,
+        other: &Survivor,
+        _: &[Survivor],
+    ) -> Result<Relation, BackendError> {
         let read = |survivor: &Survivor| {
             let path = &survivor.path;
             Superblock::read(&host.path(path)).doing("reading the superblock of", path)
@@ -99,11 +105,11 @@ impl Rescue for Mdadm {
         Cmd::change("cp").arg("-a").arg(overlay).arg(to)
     }
 
-    fn mend(&self, _: &Host, _: &Path, _: &Path) -> Result<Option<Mended>, BackendError> {
+    fn mend(&self, _: &Host, _: &[Survivor], _: usize, _: &Path) -> Result<Option<Mended>, BackendError> {
         Ok(None)
     }
 
-    fn used(&self, _: &Host, _: &Survivor) -> Option<Vec<Range<u64>>> {
+    fn used(&self, _: &Host, _: &Survivor, _: &[Survivor]) -> Option<Vec<Range<u64>>> {
         None
     }
 
@@ -174,6 +180,7 @@ fn survivor(path: &Path, size: Bytes, role: u16, sb: &Superblock) -> Survivor {
         opens: true,
         history: History { commits: vec![(sb.events, 0)], log: 0 },
         data: whole.then_some(sb.data_offset..end),
+        alone: whole,
     }
 }
 

@@ -298,7 +298,7 @@ fn halves_that_were_each_written_to_alone_are_known_though_they_count_alike() {
     assert_eq!((&one.without[..], &two.without[..]), (&[two.uuid.clone()][..], &[one.uuid.clone()][..]));
     let found = Mdadm.remains(&machine.host()).unwrap();
     let left = &found.iter().find(|r| r.uuid == uuid).unwrap().survivors;
-    let relation = Mdadm.relate(&machine.host(), &left[0], &left[1]).unwrap();
+    let relation = Mdadm.relate(&machine.host(), &left[0], &left[1], left).unwrap();
     assert_eq!(relation, crate::backend::rescue::Relation::Diverged);
 }
 
@@ -311,7 +311,7 @@ fn what_is_left_is_known_by_its_superblocks() {
     assert_eq!(one.mounted.as_deref(), Some(&[PathBuf::from(MNT)][..]));
     let [newer, older] = &one.survivors[..] else { panic!("{one:?}") };
     assert!(newer.generation > older.generation, "{one:?}");
-    let relation = Mdadm.relate(&machine.host(), older, newer).unwrap();
+    let relation = Mdadm.relate(&machine.host(), older, newer, &one.survivors).unwrap();
     assert_eq!(relation, crate::backend::rescue::Relation::Behind(newer.generation - older.generation));
     let start = 4096 * 512;
     assert_eq!(newer.data, Some(start..start + 1_124_352 * 1024));

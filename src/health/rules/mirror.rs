@@ -14,6 +14,7 @@ pub(in crate::health) fn judge(case: &mut Case<'_>) {
         place(case, state);
         md::judge(case, state);
         members(case, state);
+        superblocks(case, state);
         profiles(case, state);
         stale(case, state);
         counters(case, state);
@@ -118,6 +119,17 @@ fn unread(case: &mut Case<'_>, state: &MirrorState) {
     if !state.unread.is_empty() {
         let says = "devices could not be read, and a member may be among them";
         case.unread(Source::Storage, "devices", says, state.unread.clone());
+    }
+}
+
+/// One whose superblock is damaged may not be taken at the next mount: it counts as one that is gone.
+fn superblocks(case: &mut Case<'_>, state: &MirrorState) {
+    let severity = if case.declared.level.survives() > 1 { Severity::Warning } else { Severity::Critical };
+    for member in state.members.iter().filter(|m| !m.missing) {
+        let Some(why) = &member.damaged else { continue };
+        let says = format!("the superblock of {} is damaged", name_of(member));
+        let about = format!("member {}", member.devid);
+        case.add_with("MIR-SUPERBLOCK", severity, about, says, vec![why.clone()], &words_for(member));
     }
 }
 

@@ -186,6 +186,7 @@ mod tests {
             opens: true,
             alone,
             history: History { commits: Vec::new(), log },
+            data: None,
         }
     }
 

@@ -71,7 +71,8 @@ pub fn decide(facts: &Facts, more: &More) -> Result<Decision, Vec<Blocker>> {
     }
     let back = returned(facts);
     let gone: Vec<u64> = facts.gone().into_iter().filter(|id| !back.iter().any(|c| c.devid == *id)).collect();
-    if loser.is_none() {
+    let none = blockers::none_here(facts);
+    if none.is_none() && loser.is_none() {
         for id in &gone {
             against.push(Blocker::new(
                 format!("{} is missing", facts.name_of(*id)),
@@ -82,6 +83,7 @@ pub fn decide(facts: &Facts, more: &More) -> Result<Decision, Vec<Blocker>> {
             ));
         }
     }
+    against.extend(none);
     let mut found = wrong(facts, more, &back);
     if let Some((claim, _)) = &loser {
         found.insert(

@@ -72,11 +72,25 @@ pub(super) fn older(facts: &Facts) -> Option<Blocker> {
     })
 }
 
+/// Nothing of the mirror is there to be copied from.
+pub(in crate::ops) fn none_here(facts: &Facts) -> Option<Blocker> {
+    let ids = facts.ids();
+    (!ids.is_empty() && facts.gone().len() == ids.len()).then(|| {
+        Blocker::new(
+            format!("no member of `{}` is there", facts.mirror.name),
+            "plug one in; `raidguard devices` shows every device that is seen",
+        )
+    })
+}
+
 /// Which member goes.
 pub(super) fn old_member(request: &Request, facts: &Facts) -> Result<u64, Blocker> {
     let ids = facts.ids();
     let all = || ids.iter().map(|id| facts.name_of(*id)).collect::<Vec<_>>().join("; ");
     let gone = facts.gone();
+    if let Some(none) = none_here(facts) {
+        return Err(none);
+    }
     match request.old.as_deref() {
         None | Some("missing") => match gone.as_slice() {
             [one] => match returned(facts, *one) {

@@ -1,6 +1,6 @@
 //! What is left of a btrfs, and how to open it on overlays.
 
-mod crc32c;
+pub(super) mod crc32c;
 mod map;
 mod past;
 mod relate;
