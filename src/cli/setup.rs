@@ -18,8 +18,8 @@ Examples:
   raidguard setup --hdd /dev/sdb --usb /dev/sdc --dry-run
   # asks before anything is erased
   raidguard setup --hdd /dev/sdb --usb /dev/sdc
-  # another kind of mirror, and the filesystem on it
-  raidguard setup --hdd /dev/sdb --usb /dev/sdc --backend mdadm --filesystem ext4
+  # the kernel's software RAID in the place of btrfs
+  raidguard setup --hdd /dev/sdb --usb /dev/sdc --backend mdadm
   # new partitions in the free space of both disks
   raidguard setup --hdd /dev/sda --usb /dev/sdb --size 64G
   # after an interruption: go on, or put everything back

@@ -72,6 +72,8 @@ mod tests {
         no device at all
         forced read-only
         mounted read-only
+        inactive
+        not assembled
         the symlink is gone
         the symlink was replaced
         the symlink leads elsewhere
