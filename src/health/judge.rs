@@ -35,7 +35,9 @@ pub fn judge(declared: &Mirror, observed: &Observed, record: &Seen<Record>, now:
         let before = known.open.iter().find(|f| f.is_same(finding)).and_then(|f| f.since);
         finding.since = before.or(Some(now));
     }
-    Verdict::of(findings, observed.storage.get().and_then(may_fail))
+    let lacking = |state| rules::mirror::lacking(state, known);
+    let left = |state| may_fail(state).map(|spare| spare.saturating_sub(lacking(state)));
+    Verdict::of(findings, observed.storage.get().and_then(left))
 }
 
 /// A fault does not go away because nobody can look.
@@ -55,7 +57,7 @@ fn carry_over(record: &Record, failed: &[Source], findings: &mut Vec<Finding>) {
 }
 
 /// From the chunks that hold something and the members that are gone: what the level says counts only where every chunk has it.
-fn may_fail(state: &MirrorState) -> Option<u64> {
+pub(super) fn may_fail(state: &MirrorState) -> Option<u64> {
     let used = state.profiles.iter().filter(|p| p.used.0 > 0);
     let spare = used.map(|p| p.copies().map(|c| c.devices - 1)).collect::<Option<Vec<_>>>()?;
     let missing = state.members.iter().filter(|m| m.missing).count() as u64;
