@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::libc;
+
 use super::{BackendError, ParseError};
 use crate::{
     host::{Host, files::Doing as _},
@@ -51,6 +53,10 @@ impl<'h> SysFs<'h> {
 
     /// Its members, by devid.
     pub(super) fn members(&self) -> Result<Vec<DevInfo>, BackendError> {
+        steady(|| self.members_listed())
+    }
+
+    fn members_listed(&self) -> Result<Vec<DevInfo>, BackendError> {
         let dir = self.dir.join("devinfo");
         let mut members = Vec::new();
         for name in names(self.host, &dir)? {
@@ -132,6 +138,24 @@ fn list(
     Ok(list().doing("listing", dir)?)
 }
 
+/// How often what goes away between its listing and its reading is listed anew.
+const AGAIN: usize = 4;
+
+/// What `look` sees, once nothing goes away meanwhile: the target of a replace that ends, or is taken back, does.
+fn steady<T>(mut look: impl FnMut() -> Result<T, BackendError>) -> Result<T, BackendError> {
+    let went = |e: &BackendError| match e {
+        BackendError::File(e) => matches!(e.source.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)),
+        _ => false,
+    };
+    for _ in 0..AGAIN {
+        match look() {
+            Err(e) if went(&e) => {}
+            seen => return seen,
+        }
+    }
+    look()
+}
+
 /// `0` or `1`.
 fn parse_flag(what: &'static str, text: &str) -> Result<bool, ParseError> {
     match text.trim() {
@@ -190,6 +214,33 @@ mod tests {
             assert!(parse_error_stats(bad).is_err(), "{bad:?}");
         }
         assert!(parse_error_stats(&format!("{text}other_errs 0\n")).is_err());
+    }
+
+    #[test]
+    fn what_goes_away_meanwhile_is_listed_anew() {
+        fn gone(errno: i32) -> Result<usize, BackendError> {
+            Ok(Err(io::Error::from_raw_os_error(errno)).doing("reading", "missing")?)
+        }
+        for errno in [libc::ENOENT, libc::ENODEV] {
+            let mut times = 0;
+            let seen = steady(|| {
+                times += 1;
+                if times < 3 { gone(errno) } else { Ok(times) }
+            });
+            assert_eq!(seen.unwrap(), 3);
+        }
+        let mut times = 0;
+        let never = steady(|| {
+            times += 1;
+            gone(libc::ENOENT)
+        });
+        assert!(never.is_err() && times > 1);
+        let mut times = 0;
+        let other = steady(|| {
+            times += 1;
+            gone(libc::EIO)
+        });
+        assert!(other.is_err() && times == 1);
     }
 
     #[test]
