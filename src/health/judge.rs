@@ -35,9 +35,7 @@ pub fn judge(declared: &Mirror, observed: &Observed, record: &Seen<Record>, now:
         let before = known.open.iter().find(|f| f.is_same(finding)).and_then(|f| f.since);
         finding.since = before.or(Some(now));
     }
-    let lacking = |state| rules::mirror::lacking(state, known);
-    let left = |state| may_fail(state).map(|spare| spare.saturating_sub(lacking(state)));
-    Verdict::of(findings, observed.storage.get().and_then(left))
+    Verdict::of(findings, observed.storage.get().and_then(|state| may_fail(state, known)))
 }
 
 /// A fault does not go away because nobody can look.
@@ -56,13 +54,14 @@ fn carry_over(record: &Record, failed: &[Source], findings: &mut Vec<Finding>) {
     }
 }
 
-/// From the chunks that hold something and the members that are gone: what the level says counts only where every chunk has it.
-pub(super) fn may_fail(state: &MirrorState) -> Option<u64> {
+/// From the chunks that hold something and the members that are gone, or lack something: what the level says counts only where every
+/// chunk has it.
+pub(super) fn may_fail(state: &MirrorState, record: &Record) -> Option<u64> {
     let used = state.profiles.iter().filter(|p| p.used.0 > 0);
     let spare = used.map(|p| p.copies().map(|c| c.devices - 1)).collect::<Option<Vec<_>>>()?;
     let missing = state.members.iter().filter(|m| m.missing).count() as u64;
     let least = spare.into_iter().min().filter(|_| state.mounted)?;
-    Some(least.saturating_sub(missing))
+    Some(least.saturating_sub(missing + rules::mirror::lacking(state, record)))
 }
 
 #[cfg(test)]

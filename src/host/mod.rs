@@ -6,7 +6,7 @@ pub mod below;
 pub mod copy;
 pub mod declaration;
 pub mod disks;
-mod dying;
+pub mod dying;
 pub mod exchange;
 pub mod files;
 pub mod fstab;

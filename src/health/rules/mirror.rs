@@ -185,7 +185,7 @@ pub(in crate::health) fn lacking(state: &MirrorState, record: &Record) -> u64 {
 
 fn counters(case: &mut Case<'_>, state: &MirrorState) {
     // Losing one more could lose data.
-    let bare = may_fail(state).is_some_and(|spare| spare <= lacking(state, case.record));
+    let bare = may_fail(state, case.record) == Some(0);
     for member in &state.members {
         let Some(errors) = member.errors else {
             if !state.profiles.is_empty() {
