@@ -16,8 +16,8 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, Stat, openat, readlinkat_ra
 
 use crate::host::{
     Host,
-    dying::state_and_flags,
     files::{Doing as _, FileError},
+    proc_stat,
 };
 
 /// The longest target that the kernel tells (`PATH_MAX`, with ` (deleted)` at its end).
@@ -247,7 +247,7 @@ fn kernel_threads(proc: &OwnedFd) -> io::Result<Vec<i32>> {
 /// Does this `/proc/PID/stat` say `PF_KTHREAD` (kernel: `include/linux/sched.h`) among its flags?
 fn is_of_the_kernel(stat: &str) -> bool {
     const KTHREAD: u64 = 0x0020_0000;
-    state_and_flags(stat).1.is_some_and(|flags| flags & KTHREAD != 0)
+    proc_stat::flags(stat).is_some_and(|flags| flags & KTHREAD != 0)
 }
 
 fn is_foreign(name: &str) -> bool {
