@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::sys::stat::{major, minor};
+use nix::{
+    libc,
+    sys::stat::{major, minor},
+};
 
 use super::{BackendError, ParseError};
 use crate::{
@@ -73,6 +76,24 @@ fn list(
     Ok(list().doing("listing", dir)?)
 }
 
+/// How often what goes away between its listing and its reading is listed anew.
+const AGAIN: usize = 4;
+
+/// What `look` sees, once nothing goes away meanwhile: a disk that is pulled does, and the target of a replace that ends.
+pub(super) fn steady<T>(mut look: impl FnMut() -> Result<T, BackendError>) -> Result<T, BackendError> {
+    let went = |e: &BackendError| match e {
+        BackendError::File(e) => matches!(e.source.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)),
+        _ => false,
+    };
+    for _ in 0..AGAIN {
+        match look() {
+            Err(e) if went(&e) => {}
+            seen => return seen,
+        }
+    }
+    look()
+}
+
 /// A plain number.
 pub(super) fn parse_number(what: &'static str, text: &str) -> Result<u64, ParseError> {
     text.trim().parse().map_err(|_| ParseError::new(what, text))
@@ -84,6 +105,10 @@ pub(super) fn candidate_names(
     host: &Host,
     own: fn(&str) -> bool,
 ) -> Result<Vec<(String, Bytes)>, BackendError> {
+    steady(|| candidates_listed(host, own))
+}
+
+fn candidates_listed(host: &Host, own: fn(&str) -> bool) -> Result<Vec<(String, Bytes)>, BackendError> {
     let mut out = Vec::new();
     for name in names(host, CLASS)? {
         // Drives with removable media answer slowly or not at all, and hold no mirrors.
@@ -126,4 +151,36 @@ pub(super) fn format_uuid(bytes: &[u8; 16]) -> String {
         (value >> 48) & 0xffff,
         value & 0xffff_ffff_ffff
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_away_meanwhile_is_listed_anew() {
+        fn gone(errno: i32) -> Result<usize, BackendError> {
+            Ok(Err(io::Error::from_raw_os_error(errno)).doing("reading", "missing")?)
+        }
+        for errno in [libc::ENOENT, libc::ENODEV] {
+            let mut times = 0;
+            let seen = steady(|| {
+                times += 1;
+                if times < 3 { gone(errno) } else { Ok(times) }
+            });
+            assert_eq!(seen.unwrap(), 3);
+        }
+        let mut times = 0;
+        let never = steady(|| {
+            times += 1;
+            gone(libc::ENOENT)
+        });
+        assert!(never.is_err() && times > 1);
+        let mut times = 0;
+        let other = steady(|| {
+            times += 1;
+            gone(libc::EIO)
+        });
+        assert!(other.is_err() && times == 1);
+    }
 }

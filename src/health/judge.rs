@@ -35,7 +35,7 @@ pub fn judge(declared: &Mirror, observed: &Observed, record: &Seen<Record>, now:
         let before = known.open.iter().find(|f| f.is_same(finding)).and_then(|f| f.since);
         finding.since = before.or(Some(now));
     }
-    Verdict::of(findings, observed.storage.get().and_then(may_fail))
+    Verdict::of(findings, observed.storage.get().and_then(|state| may_fail(state, known)))
 }
 
 /// A fault does not go away because nobody can look.
@@ -54,8 +54,9 @@ fn carry_over(record: &Record, failed: &[Source], findings: &mut Vec<Finding>) {
     }
 }
 
-/// From the chunks that hold something and the members that are gone: what the level says counts only where every chunk has it.
-fn may_fail(state: &MirrorState) -> Option<u64> {
+/// From the chunks that hold something and the members that are gone, or lack something: what the level says counts only where every
+/// chunk has it.
+pub(super) fn may_fail(state: &MirrorState, record: &Record) -> Option<u64> {
     if let Some(md) = &state.md {
         let whole = state.members.iter().filter(|m| !m.missing && !m.replace_target).count() as u64;
         let short = md.raid_disks.saturating_sub(whole);
@@ -69,7 +70,7 @@ fn may_fail(state: &MirrorState) -> Option<u64> {
     let spare = used.map(|p| p.copies().map(|c| c.devices - 1)).collect::<Option<Vec<_>>>()?;
     let missing = state.members.iter().filter(|m| m.missing).count() as u64;
     let least = spare.into_iter().min().filter(|_| state.mounted)?;
-    Some(least.saturating_sub(missing))
+    Some(least.saturating_sub(missing + rules::mirror::lacking(state, record)))
 }
 
 #[cfg(test)]

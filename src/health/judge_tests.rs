@@ -175,7 +175,7 @@ fn a_remedy_names_this_mirror_whatever_it_is_called() {
     assert!(remedy("MIR-READONLY").ends_with(mounts), "{}", remedy("MIR-READONLY"));
 }
 
-/// What `check --dump-observed` wrote of a real mirror, with the faults that it found (tests/loops/recorded.rs).
+/// What `check --dump-observed` wrote of a real mirror, with the faults that it found (tests/recorded/).
 #[derive(serde::Deserialize)]
 struct Recorded {
     now: Timestamp,

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Host;
+use super::{Host, proc_stat};
 
 /// How long a dying process is waited for. The kernel unmounts what its namespaces held before it lets go of its locks.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,15 +30,10 @@ fn is_dying(host: &Host, pid: u32) -> bool {
     ends(&text("stat")) || is_killed(&text("status"))
 }
 
-/// By proc_pid_stat(5): a zombie, whose other threads may still be at work, or one that is on its way out. What is not of that form is
-/// not known to die.
+/// A zombie, whose other threads may still be at work, or one that is on its way out. What is not of that form is not known to die.
 fn ends(stat: &str) -> bool {
-    // The name, which may hold anything, ends with the last parenthesis; the state after it is field 3, the flags field 9.
-    let Some((_, rest)) = stat.rsplit_once(')') else { return false };
-    let mut fields = rest.split_whitespace();
-    let state = fields.next();
-    let flags = fields.nth(5).and_then(|flags| flags.parse::<u64>().ok());
-    matches!(state, Some("Z" | "X")) || flags.is_some_and(|flags| flags & EXITING != 0)
+    let exits = || proc_stat::flags(stat).is_some_and(|flags| flags & EXITING != 0);
+    matches!(proc_stat::field(stat, 3), Some("Z" | "X")) || exits()
 }
 
 /// By proc_pid_status(5): SIGKILL is on its way to it.

@@ -18,6 +18,7 @@ pub mod mountinfo;
 pub mod overlay;
 pub mod partition;
 pub mod patience;
+pub mod proc_stat;
 pub mod readable;
 pub mod schedule;
 pub mod secrets;

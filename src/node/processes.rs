@@ -17,6 +17,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, Stat, openat, readlinkat_ra
 use crate::host::{
     Host,
     files::{Doing as _, FileError},
+    proc_stat,
 };
 
 /// The longest target that the kernel tells (`PATH_MAX`, with ` (deleted)` at its end).
@@ -243,12 +244,10 @@ fn kernel_threads(proc: &OwnedFd) -> io::Result<Vec<i32>> {
     Ok(children)
 }
 
-/// Does this `/proc/PID/stat` (proc_pid_stat(5)) say `PF_KTHREAD` (kernel: `include/linux/sched.h`) among its flags, the seventh field
-/// after the name?
+/// Does this `/proc/PID/stat` say `PF_KTHREAD` (kernel: `include/linux/sched.h`) among its flags?
 fn is_of_the_kernel(stat: &str) -> bool {
-    const KTHREAD: u32 = 0x0020_0000;
-    let flags = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(6));
-    flags.and_then(|flags| flags.parse::<u32>().ok()).is_some_and(|flags| flags & KTHREAD != 0)
+    const KTHREAD: u64 = 0x0020_0000;
+    proc_stat::flags(stat).is_some_and(|flags| flags & KTHREAD != 0)
 }
 
 fn is_foreign(name: &str) -> bool {

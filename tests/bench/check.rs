@@ -196,6 +196,12 @@ fn uuid(n: usize, member: u64) -> String {
     format!("25e3e740-8cd1-4cc7-{member:04x}-{n:012x}")
 }
 
+/// CRC-32C (RFC 3720 appendix B.4), a bit at a time.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let bit = |sum: u32| if sum & 1 == 0 { sum >> 1 } else { (sum >> 1) ^ 0x82f6_3b78 };
+    !bytes.iter().fold(u32::MAX, |sum, byte| (0..8).fold(sum ^ u32::from(*byte), |sum, _| bit(sum)))
+}
+
 /// A device of a member: nothing but its superblock (kernel: `include/uapi/linux/btrfs_tree.h`).
 fn superblock(path: &Path, n: usize, devid: u64) -> Result<()> {
     let mut block = [0_u8; 4096];
@@ -210,5 +216,7 @@ fn superblock(path: &Path, n: usize, devid: u64) -> Result<()> {
     put(0xd1, &536_870_912_u64.to_le_bytes());
     put(0xd9, &129_171_456_u64.to_le_bytes());
     put(0x10b, &id(uuid(n, devid))?);
+    let sum = crc32c(&block[32..]).to_le_bytes();
+    block[..4].copy_from_slice(&sum);
     Ok(File::create(path)?.write_all_at(&block, 65_536)?)
 }

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::{machine::Machine, observed, talk::PATIENCE};
+use crate::{machine::Machine, recordings, talk::PATIENCE};
 
 pub(crate) struct Ran {
     pub(crate) code: i64,
@@ -91,7 +91,9 @@ impl Machine {
     pub(crate) fn record(&mut self, faults: &[&Value]) {
         let Some(dir) = std::env::var_os("RAIDGUARD_RECORD_OBSERVED") else { return };
         let dump = self.ok("cat /run/observed.json");
-        observed::keep(std::path::Path::new(&dir), self.name(), &dump, faults);
+        fs::create_dir_all(&dir).unwrap();
+        let dump = serde_json::from_str(&dump).unwrap();
+        recordings::keep(std::path::Path::new(&dir), &format!("lab-{}-", self.name()), dump, faults);
     }
 
     /// The last commit that the node told of before it went on to the next.

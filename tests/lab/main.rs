@@ -18,12 +18,13 @@ mod cuts;
 mod disks;
 mod guest;
 mod machine;
-mod observed;
 mod parted;
 #[path = "../standin/built.rs"]
 mod programs;
 mod pulled;
 mod ready;
+#[path = "../recorded/mod.rs"]
+mod recordings;
 mod rot;
 mod states;
 mod steps;

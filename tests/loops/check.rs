@@ -44,7 +44,7 @@ pub(crate) fn faults(s: &Sandbox, args: &[&str]) -> (i32, BTreeSet<String>) {
     let codes = faults.iter().inspect(|f| assert!(complete(f), "{f}"));
     let codes = codes.map(|f| f["code"].as_str().unwrap().to_owned()).collect();
     if let Some(recording) = recording {
-        recording.keep(&faults, &codes);
+        recording.keep(&faults);
     }
     (ran.code, codes)
 }

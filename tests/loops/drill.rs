@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read as _},
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use crate::{
     sandbox::{OWN, Ran, Sandbox, isolated, note},
+    terminal::Terminal,
     trouble::ended,
 };
 
@@ -372,43 +373,20 @@ fn a_step_that_fails_says_what_that_means_and_keeps_its_log() {
 fn step_by_step_at_a_terminal() {
     isolated("drill::step_by_step_at_a_terminal", |s| {
         let before = machine(s);
-        // The shell tells the exit code: script(1) reads it at times before there is one.
-        let command = format!(
-            "trap : INT; {} drill --step --scratch {}; echo \"it ended with $?\"",
-            s.program().display(),
-            scratch(s).display()
-        );
-        let mut terminal = Command::new("script")
-            .args(["--quiet", "--command", &command, "/dev/null"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let (mut keys, mut screen) = (terminal.stdin.take().unwrap(), terminal.stdout.take().unwrap());
-        let mut shown = String::new();
-        let mut until = |words: &str, shown: &mut String| {
-            let (from, mut byte) = (shown.len(), [0]);
-            while !shown[from..].contains(words) {
-                assert_eq!(screen.read(&mut byte).unwrap(), 1, "{shown}");
-                shown.push(char::from(byte[0]));
-            }
-        };
-        until("press a key to go on", &mut shown);
+        let mut terminal = Terminal::run(s, &format!("drill --step --scratch {}", scratch(s).display()));
+        terminal.until("press a key to go on");
         // Without a key nothing goes on.
         thread::sleep(Duration::from_secs(2));
         let drill = fs::read_dir(scratch(s)).unwrap().next().unwrap().unwrap().path();
         assert!(drill.join("var/lib").is_dir() && !drill.join("var/lib/raidguard").exists());
-        keys.write_all(b" ").unwrap();
-        until("held", &mut shown);
-        assert!(shown.contains("$ raidguard setup"), "{shown}");
-        until("press a key to go on", &mut shown);
+        terminal.types(" ");
+        terminal.until("held");
+        assert!(terminal.shown.contains("$ raidguard setup"), "{}", terminal.shown);
+        terminal.until("press a key to go on");
         // Ctrl-C, as a terminal turns it into a signal.
-        keys.write_all(b"\x03").unwrap();
-        until("stopped, as asked", &mut shown);
-        until("it ended with 1\r\n", &mut shown);
-        drop(keys);
-        terminal.wait().unwrap();
+        terminal.types("\x03");
+        terminal.until("stopped, as asked");
+        terminal.ends_with(1);
         unchanged(s, &before);
     });
 }

@@ -31,6 +31,8 @@ mod preconditions;
 mod programs;
 mod raid10;
 mod recorded;
+#[path = "../recorded/mod.rs"]
+mod recordings;
 mod recover;
 mod refusals;
 mod repair;
@@ -41,6 +43,7 @@ mod start;
 mod stopped;
 mod store;
 mod superblock;
+mod terminal;
 mod trouble;
 mod writer;
 

@@ -9,7 +9,7 @@ use std::{
         net::UnixListener,
     },
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
 };
 
 use nix::{
@@ -271,33 +271,23 @@ impl Sandbox {
 
     /// Runs it until SIGKILL at the `number`-th of these system calls. False: it ended before.
     pub(crate) fn run_killed(&self, calls: &str, number: usize, args: &[&str]) -> bool {
-        let status = Command::new("strace")
-            .args(["-qq", "-o", "/dev/null", "-e", &format!("trace={calls}")])
-            .args(["-e", &format!("inject={calls}:signal=SIGKILL:when={number}"), "--"])
-            .arg(self.program())
-            .args(args)
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .stdout(Stdio::null())
-            .status()
-            .unwrap();
-        !status.success()
+        !self.run_killed_by(calls, &[], &format!(":when={number}"), args).success()
     }
 
     /// Runs it until SIGKILL when it is about to rename what has this path. False: it ended before.
     pub(crate) fn run_killed_at_name(&self, path: &str, args: &[&str]) -> bool {
-        let calls = "rename,renameat,renameat2";
-        let status = Command::new("strace")
-            .args(["-qq", "-o", "/dev/null", "-P", path, "-e", &format!("trace={calls}")])
-            .args(["-e", &format!("inject={calls}:signal=SIGKILL"), "--"])
+        self.run_killed_by("rename,renameat,renameat2", &["-P", path], "", args).code().is_none()
+    }
+
+    /// Runs it with SIGKILL at these system calls, of which `only` and `when` choose (strace(1)).
+    fn run_killed_by(&self, calls: &str, only: &[&str], when: &str, args: &[&str]) -> ExitStatus {
+        let mut strace = Command::new("strace");
+        strace.args(["-qq", "-o", "/dev/null"]).args(only).args(["-e", &format!("trace={calls}")]);
+        strace
+            .args(["-e", &format!("inject={calls}:signal=SIGKILL{when}"), "--"])
             .arg(self.program())
-            .args(args)
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .stdout(Stdio::null())
-            .status()
-            .unwrap();
-        status.code().is_none()
+            .args(args);
+        strace.stdin(Stdio::null()).stderr(Stdio::null()).stdout(Stdio::null()).status().unwrap()
     }
 
     pub(crate) fn tool(&self, tool: &str, args: &[&str]) -> String {

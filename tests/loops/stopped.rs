@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
+    io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -21,6 +21,7 @@ use crate::{
     recover::{Attached, TO, cut, finished, nothing_is_presented},
     sandbox::{Ran, Sandbox, isolated, note},
     store::Store,
+    terminal::Terminal,
     trouble::ended,
     writer::DATABASE,
 };
@@ -218,33 +219,12 @@ fn ctrl_c_at_the_question() {
         for (typed, says) in
             [("\x03", "stopped at the question, as asked"), ("no\n", "the answer was not `yes`")]
         {
-            let command = format!(
-                "trap : INT; {} recover --degraded --from {} --to {TO}; echo \"it ended with $?\"",
-                s.program().display(),
-                half.name()
-            );
-            let mut terminal = Command::new("script")
-                .args(["--quiet", "--command", &command, "/dev/null"])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap();
-            let (mut keys, mut screen) = (terminal.stdin.take().unwrap(), terminal.stdout.take().unwrap());
-            let mut shown = String::new();
-            let mut until = |words: &str| {
-                let mut byte = [0];
-                while !shown.contains(words) {
-                    assert_eq!(screen.read(&mut byte).unwrap(), 1, "{shown}");
-                    shown.push(char::from(byte[0]));
-                }
-            };
-            until("Type yes to go on: ");
-            keys.write_all(typed.as_bytes()).unwrap();
-            until(says);
-            until("it ended with 3\r\n");
-            drop(keys);
-            terminal.wait().unwrap();
+            let mut terminal =
+                Terminal::run(s, &format!("recover --degraded --from {} --to {TO}", half.name()));
+            terminal.until("Type yes to go on: ");
+            terminal.types(typed);
+            terminal.until(says);
+            terminal.ends_with(3);
             assert!(!Path::new(TO).exists());
             half.is_untouched(s);
             traces.are_all(s);

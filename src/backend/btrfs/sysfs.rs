@@ -49,6 +49,10 @@ impl<'h> SysFs<'h> {
 
     /// Its members, by devid.
     pub(super) fn members(&self) -> Result<Vec<DevInfo>, BackendError> {
+        blocks::steady(|| self.members_listed())
+    }
+
+    fn members_listed(&self) -> Result<Vec<DevInfo>, BackendError> {
         let dir = self.dir.join("devinfo");
         let mut members = Vec::new();
         for name in blocks::names(self.host, &dir)? {

@@ -70,6 +70,10 @@ impl Device {
 impl Array {
     /// Every array.
     pub(super) fn all(host: &Host) -> Result<Vec<Self>, BackendError> {
+        blocks::steady(|| Self::listed(host))
+    }
+
+    fn listed(host: &Host) -> Result<Vec<Self>, BackendError> {
         let names = names(host, "/sys/class/block")?;
         names
             .iter()

@@ -47,7 +47,9 @@ pub(super) const CODES: &[Entry] = &[
         source: Storage,
         title: "writes to a member have failed",
         meaning: "The kernel has counted failed writes since the counters were last acknowledged. What was to be written there may be missing \
-                  on this member until a scrub has mended it from the other copy.",
+                  on this member until a scrub has mended it from the other copy: until then losing the other loses it, so it is critical \
+                  where no further member could be lost. A scrub alone does not end this, since more may have failed after it: \
+                  acknowledge the counters when it has ended well.",
         remedy: "Look at the cable and at `smartctl -a DEVICE`, run `raidguard scrub NAME`, then `raidguard check --acknowledge`. If the \
                  counters grow again, exchange the member: `raidguard replace NAME --old DEVID --new NEW-DEVICE`.",
     },

@@ -2,9 +2,12 @@
 
 use super::md;
 use crate::{
-    health::case::{Case, is_declared_as, name_of, words_for},
+    health::{
+        case::{Case, is_declared_as, name_of, words_for},
+        judge::may_fail,
+    },
     model::{
-        BackendKind, Severity, Source,
+        BackendKind, Record, Severity, Source,
         mirror::{ErrorCounts, MemberState, MirrorState, ProfileUse},
     },
 };
@@ -191,7 +194,20 @@ fn growth(now: ErrorCounts, known: Option<&ErrorCounts>) -> [(&'static str, u64,
     out
 }
 
+/// How many members are there and may all the same lack what was written to the others: writes to them have failed, and nobody has said
+/// since that this was mended. The kernel does not write it again by itself.
+pub(in crate::health) fn lacking(state: &MirrorState, record: &Record) -> u64 {
+    let lacks = |member: &&MemberState| {
+        let known = member.uuid.as_ref().and_then(|uuid| record.acknowledged.get(uuid));
+        let grown = member.errors.map(|errors| growth(errors, known));
+        !member.missing && grown.is_some_and(|[(_, _, writes), ..]| writes > 0)
+    };
+    state.members.iter().filter(lacks).count() as u64
+}
+
 fn counters(case: &mut Case<'_>, state: &MirrorState) {
+    // Losing one more could lose data.
+    let bare = may_fail(state, case.record) == Some(0);
     for member in &state.members {
         let Some(errors) = member.errors else {
             if !state.profiles.is_empty() {
@@ -216,7 +232,9 @@ fn counters(case: &mut Case<'_>, state: &MirrorState) {
             };
             let words = words_for(member);
             let about = format!("member {}", member.devid);
-            case.add_with(code, Severity::Warning, about, says, evidence, &words);
+            let lost = code == "MIR-WRITE-ERRORS" && bare;
+            let severity = if lost { Severity::Critical } else { Severity::Warning };
+            case.add_with(code, severity, about, says, evidence, &words);
         }
     }
 }

@@ -18,7 +18,7 @@ use super::{Kind, OverlayError};
 use crate::host::{
     Host, dying,
     files::{self, Doing as _},
-    random_uuid,
+    proc_stat, random_uuid,
 };
 
 /// Where the records lie, one directory a rescue.
@@ -248,8 +248,7 @@ fn started(host: &Host, pid: u32) -> Option<u64> {
 }
 
 fn start_of(stat: &str) -> Option<u64> {
-    // The name, which may hold anything, ends with the last parenthesis; the state after it is field 3.
-    stat.rsplit(')').next()?.split_whitespace().nth(19)?.parse().ok()
+    proc_stat::field(stat, 22)?.parse().ok()
 }
 
 #[cfg(test)]
