@@ -52,6 +52,8 @@ pub struct Survivor {
     pub changed: Option<Timestamp>,
     /// What is wrong with what says who it belongs to, in words; empty where all is well.
     pub faults: Vec<String>,
+    /// What of its data it does not hold, in words, where it says so itself.
+    pub lacks: Option<String>,
     /// The kernel can open it as it lies there.
     pub opens: bool,
     /// It has a copy of everything, so that it can be read alone, as far as is known.

@@ -58,7 +58,7 @@ fn carry_over(record: &Record, failed: &[Source], findings: &mut Vec<Finding>) {
 /// chunk has it.
 pub(super) fn may_fail(state: &MirrorState, record: &Record) -> Option<u64> {
     if let Some(md) = &state.md {
-        let whole = state.members.iter().filter(|m| !m.missing && !m.replace_target).count() as u64;
+        let whole = state.members.iter().filter(|m| m.is_whole()).count() as u64;
         let short = md.raid_disks.saturating_sub(whole);
         return match md.level.as_str() {
             "raid1" if state.mounted => Some(whole.saturating_sub(1)),

@@ -50,6 +50,17 @@ fn works(state: &mut State, action: &str) {
     (md.action, md.progress) = (Some(action.into()), Some(progress));
 }
 
+/// Gives it a third member.
+fn three(state: &mut State) {
+    as_array(state);
+    let (mut declared, mut third) = (state.0.member[1].clone(), storage(state).members[1].clone());
+    (declared.id, declared.uuid) = ("3".into(), "third".into());
+    (third.devid, third.uuid) = (3, Some("third".into()));
+    state.0.member.push(declared);
+    storage(state).members.push(third);
+    storage(state).md.as_mut().unwrap().raid_disks = 3;
+}
+
 pub(super) fn md_states() -> Vec<(&'static str, Change)> {
     vec![
         ("healthy", as_array),
@@ -67,13 +78,8 @@ pub(super) fn md_states() -> Vec<(&'static str, Change)> {
             storage(state).members[1].replace_target = true;
         }),
         ("one of three missing", |state| {
-            as_array(state);
-            let (mut declared, mut third) = (state.0.member[1].clone(), storage(state).members[1].clone());
-            (declared.id, declared.uuid) = ("3".into(), "third".into());
-            (third.devid, third.uuid, third.missing) = (3, Some("third".into()), true);
-            state.0.member.push(declared);
-            storage(state).members.push(third);
-            storage(state).md.as_mut().unwrap().raid_disks = 3;
+            three(state);
+            storage(state).members[2].missing = true;
         }),
         ("inactive", |state| {
             md(state).state = "inactive".into();
@@ -86,6 +92,14 @@ pub(super) fn md_states() -> Vec<(&'static str, Change)> {
         ("not written to yet", |state| md(state).state = "read-auto".into()),
         ("no bitmap", |state| md(state).policy = Some("resync".into())),
         ("another level", |state| md(state).level = "raid0".into()),
+        ("sectors that a member lacks", |state| {
+            as_array(state);
+            storage(state).members[1].bad_sectors = 16;
+        }),
+        ("sectors that one of three lacks", |state| {
+            three(state);
+            storage(state).members[1].bad_sectors = 16;
+        }),
         ("a few sectors differ", |state| md(state).mismatches = Some(120)),
         ("many sectors differ", |state| md(state).mismatches = Some(128)),
         ("as many as were acknowledged", |state| {

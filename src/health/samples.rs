@@ -76,6 +76,7 @@ fn state(declared: &Mirror) -> MirrorState {
         generation: Some(38),
         writeable: Some(true),
         replace_target: false,
+        bad_sectors: 0,
     };
     let profile =
         |kind| ProfileUse { kind, profile: "raid1".into(), total: Bytes::gib(1), used: Bytes::mib(200) };

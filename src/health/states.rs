@@ -262,6 +262,14 @@ pub(super) fn upkeep_states() -> Vec<(&'static str, Change)> {
         ),
         ("no drop-in", read!(jobs, j, j.dropin = Some("it is missing".into()))),
         ("the check did not run", |state| drop(state.2.jobs.insert("check".into(), run_at(5)))),
+        ("the check did not run, and the machine was off", |state| {
+            state.2.jobs.insert("check".into(), run_at(5));
+            state.1.jobs.get_mut().unwrap().booted = Some(hours_ago(1));
+        }),
+        ("the check has not run since the start", |state| {
+            state.2.jobs.insert("check".into(), run_at(5));
+            state.1.jobs.get_mut().unwrap().booted = Some(hours_ago(2));
+        }),
         ("the databases were not looked at", |state| drop(state.2.jobs.insert("deep".into(), run_at(80)))),
         ("a balance never ran", |state| drop(state.2.jobs.remove("balance"))),
         ("a balance failed", |state| drop(state.2.jobs.insert("balance".into(), failed_run("no space")))),

@@ -121,6 +121,16 @@ pub struct MemberState {
     pub writeable: Option<bool>,
     /// Whether a running replace is filling it.
     pub replace_target: bool,
+    /// Sectors that it does not hold, as md keeps a list of: they are on the other members only.
+    #[serde(default)]
+    pub bad_sectors: u64,
+}
+
+impl MemberState {
+    /// Is it there, with everything that it should hold?
+    pub fn is_whole(&self) -> bool {
+        !self.missing && !self.replace_target && self.bad_sectors == 0
+    }
 }
 
 /// The error counters of one member, since they were last reset (btrfs-device(8), DEVICE STATS).

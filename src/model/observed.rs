@@ -357,6 +357,9 @@ pub struct JobFacts {
     pub doubled: Vec<String>,
     /// The drop-in of the node's unit, where it is missing or altered.
     pub dropin: Option<String>,
+    /// When the machine was started, where that is known: before, nothing could run.
+    #[serde(default)]
+    pub booted: Option<Timestamp>,
     /// Local time, by which they run.
     #[serde(default)]
     pub zone: Zone,

@@ -175,6 +175,7 @@ fn mounted_members(uuid: &str, infos: Vec<DevInfo>, seen: &[Arc<Seen>]) -> Vec<M
             generation: None,
             writeable: Some(info.writeable),
             replace_target: info.replace_target,
+            bad_sectors: 0,
         };
         let own = seen.iter().find_map(|s| of(s).filter(|sb| sb.devid == info.devid).map(|sb| (s, sb)));
         if let Some((device, sb)) = own {
@@ -253,6 +254,7 @@ fn scan(host: &Host, state: &mut MirrorState) -> Result<(), BackendError> {
                     generation: Some(sb.generation),
                     writeable: None,
                     replace_target: false,
+                    bad_sectors: 0,
                 });
             }
             Ok(_) => {}

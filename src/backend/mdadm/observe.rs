@@ -155,6 +155,7 @@ fn empty(slot: u64) -> MemberState {
         generation: None,
         writeable: None,
         replace_target: false,
+        bad_sectors: 0,
     }
 }
 
@@ -175,6 +176,7 @@ fn member(host: &Host, uuid: &str, slot: u64, device: &Device) -> Result<MemberS
         path: Some(seen.path.clone()),
         size: seen.size.filter(|size| size.0 > 0),
         errors: Some(ErrorCounts { read: device.errors, ..ErrorCounts::default() }),
+        bad_sectors: device.bad,
         // Being filled, it holds a part of the data.
         replace_target: !device.serves(),
         ..empty(slot)

@@ -93,8 +93,11 @@ impl Rescue for Mdadm {
         overlays: &[PathBuf],
         place: &Path,
     ) -> Vec<Cmd> {
-        let data = survivors.iter().zip(overlays).find_map(|(s, overlay)| Some((s.data.clone()?, overlay)));
-        let Some((data, overlay)) = data else { return Vec::new() };
+        let whole =
+            survivors.iter().zip(overlays).filter_map(|(s, overlay)| Some((s, s.data.clone()?, overlay)));
+        let Some((_, data, overlay)) = whole.min_by_key(|(s, ..)| s.lacks.is_some()) else {
+            return Vec::new();
+        };
         // The loop device goes with the mount.
         let window = format!("{options},loop,offset={},sizelimit={}", data.start, data.end - data.start);
         vec![Cmd::change("mount").args(["-o", &window]).arg(overlay).arg(place)]
@@ -177,6 +180,10 @@ fn survivor(path: &Path, size: Bytes, role: u16, sb: &Superblock) -> Survivor {
         generation: sb.events,
         changed: i64::try_from(sb.updated).ok().and_then(|at| Timestamp::from_second(at).ok()),
         faults,
+        lacks: sb.holed.then(|| {
+            "it has a list of sectors that could not be written to it: what is there is older, or nothing"
+                .to_owned()
+        }),
         opens: true,
         history: History { commits: vec![(sb.events, 0)], log: 0 },
         data: whole.then_some(sb.data_offset..end),

@@ -21,6 +21,8 @@ const MAGIC: u32 = 0xa92b_4efc;
 /// `MD_FEATURE_RECOVERY_OFFSET`: the device is being filled. `MD_FEATURE_REPLACEMENT`: it fills the place of one that still serves.
 const FILLING: u32 = 2;
 const REPLACEMENT: u32 = 16;
+/// `MD_FEATURE_BAD_BLOCKS`: there are entries in its list of bad blocks.
+const BAD_BLOCKS: u32 = 8;
 /// Roles from here on are no place in the array (`MD_DISK_ROLE_MAX`): spare, faulty, journal.
 const NO_ROLE: u16 = 0xff00;
 const SECTOR: u64 = 512;
@@ -50,6 +52,8 @@ pub(super) struct Superblock {
     pub(super) role: Option<u16>,
     /// Whether it is being filled: its data are not whole.
     pub(super) filling: bool,
+    /// Whether there are sectors that it does not hold.
+    pub(super) holed: bool,
     /// Which device of the array it is: its number among [`Superblock::roles`].
     pub(super) number: u32,
     /// How often the array's state has changed.
@@ -104,6 +108,7 @@ impl Superblock {
             uuid: uuid(168)?,
             role: roles.get(usize::try_from(number).unwrap_or(usize::MAX)).copied().flatten(),
             filling: word(8)? & (FILLING | REPLACEMENT) != 0,
+            holed: word(8)? & BAD_BLOCKS != 0,
             number,
             events: long(200)?,
             // The lower 40 bits are seconds, the others microseconds.
@@ -211,7 +216,8 @@ pub(super) mod tests {
         assert_eq!(found.uuid, "5aaa0122-29af-5372-918d-05fe88b0b1b6");
         assert_eq!((found.short_name(), found.level, found.raid_disks), ("lightning", 1, 2));
         assert_eq!((found.size, found.data_offset), (1 << 30, 1 << 20));
-        assert_eq!((found.role, found.serves(), found.events), (Some(0), true, 18));
+        assert_eq!((found.role, found.serves(), found.events, found.holed), (Some(0), true, 18, false));
+        assert!(Superblock::parse(&block(|b| b[8] |= 8)).unwrap().unwrap().holed);
         assert_eq!(found.roles[..3], [Some(0), Some(1), None]);
         let two = Superblock::parse(&block(|b| b[160] = 1)).unwrap().unwrap();
         assert_eq!(two.role, Some(1));

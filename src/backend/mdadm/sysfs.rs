@@ -44,6 +44,8 @@ pub(super) struct Device {
     pub(super) flags: Vec<String>,
     /// Read errors that it has got over.
     pub(super) errors: u64,
+    /// Sectors in its list of bad blocks: they could not be written to it, or not read from it and not written anew.
+    pub(super) bad: u64,
 }
 
 impl Device {
@@ -184,6 +186,7 @@ fn device(host: &Host, dir: &Path, name: &str) -> Result<Option<Device>, Backend
         slot: parse_slot(&slot)?,
         flags: state.trim().split(',').map(str::to_owned).collect(),
         errors: parse_number("errors", &errors)?,
+        bad: optional("bad_blocks")?.map_or(Ok(0), |text| parse_bad(&text))?,
     }))
 }
 
@@ -193,6 +196,16 @@ fn parse_slot(text: &str) -> Result<Option<u64>, ParseError> {
         "none" | "journal" => Ok(None),
         number => parse_number("slot", number).map(Some),
     }
+}
+
+/// The list of bad blocks (kernel: `badblocks_show` in `block/badblocks.c`): a line for each range, its first sector and how many.
+fn parse_bad(text: &str) -> Result<u64, ParseError> {
+    let length = |line: &str| {
+        let (first, length) = line.split_once(' ').ok_or_else(|| ParseError::new("bad_blocks", line))?;
+        parse_number("bad_blocks", first)?;
+        parse_number("bad_blocks", length)
+    };
+    text.lines().try_fold(0_u64, |sum, line| Ok(sum.saturating_add(length(line)?)))
 }
 
 /// `2`, or `3 (2)` while the number is being changed; empty or 0 where the array is not started.
@@ -232,6 +245,9 @@ mod tests {
         assert_eq!(parse_disks("3 (2)\n"), Ok(3));
         assert_eq!(parse_disks("\n"), Ok(0));
         assert!(parse_disks("x").is_err());
+        assert_eq!(parse_bad(""), Ok(0));
+        assert_eq!(parse_bad("2048 8\n4096 512\n"), Ok(520));
+        assert!(parse_bad("2048\n").is_err() && parse_bad("x 8\n").is_err() && parse_bad("8 x\n").is_err());
         assert_eq!(parse_completed("none\n"), Ok(None));
         assert_eq!(parse_completed("delayed\n"), Ok(None));
         assert_eq!(parse_completed("8 / 16\n"), Ok(Some((Bytes(4096), Bytes(8192)))));
@@ -240,8 +256,11 @@ mod tests {
         }
     }
 
-    crate::fuzz::fuzzed!(fuzz_md_sysfs, text [b"none\n", b"1024 / 2096128\n", b"3 (2)\n", b"delayed"], |text| {
+    crate::fuzz::fuzzed!(fuzz_md_sysfs, text [b"none\n", b"1024 / 2096128\n", b"3 (2)\n", b"delayed", b"2048 8\n"], |text| {
         let _ = (parse_slot(text), parse_disks(text));
+        if let Ok(1..) = parse_bad(text) {
+            assert!(text.contains(' '));
+        }
         if let Ok(Some(_)) = parse_completed(text) {
             assert!(text.contains('/'));
         }

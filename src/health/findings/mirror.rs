@@ -179,6 +179,14 @@ pub(super) const CODES: &[Entry] = &[
         remedy: "`mdadm --grow --bitmap=internal` with the array's device adds one.",
     },
     Entry {
+        code: "MIR-BAD-BLOCKS",
+        source: Storage,
+        title: "a member lacks sectors",
+        meaning: "Sectors of this member could not be written, or could not be read any more even after they were written anew. md keeps a \
+                  list of them and reads them from the other members; a scrub passes them over. What is there exists on the others only.",
+        remedy: "Exchange the member: `raidguard replace NAME --old DEVID --new NEW-DEVICE`. It serves until the other one is filled.",
+    },
+    Entry {
         code: "MIR-MISMATCH",
         source: Storage,
         title: "members of the array differ",

@@ -62,7 +62,9 @@ fn late(case: &mut Case<'_>, job: &str, when: &Schedule) {
     let run = case.record.jobs.get(job);
     let Some(since) = run.map(|r| r.started).or(case.record.first_seen) else { return };
     let Some(second) = when.next(since, 2, &case.zone()).pop().map(|run| run.timestamp()) else { return };
-    if second + GRACE >= case.now {
+    // What was due while the machine was off is made up for after its start.
+    let booted = case.observed.jobs.get().and_then(|jobs| jobs.booted);
+    if booted.map_or(second, |booted| second.max(booted)) + GRACE >= case.now {
         return;
     }
     let evidence = vec![match run {

@@ -17,6 +17,7 @@ pub(in crate::health) fn judge(case: &mut Case<'_>) {
         place(case, state);
         md::judge(case, state);
         members(case, state);
+        bad_sectors(case, state);
         superblocks(case, state);
         profiles(case, state);
         stale(case, state);
@@ -122,6 +123,17 @@ fn unread(case: &mut Case<'_>, state: &MirrorState) {
     if !state.unread.is_empty() {
         let says = "devices could not be read, and a member may be among them";
         case.unread(Source::Storage, "devices", says, state.unread.clone());
+    }
+}
+
+/// What a member does not hold is on the others only.
+fn bad_sectors(case: &mut Case<'_>, state: &MirrorState) {
+    let severity =
+        if may_fail(state, case.record) == Some(0) { Severity::Critical } else { Severity::Warning };
+    for member in state.members.iter().filter(|m| !m.missing && m.bad_sectors > 0) {
+        let says = format!("{} lacks {} sectors", name_of(member), member.bad_sectors);
+        let about = format!("member {}", member.devid);
+        case.add_with("MIR-BAD-BLOCKS", severity, about, says, Vec::new(), &words_for(member));
     }
 }
 

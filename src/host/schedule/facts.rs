@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::{DropInOf, Rendered, ScheduleError, UNITS, cron_runs, dropin, is_systemd, present, render};
 use crate::{
     config::Mirror,
@@ -70,9 +72,16 @@ pub fn facts(host: &Host, mirrors: &[Mirror], mirror: &Mirror) -> Result<JobFact
     Ok(facts)
 }
 
+/// When the machine was started, by `/proc/uptime` (proc_uptime(5)): seconds since then, then another number.
+fn booted(host: &Host) -> Option<Timestamp> {
+    let text = host.read("/proc/uptime").ok()?;
+    let seconds: f64 = text.split_whitespace().next()?.parse().ok()?;
+    host.now().checked_sub(SignedDuration::try_from_secs_f64(seconds).ok()?).ok()
+}
+
 /// What the mirrors have in common: the files are those of all of them.
 fn common(host: &Host, mirrors: &[Mirror], with: Option<Scheduler>) -> Result<JobFacts, ScheduleError> {
-    let mut facts = JobFacts { with, zone: zone::read(host), ..JobFacts::default() };
+    let mut facts = JobFacts { with, booted: booted(host), zone: zone::read(host), ..JobFacts::default() };
     let wanted = with.map_or(Ok(Vec::new()), |with| render(with, mirrors, Path::new(ANY)))?;
     for file in &wanted {
         let at = file.path.display();

@@ -85,6 +85,15 @@ pub fn decide(facts: &Facts, more: &More) -> Result<Decision, Vec<Blocker>> {
     }
     against.extend(none);
     let mut found = wrong(facts, more, &back);
+    if found.is_empty() {
+        against.extend(facts.state.members.iter().filter(|m| m.bad_sectors > 0).map(|m| {
+            let clears = format!(
+                "exchange it: raidguard replace {} --old {} --new DEVICE",
+                facts.mirror.name, m.devid
+            );
+            Blocker::new(format!("{} lacks {} sectors", facts.name_of(m.devid), m.bad_sectors), clears)
+        }));
+    }
     if let Some((claim, _)) = &loser {
         found.insert(
             0,
@@ -199,6 +208,9 @@ fn wrong(facts: &Facts, more: &More, back: &[&Claim]) -> Vec<String> {
         if member.generation.is_some_and(|g| g + 1 < newest) {
             let generation = member.generation.unwrap_or_default();
             found.push(format!("member {} holds older data: commit {generation} of {newest}", member.devid));
+        }
+        if let Some(why) = &member.damaged {
+            found.push(format!("the superblock of member {} is damaged: {why}", member.devid));
         }
         let known = member.uuid.as_ref().and_then(|uuid| more.known.get(uuid)).copied().unwrap_or_default();
         let grown: Vec<_> = (member.errors.unwrap_or_default().named().iter())

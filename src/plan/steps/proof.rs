@@ -7,12 +7,13 @@ use serde::{Deserialize, Serialize};
 use super::{
     fail,
     reach::{mounted_at, must_be_mounted},
+    run,
     storage::all_at,
 };
 use crate::{
     backend::{self, MirrorSpec, ScrubEnd, ScrubReport},
     config::{self, Member},
-    exec::{Flow, log_change},
+    exec::{Cmd, Flow, log_change},
     host::{
         Host, declaration, files,
         readable::{self, Damaged},
@@ -91,6 +92,12 @@ impl Prove {
         lacks.extend(state.members.iter().filter(gone).map(|m| match &m.missing_because {
             Some(why) => format!("member {}: {why}", m.devid),
             None => format!("member {} is still being filled", m.devid),
+        }));
+        let bad = state.members.iter().filter(|m| !m.missing && m.bad_sectors > 0);
+        lacks.extend(bad.map(|m| {
+            let (id, name) = (m.devid, &self.spec.name);
+            let way = format!("raidguard replace {name} --old {id} --new DEVICE");
+            format!("member {id} lacks {} sectors, which only another device mends: {way}", m.bad_sectors)
         }));
         lacks
     }
@@ -178,7 +185,13 @@ impl Step for Prove {
     fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
         let (at, state) = must_be_mounted(cx.host, &self.spec)?;
         let mut scrubs = vec![self.scrub(cx, &at, &state)?];
-        if scrubs.iter().any(|s| counted(s).corrected > 0) {
+        let superblocks = scrubs.iter().any(|s| counted(s).superblock > 0);
+        if superblocks {
+            // A power cut may come between the writes of two superblocks, and a scrub between those of a commit: the next one writes all.
+            run(cx.host, &Cmd::change("touch").arg("--").arg(&at))?;
+            files::sync_filesystem(&cx.host.path(&at)).map_err(fail("committing", &at))?;
+        }
+        if superblocks || scrubs.iter().any(|s| counted(s).corrected > 0) {
             // What was mended is read again.
             scrubs.push(self.scrub(cx, &at, &state)?);
         }
@@ -198,6 +211,8 @@ impl Step for Prove {
         }
         if end.uncorrectable > 0 {
             notes.push(format!("{} blocks have no good copy", end.uncorrectable));
+        } else if end.superblock > 0 {
+            notes.push(format!("{} superblocks are wrong", end.superblock));
         } else if proof.scrubs.last().is_some_and(|s| s.compared) {
             notes.push(format!("every member was read; {} sectors differ between them", end.mismatched));
         } else {

@@ -264,6 +264,7 @@ fn survivor(Member { path, size, best: sb, faults, opens }: Member) -> Survivor 
         changed: None,
         alone: true,
         faults,
+        lacks: None,
         opens,
         history: History { commits: std::iter::once(last).chain(earlier).collect(), log: sb.log_root },
         data: None,
