@@ -4,7 +4,12 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use raidguard::{cli, exec::Interrupt, host::Host, ops::Trouble, ui::Console};
-use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{
+    Layer as _,
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
@@ -29,19 +34,21 @@ fn main() -> ExitCode {
 
 /// Standard error as asked for; the journal too, where systemd runs.
 fn log(verbose: u8) {
-    let level = match verbose {
-        0 => "warn",
-        1 => "raidguard=info,warn",
-        _ => "raidguard=debug,warn",
+    let own = match verbose {
+        0 => LevelFilter::WARN,
+        1 => LevelFilter::INFO,
+        _ => LevelFilter::DEBUG,
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let named = |level| Targets::new().with_target("raidguard", level);
+    let filter = std::env::var("RUST_LOG").ok().and_then(|wanted| wanted.parse().ok());
+    let filter = filter.unwrap_or_else(|| named(own).with_default(LevelFilter::WARN));
     let stderr = tracing_subscriber::fmt::layer()
         .with_writer(anstream::stderr)
         .with_target(false)
         .without_time()
         .with_filter(filter);
     let journal = tracing_journald::layer().ok().map(|layer| {
-        layer.with_syslog_identifier("raidguard".to_owned()).with_filter(EnvFilter::new("raidguard=info"))
+        layer.with_syslog_identifier("raidguard".to_owned()).with_filter(named(LevelFilter::INFO))
     });
     tracing_subscriber::registry().with(stderr).with(journal).init();
 }

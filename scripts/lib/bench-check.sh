@@ -22,17 +22,8 @@ SQL
 
 # Directories of its own over the machine's, something that is called cron, and a mirror that `setup` made with a node on it.
 healthy_mirror() {
-  local name
   cp /bin/sleep "$scratch/cron"
-  cp -a "$bin/raidguard" "$scratch/raidguard"
-  mkdir "$scratch/etc"
-  for name in passwd group nsswitch.conf alternatives ld.so.cache; do if [[ -e /etc/$name ]]; then cp -a "/etc/$name" "$scratch/etc/"; fi; done
-  mount --bind "$scratch" /mnt
-  for name in etc var srv run home; do mount -t tmpfs -o mode=0755 tmpfs "/$name"; done
-  scratch=/mnt
-  cp -a "$scratch/etc/." /etc/
-  mkdir -p /etc/cron.d /var/lib /var/tmp
-  echo 'proc /proc proc defaults 0 0' >/etc/fstab
+  own_directories
   "$scratch/cron" infinity >/dev/null 2>&1 &
   # shellcheck disable=SC2064 # this one
   trap "kill $!" EXIT
@@ -55,6 +46,12 @@ six_commands() {
 
 our_check() { "$scratch/raidguard" check >/dev/null; }
 
+median_of_five() {
+  local i all=()
+  for ((i = 0; i < 5; i++)); do all+=("$("$bin/examples/check-bench" mirrors "$@")"); done
+  median "${all[@]}"
+}
+
 # In the namespace.
 bench_check() {
   local i six=() ours=() ratios=() peaks=() peak few many
@@ -73,12 +70,13 @@ bench_check() {
   peak=$(most "${peaks[@]}")
   echo
   echo "${#ratios[@]} pairs; the six commands: $(spread "${six[@]}") ms; check: $(spread "${ours[@]}") ms"
-  read -r few _ < <("$bin/examples/check-bench" mirrors "$scratch/tree" 250)
-  read -r many _ < <("$bin/examples/check-bench" mirrors "$scratch/tree" 1000)
+  # In memory, as the kernel's files are: on a disk's filesystem this would measure its directories.
+  few=$(median_of_five /var/tmp/tree 250)
+  many=$(median_of_five /var/tmp/tree 1000)
 
   heading
   row 'check against the six commands' "$(spread "${ratios[@]}")" '<= 0.33' "$(median "${ratios[@]}") <= 0.334"
   row 'peak memory of check' "$(calculate %.1f "$peak / 1024") MiB" '< 16 MiB' "$peak < 16384"
   row 'check of 1,000 captured mirrors' "$(calculate %.3f "$many / 1000") s" '< 1 s' "$many < 1000"
-  row 'the same over 250, for each mirror' "$(calculate %.2f "$many / $few / 4")" 'about 1' "$many < $few * 6"
+  row 'the same over 250, for each mirror' "$(calculate %.2f "$many / $few / 4")" 'about 1' "$many < $few * 5"
 }

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2034 # took is read by the parts
+# shellcheck disable=SC2034,SC2154 # took is read by the parts; bin is set by scripts/bench
 # Figures and rows that every part of scripts/bench uses. Sourced.
 
 # median NUMBER...
@@ -7,6 +7,22 @@ median() { printf '%s\n' "$@" | sort -n | awk '{v[NR]=$1} END {m=int((NR+1)/2); 
 least() { printf '%s\n' "$@" | sort -n | head -n1; }
 most() { printf '%s\n' "$@" | sort -n | tail -n1; }
 calculate() { awk "BEGIN {printf \"$1\", $2}"; }
+
+# In the namespace: directories of its own over the machine's, `scratch` at /mnt and the program in it.
+own_directories() {
+  local name
+  cp -a "$bin/raidguard" "$scratch/raidguard"
+  mkdir "$scratch/etc"
+  for name in passwd group nsswitch.conf alternatives ld.so.cache; do
+    if [[ -e /etc/$name ]]; then cp -a "/etc/$name" "$scratch/etc/"; fi
+  done
+  mount --bind "$scratch" /mnt
+  for name in etc var srv run home; do mount -t tmpfs -o mode=0755 tmpfs "/$name"; done
+  scratch=/mnt
+  cp -a "$scratch/etc/." /etc/
+  mkdir -p /etc/cron.d /var/lib /var/tmp
+  echo 'proc /proc proc defaults 0 0' >/etc/fstab
+}
 
 cold() {
   sync

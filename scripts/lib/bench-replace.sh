@@ -1,21 +1,12 @@
-# shellcheck shell=bash disable=SC2154 # bin, scratch, loops, pairs and quick are set by whoever sources this
+# shellcheck shell=bash
+# shellcheck disable=SC2154 # scratch, loops, pairs and quick are set by scripts/bench
 # `raidguard replace` up to its proof against `btrfs replace start -B`, in alternating pairs on one mirror of loop devices. A part of
 # scripts/bench.
 
-# Directories of its own over the machine's, and a mirror that `setup` made. 1: how much is stored, in MB.
+# A mirror that `setup` made. 1: how much is stored, in MB.
 replace_mirror() {
-  local name
-  cp -a "$bin/raidguard" "$scratch/raidguard"
-  mkdir "$scratch/etc"
-  for name in passwd group nsswitch.conf alternatives ld.so.cache; do
-    if [[ -e /etc/$name ]]; then cp -a "/etc/$name" "$scratch/etc/"; fi
-  done
-  mount --bind "$scratch" /mnt
-  for name in etc var srv run home; do mount -t tmpfs -o mode=0755 tmpfs "/$name"; done
-  scratch=/mnt
-  cp -a "$scratch/etc/." /etc/
-  mkdir -p /etc/cron.d /var/lib /var/tmp /home/bitcoin/.lightning
-  echo 'proc /proc proc defaults 0 0' >/etc/fstab
+  own_directories
+  mkdir -p /home/bitcoin/.lightning
   echo bench >/home/bitcoin/.lightning/config
   "$scratch/raidguard" setup --hdd "${loops[0]}" --usb "${loops[1]}" --lightning-dir /home/bitcoin/.lightning --no-node \
     --scheduler none --yes >"$scratch/said" 2>&1 || { cat "$scratch/said" >&2 && return 1; }
@@ -27,7 +18,7 @@ replace_ready() {
   wipefs -qaf "$1"
   blkdiscard -f "$1" 2>/dev/null || true
   sync -f /srv/lightning
-  echo 3 >/proc/sys/vm/drop_caches
+  cold
 }
 
 replace_raw() { btrfs replace start -B 2 "$1" /srv/lightning >/dev/null; }
@@ -43,12 +34,12 @@ replace_ours() {
   done < <("$scratch/raidguard" replace --old 2 --new "$1" --yes 2>&1; echo "ended $?")
   wait
   [[ -n $last ]] || { echo 'raidguard replace did not come to its proof' >&2 && return 1; }
-  took=$(awk "BEGIN {printf \"%.3f\", $last - $began}")
+  took=$(calculate %.6f "$last - $began")
 }
 
 # In the namespace.
 bench_replace() {
-  local i began raw ratio ratios=() megabytes=3000 third free used
+  local i raw ratio ratios=() megabytes=2000 third free used
   ((quick == 0)) || megabytes=150
   truncate -s 4G "$scratch/three"
   third=$(losetup --find --show --direct-io=on "$scratch/three")
@@ -59,9 +50,8 @@ bench_replace() {
   printf '\nreplace of a member with %s MB on it\n%4s  %18s  %22s  %6s\n' "$megabytes" pair 'btrfs replace, s' 'ours before proof, s' ratio
   for ((i = 0; i <= pairs; i++)); do
     replace_ready "$free"
-    began=$EPOCHREALTIME
-    replace_raw "$free"
-    raw=$(awk "BEGIN {printf \"%.3f\", $EPOCHREALTIME - $began}")
+    timed replace_raw "$free"
+    raw=$took
     read -r used free <<<"$free $used"
     replace_ready "$free"
     replace_ours "$free" || return 1
@@ -69,11 +59,11 @@ bench_replace() {
     # Until the proof has ended nothing else may begin.
     while pgrep -f "^$scratch/raidguard replace" >/dev/null; do sleep 0.1; done
     ((i > 0)) || continue # warms up, not measured
-    ratio=$(awk "BEGIN {printf \"%.3f\", $took / $raw}")
+    ratio=$(calculate %.3f "$took / $raw")
     ratios+=("$ratio")
-    printf '%4d  %18s  %22s  %6s\n' "$i" "$raw" "$took" "$ratio"
+    printf '%4d  %18.3f  %22.3f  %6s\n' "$i" "$raw" "$took" "$ratio"
   done
-  ratio=$(printf '%s\n' "${ratios[@]}" | sort -n | awk '{v[NR]=$1} END {m=int((NR+1)/2); print NR%2 ? v[m] : (v[m]+v[m+1])/2}')
-  printf '%-36s  %-28s  %-12s  %s\n' 'replace against btrfs replace' "$ratio" '<= 1.05' \
-    "$(awk "BEGIN {print ($ratio <= 1.05) ? \"yes\" : \"no\"}")"
+
+  heading
+  row 'replace against btrfs replace' "$(spread "${ratios[@]}")" '<= 1.05' "$(median "${ratios[@]}") <= 1.05"
 }

@@ -64,8 +64,17 @@ pub fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<File> 
 /// # Errors
 /// As [`open_regular`].
 pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    open_regular(path, OpenOptions::new().read(true))?.read_to_end(&mut bytes)?;
+    rest_of(&open_regular(path, OpenOptions::new().read(true))?)
+}
+
+/// What is left to read of a short file, in few calls: `/proc` does not say how long its files are, and a check reads many of them.
+///
+/// # Errors
+/// It cannot be read.
+pub fn rest_of(file: &File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(16 << 10);
+    // As it is no bare file, nothing is asked about its length.
+    file.take(u64::MAX).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -74,9 +83,7 @@ pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
 /// # Errors
 /// As [`open_regular`].
 pub fn read_text(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    open_regular(path, OpenOptions::new().read(true))?.read_to_string(&mut text)?;
-    Ok(text)
+    String::from_utf8(read_regular(path)?).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
 }
 
 /// Makes the names in a directory durable.

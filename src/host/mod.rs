@@ -1,5 +1,6 @@
 //! The machine, one file a source: what lsblk, the kernel and the files below `/etc` say. Knows no verb.
 
+pub mod accounts;
 pub mod apart;
 pub mod awake;
 pub mod below;

@@ -14,7 +14,7 @@ use super::{database, read_layout, stray::KEPT};
 use crate::{
     config::Node,
     host::{
-        Host,
+        Host, accounts,
         files::{Doing as _, FileError},
     },
     model::observed::{NetworkFacts, NodeFacts, Original, Owned, Standing},
@@ -45,7 +45,7 @@ pub fn facts(host: &Host, node: &Node, mountpoint: &Path) -> Result<NodeFacts, F
         leads_there,
         on_mirror: meta.as_ref().is_some_and(Metadata::is_dir) && is_on(host, &node.data, mountpoint)?,
         data: meta.as_ref().map(owned),
-        user: node.user.as_deref().and_then(uid_of),
+        user: node.user.as_deref().and_then(|name| accounts::find(host, name).ok()?).map(|user| user.uid),
         nocow: Vec::new(),
         networks: Vec::new(),
         originals: originals(&directory)?,
@@ -66,10 +66,6 @@ fn optional<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 
 fn owned(meta: &Metadata) -> Owned {
     Owned { uid: meta.uid(), mode: meta.mode() & 0o7777, size: meta.len() }
-}
-
-fn uid_of(user: &str) -> Option<u32> {
-    nix::unistd::User::from_name(user).ok().flatten().map(|user| user.uid.as_raw())
 }
 
 /// Is a path of the filesystem that is mounted there? By the filesystem's id: each subvolume has a device number of its own, and another

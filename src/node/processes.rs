@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, Stat, openat, readlinkat_ra
 
 use crate::host::{
     Host,
-    files::{Doing as _, FileError},
+    files::{self, Doing as _, FileError},
     proc_stat,
 };
 
@@ -65,13 +65,13 @@ impl Process<'_> {
 
     /// What it is called.
     pub(super) fn name(&self) -> String {
-        let read = || -> io::Result<String> {
+        let read = || -> io::Result<Vec<u8>> {
             let mut buffer = [0; 64];
             let flags = OFlags::RDONLY | OFlags::CLOEXEC;
             let comm = openat(self.proc, self.at("comm", &mut buffer)?, flags, Mode::empty())?;
-            io::read_to_string(fs::File::from(comm))
+            files::rest_of(&fs::File::from(comm))
         };
-        read().unwrap_or_default().trim().to_owned()
+        String::from_utf8_lossy(&read().unwrap_or_default()).trim().to_owned()
     }
 
     /// What tells its tree of mounts from others'.
@@ -173,7 +173,8 @@ pub(super) fn each_process(
     let own = i32::try_from(std::process::id()).unwrap_or_default();
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let all = openat(CWD, &proc, flags, Mode::empty()).map_err(io::Error::from).doing("reading", &proc)?;
-    let kernel = kernel_threads(&all).unwrap_or_default();
+    let kernel = host.once(proc.join("2"), || kernel_threads(&all));
+    let kernel = kernel.as_ref().map_or(&[][..], |threads| threads);
     let mut unknown = None;
     let mut buffer = [MaybeUninit::uninit(); 8192];
     let mut entries = RawDir::new(&all, &mut buffer);
@@ -233,7 +234,7 @@ impl Process<'_> {
 fn kernel_threads(proc: &OwnedFd) -> io::Result<Vec<i32>> {
     let read = |path: &CStr| -> io::Result<String> {
         let file = openat(proc, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        io::read_to_string(fs::File::from(file))
+        String::from_utf8(files::rest_of(&fs::File::from(file))?).map_err(io::Error::other)
     };
     if !is_of_the_kernel(&read(c"2/stat")?) {
         return Ok(Vec::new());

@@ -51,7 +51,7 @@ impl Heartbeat {
             let line = format!("{now:.0} {verdict}\n");
             files::replace(&host.path(file), line.as_bytes(), 0o644).map_err(SendError::File)
         });
-        self.ask(limits).and(written)
+        self.ask(host, limits).and(written)
     }
 
     /// Tries it without a check: the address is asked for, the file is left as it is.
@@ -66,12 +66,12 @@ impl Heartbeat {
             let plain = if file.is_dir() { Err(io::ErrorKind::IsADirectory.into()) } else { Ok(()) };
             tried.and(plain.doing("replacing", &file)).map_err(SendError::File)
         });
-        self.ask(limits).and(writable)
+        self.ask(host, limits).and(writable)
     }
 
-    fn ask(&self, limits: Limits) -> Result<(), SendError> {
+    fn ask(&self, host: &Host, limits: Limits) -> Result<(), SendError> {
         let Some(url) = &self.url else { return Ok(()) };
         let request = http::Request { url, token: None, message: None };
-        Ok(http::ask(&request, http::Roots::OfTheMachine, limits.http)?)
+        Ok(http::ask(host, &request, http::Roots::OfTheMachine, limits.http)?)
     }
 }

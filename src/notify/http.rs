@@ -7,7 +7,11 @@ use ureq::{
     config::Config,
     http::{HeaderValue, Uri},
     tls::{Certificate, RootCerts, TlsConfig},
+    unversioned::transport::DefaultConnector,
 };
+
+use super::resolve::Getent;
+use crate::host::Host;
 
 /// Why a request was not answered well.
 #[derive(Debug, thiserror::Error)]
@@ -101,12 +105,17 @@ impl Roots {
 ///
 /// # Errors
 /// Anything else.
-pub(super) fn ask(request: &Request<'_>, roots: Roots, limit: Duration) -> Result<(), HttpError> {
+pub(super) fn ask(
+    machine: &Host,
+    request: &Request<'_>,
+    roots: Roots,
+    limit: Duration,
+) -> Result<(), HttpError> {
     let uri: Uri = request.url.parse().map_err(|_| HttpError::Address)?;
     let host = uri.host().filter(|host| !host.is_empty()).ok_or(HttpError::Address)?.to_owned();
     let token = request.token.map(|token| HeaderValue::try_from(format!("Bearer {token}")));
     let token = token.transpose().map_err(|_| HttpError::Token)?;
-    let agent = agent(&uri, &host, roots, limit)?;
+    let agent = agent(machine, &uri, &host, roots, limit)?;
     ask_by(&agent, request, (uri, &host), token, limit)
 }
 
@@ -150,9 +159,11 @@ fn config(limit: Duration, tls: TlsConfig) -> Config {
         .build()
 }
 
-fn agent(uri: &Uri, host: &str, roots: Roots, limit: Duration) -> Result<Agent, HttpError> {
+fn agent(machine: &Host, uri: &Uri, host: &str, roots: Roots, limit: Duration) -> Result<Agent, HttpError> {
+    let agent =
+        |tls| Agent::with_parts(config(limit, tls), DefaultConnector::default(), Getent(machine.clone()));
     if uri.scheme_str() != Some("https") {
-        return Ok(config(limit, TlsConfig::default()).new_agent());
+        return Ok(agent(TlsConfig::default()));
     }
     let roots = roots.load();
     if roots.is_empty() {
@@ -161,7 +172,7 @@ fn agent(uri: &Uri, host: &str, roots: Roots, limit: Duration) -> Result<Agent, 
     let tls = TlsConfig::builder()
         .root_certs(RootCerts::Specific(Arc::new(roots)))
         .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()));
-    Ok(config(limit, tls.build()).new_agent())
+    Ok(agent(tls.build()))
 }
 
 /// ureq's own words may hold the address: only what is known not to is passed on.

@@ -5,6 +5,7 @@ mod command;
 mod heartbeat;
 mod http;
 mod mail;
+mod resolve;
 #[cfg(test)]
 pub(crate) mod server;
 
@@ -131,7 +132,7 @@ impl Channel {
                     token: webhook.token.as_deref(),
                     message: Some((&event.id, &json(event)?)),
                 };
-                Ok(http::ask(&request, http::Roots::OfTheMachine, limits.http)?)
+                Ok(http::ask(host, &request, http::Roots::OfTheMachine, limits.http)?)
             }
             Self::Command(argv) => command::run(host, argv, event, limits.program),
         }

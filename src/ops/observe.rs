@@ -78,16 +78,18 @@ struct OfMirror {
 }
 
 impl OfMirror {
-    fn ask(askers: &Askers, host: &Host, all: &Arc<[Mirror]>, mirror: &Mirror) -> Self {
+    fn ask(
+        askers: &Askers,
+        host: &Host,
+        all: &Arc<[Mirror]>,
+        mirror: &Mirror,
+        mount: Source<MountFacts>,
+    ) -> Self {
         let backend = backend::of(mirror.backend);
         let own = || (host.clone(), mirror.clone());
         let storage = {
             let (host, mirror) = own();
             ask(askers, move || backend.observe(&host, &mirror.uuid, &mirror.mountpoint))
-        };
-        let mount = {
-            let (host, mirror) = own();
-            ask(askers, move || mount(&host, &mirror))
         };
         let scrub = {
             let (host, mirror) = own();
@@ -123,7 +125,12 @@ impl Asking {
         let askers = Askers::default();
         let host = host.at_a_glance();
         let nodes: Vec<Node> = mirrors.iter().filter_map(|mirror| mirror.node.clone()).collect();
-        // What waits for disks goes first, then what takes longest, to all who ask.
+        // What waits for the kernel or for disks goes first, then what takes longest, to all who ask.
+        let mounts = mirrors.iter().map(|mirror| {
+            let (host, mirror) = (host.clone(), mirror.clone());
+            ask(&askers, move || mount(&host, &mirror))
+        });
+        let mounts: Vec<_> = mounts.collect();
         let mut claims = HashMap::new();
         for kind in mirrors.iter().map(|mirror| mirror.backend) {
             claims.entry(kind).or_insert_with(|| {
@@ -137,7 +144,8 @@ impl Asking {
             ask(&askers, move || node::strays(&host, &nodes, node::Share { first, of: SHARES }))
         });
         let processes = processes.collect();
-        let each = mirrors.iter().map(|one| OfMirror::ask(&askers, &host, mirrors, one)).collect();
+        let each = mirrors.iter().zip(mounts);
+        let each = each.map(|(one, mount)| OfMirror::ask(&askers, &host, mirrors, one, mount)).collect();
         let channels = {
             let host = host.clone();
             ask(&askers, move || channels(&host))

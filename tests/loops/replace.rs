@@ -412,7 +412,7 @@ fn slow(s: &Sandbox, limit: &str) {
 fn exchange_had_ended() -> bool {
     let mut journals = fs::read_dir("/var/lib/raidguard/journal").unwrap().map(|e| e.unwrap().path());
     let journal = journals.find(|p| p.to_str().unwrap().ends_with("-replace.jsonl"));
-    journal.is_some_and(|p| fs::read_to_string(p).unwrap().contains("\"complete\""))
+    journal.is_some_and(|p| fs::read_to_string(p).unwrap().contains("\"record\":\"complete\""))
 }
 
 #[test]

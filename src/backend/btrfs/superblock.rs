@@ -1,15 +1,18 @@
 //! A btrfs superblock: who a device belongs to, read without a process and without a mount.
 
 use std::{
-    fs::File,
+    fs::{File, OpenOptions},
     io,
-    os::unix::fs::{FileExt as _, FileTypeExt as _},
+    os::unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _},
     path::Path,
     thread,
     time::Duration,
 };
 
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use nix::{
+    fcntl::{PosixFadviseAdvice, posix_fadvise},
+    libc,
+};
 use ring::digest;
 
 use super::{ParseError, rescue::crc32c::crc32c};
@@ -123,7 +126,7 @@ impl Superblock {
     /// Reads it from a device. `None` where there is no btrfs signature, or the device is too small for one. A checksum that is wrong was
     /// so for most of a second.
     pub(super) fn read(path: &Path) -> io::Result<Option<Self>> {
-        let file = File::open(path)?;
+        let file = Device::open(path)?;
         Self::settled(|| Self::read_once(&file))
     }
 
@@ -139,20 +142,47 @@ impl Superblock {
         Ok(found)
     }
 
-    fn read_once(file: &File) -> io::Result<Option<Self>> {
-        // What other openers of the device left in the page cache may be older than what is on it.
-        let _ = posix_fadvise(file, 0, CACHED, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
-        let mut block = [0; SIZE];
-        match file.read_exact_at(&mut block, OFFSET) {
+    fn read_once(device: &Device) -> io::Result<Option<Self>> {
+        let mut block = Block([0; SIZE]);
+        match device.read(&mut block) {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
                 // A block device that was pulled but is still open has size 0.
-                let pulled = file.metadata()?.file_type().is_block_device();
-                return if pulled { Err(io::Error::from_raw_os_error(nix::libc::ENXIO)) } else { Ok(None) };
+                let pulled = device.file.metadata()?.file_type().is_block_device();
+                return if pulled { Err(io::Error::from_raw_os_error(libc::ENXIO)) } else { Ok(None) };
             }
             Err(e) => return Err(e),
         }
-        Self::parse(&block).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+        Self::parse(&block.0).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+    }
+}
+
+/// As direct I/O wants it: no logical sector is larger (open(2), `O_DIRECT`).
+#[repr(align(4096))]
+struct Block([u8; SIZE]);
+
+/// A device, read past the page cache: what other openers left there may be older than what is on it.
+struct Device {
+    file: File,
+    direct: bool,
+}
+
+impl Device {
+    fn open(path: &Path) -> io::Result<Self> {
+        match OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path) {
+            // An image, on a filesystem that knows no such thing.
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
+                Ok(Self { file: File::open(path)?, direct: false })
+            }
+            opened => Ok(Self { file: opened?, direct: true }),
+        }
+    }
+
+    fn read(&self, block: &mut Block) -> io::Result<()> {
+        if !self.direct {
+            let _ = posix_fadvise(&self.file, 0, CACHED, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+        }
+        self.file.read_exact_at(&mut block.0, OFFSET)
     }
 }
 

@@ -66,7 +66,7 @@ pub fn decide(request: &Request, facts: &Facts) -> Result<Decision, Vec<Blocker>
         devices: members::paths(&members),
         mountpoint: request.mountpoint.clone(),
     };
-    let owner = facts.user.flatten();
+    let owner = facts.user.flatten().map(|user| (user.uid, user.gid));
     let unit = control.as_ref().and_then(|c| c.unit()).map(str::to_owned);
 
     let mut steps = Vec::new();

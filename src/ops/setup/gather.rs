@@ -15,6 +15,7 @@ use crate::{
     config::Config,
     host::{
         Host,
+        accounts::{self, Account},
         copy::{self, Survey},
         declaration, files, fstab, inventory, mdadm_conf, mountinfo,
         partition::{self, Room},
@@ -72,7 +73,7 @@ pub struct Facts {
     pub with: Result<Option<Scheduler>, String>,
     /// The user asked for: number and group, or `None` where there is no such user.
     #[allow(clippy::option_option, reason = "nobody asked for one, or there is none of that name")]
-    pub user: Option<Option<(u32, u32)>>,
+    pub user: Option<Option<Account>>,
     /// This program.
     pub binary: PathBuf,
     /// A new UUID for the mirror.
@@ -192,7 +193,7 @@ pub fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
         user: request
             .user
             .as_deref()
-            .map(find_user)
+            .map(|name| accounts::find(host, name))
             .transpose()
             .map_err(unchanged("the users cannot be read"))?,
         binary: std::env::current_exe().map_err(unchanged("raidguard's own path cannot be read"))?,
@@ -263,10 +264,6 @@ fn rooms(
         })
     };
     devices.iter().map(room).collect()
-}
-
-fn find_user(name: &str) -> nix::Result<Option<(u32, u32)>> {
-    Ok(nix::unistd::User::from_name(name)?.map(|u| (u.uid.as_raw(), u.gid.as_raw())))
 }
 
 /// Operations that have not ended.
