@@ -29,6 +29,7 @@ pub(crate) fn halves_that_parted_are_never_merged(b: &Backend) {
     m.attach("two");
     write_alone(&mut m, b, "two");
     m.attach("one");
+    (b.halt)(&mut m);
     let hashes = |m: &Machine| [m.hash("one"), m.hash("two")];
     let before = hashes(&m);
     is_critical(&mut m, &[]);
