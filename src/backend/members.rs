@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{BackendError, Watcher};
+use super::{BackendError, MirrorSpec, Watcher};
 use crate::{
     exec::Cmd,
     host::Host,
@@ -139,11 +139,30 @@ pub trait Members {
     /// It could not be read or understood.
     fn layout(&self, host: &Host, device: &Path) -> Result<Layout, BackendError>;
 
-    /// Tells the kernel of members: where there is no udev nobody else does.
-    fn assemble_commands(&self, devices: &[PathBuf]) -> Vec<Cmd>;
+    /// Tells the kernel of the mirror's members that are there: where there is no udev nobody else does.
+    fn assembling(&self, spec: &MirrorSpec, devices: &[PathBuf]) -> Vec<Cmd>;
+
+    /// What of [`Members::assembling`] is still to be run.
+    ///
+    /// # Errors
+    /// What the kernel knows could not be read.
+    fn assemble_commands(
+        &self,
+        _host: &Host,
+        spec: &MirrorSpec,
+        devices: &[PathBuf],
+    ) -> Result<Vec<Cmd>, BackendError> {
+        Ok(self.assembling(spec, devices))
+    }
+
+    /// Whether the kernel knows the members right after the mirror was made.
+    fn is_assembled_when_made(&self) -> bool;
+
+    /// Whether a mirror with a member missing needs a mount of its own kind, which must not be where the node looks for it.
+    fn degrades_a_mount(&self) -> bool;
 
     /// Begins the exchange and waits for its end.
-    fn exchange_command(&self, exchange: &Exchange, at: &Path) -> Cmd;
+    fn exchange_command(&self, spec: &MirrorSpec, exchange: &Exchange, at: &Path) -> Cmd;
 
     /// Has the new device taken the old one's place? By its own superblock: also where nothing is mounted.
     ///
@@ -163,6 +182,20 @@ pub trait Members {
         watch: &mut Watcher<'_, ExchangeProgress>,
     ) -> Result<ExchangeEnd, BackendError>;
 
+    /// Takes a member in again that was away, while the mirror runs; nothing where it must be mounted anew for that.
+    fn return_command(&self, spec: &MirrorSpec, exchange: &Exchange) -> Option<Cmd>;
+
+    /// Carries that out, from wherever the kernel is with it, or until `watch` says stop: the kernel then goes on alone.
+    ///
+    /// # Errors
+    /// It could not be begun, or the member does not serve.
+    fn take_back(
+        &self,
+        host: &Host,
+        exchange: &Exchange,
+        watch: &mut Watcher<'_, ExchangeProgress>,
+    ) -> Result<ExchangeEnd, BackendError>;
+
     /// Takes back an exchange that has not ended, and what it left on the new device. `at` is where the mirror is mounted, if it is.
     ///
     /// # Errors
@@ -178,7 +211,7 @@ pub trait Members {
     /// it itself, but not where the command that waited for it was killed.
     fn retire_commands(&self, host: &Host, exchange: &Exchange, old: &Path) -> Vec<Cmd>;
 
-    /// Lets the filesystem use all of the member's device.
+    /// Lets the filesystem use all of the member's device; nothing where it is not made larger.
     fn grow_commands(&self, exchange: &Exchange, at: &Path) -> Vec<Cmd>;
 
     /// Does it?
@@ -187,8 +220,8 @@ pub trait Members {
     /// The device cannot be read.
     fn is_grown(&self, host: &Host, exchange: &Exchange) -> Result<bool, BackendError>;
 
-    /// Rewrites what is stored at another level.
-    fn restore_level_command(&self, level: Level, at: &Path) -> Cmd;
+    /// Rewrites what is stored at another level; nothing where nothing ever is.
+    fn restore_level_command(&self, level: Level, at: &Path) -> Option<Cmd>;
 
     /// Carries that out, from wherever the kernel is with it, or until `watch` says stop.
     ///

@@ -1,6 +1,8 @@
 //! All that is particular to one kind of mirror.
 
+mod blocks;
 pub mod btrfs;
+pub mod mdadm;
 mod members;
 mod report;
 pub mod rescue;
@@ -17,10 +19,11 @@ pub use report::{BalanceEnd, BalanceReport, ScrubCounts, ScrubEnd, ScrubProgress
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    config::Mirror,
     exec::{Cmd, CmdError, Flow},
-    host::{Host, files::FileError, mountinfo::MountinfoError},
+    host::{Host, files::FileError, fstab, mountinfo::MountinfoError},
     model::{
-        BackendKind, Level,
+        BackendKind, Filesystem, FilesystemKind, Level,
         mirror::MirrorState,
         observed::{Claim, ScrubRecord},
     },
@@ -38,12 +41,31 @@ pub struct MirrorSpec {
     pub name: String,
     /// How redundant it is to be.
     pub level: Level,
-    /// The filesystem's UUID in lower case, chosen beforehand: so that what was made can be told from what was there.
+    /// Its UUID in lower case (btrfs: the filesystem's, md: the array's), chosen beforehand: so that what was made can be told from what
+    /// was there.
     pub uuid: String,
+    /// The filesystem on it, where it is none itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filesystem: Option<Filesystem>,
     /// The members, as device nodes.
     pub devices: Vec<PathBuf>,
     /// Where it is to be mounted.
     pub mountpoint: PathBuf,
+}
+
+impl MirrorSpec {
+    /// A declared mirror, with these devices as its members.
+    pub fn of(mirror: &Mirror, devices: Vec<PathBuf>) -> Self {
+        Self {
+            backend: mirror.backend,
+            name: mirror.name.clone(),
+            level: mirror.level,
+            uuid: mirror.uuid.clone(),
+            filesystem: mirror.filesystem.clone(),
+            devices,
+            mountpoint: mirror.mountpoint.clone(),
+        }
+    }
 }
 
 /// How far the making of a mirror came.
@@ -77,6 +99,9 @@ pub enum BackendError {
     /// Something was not in the form that it should have.
     #[error(transparent)]
     Parse(#[from] ParseError),
+    /// The mirror is not as what was to be done needs it.
+    #[error("{0}")]
+    State(String),
     /// A command failed.
     #[error(transparent)]
     Command(#[from] CmdError),
@@ -114,6 +139,12 @@ pub trait Backend: Members + Send + Sync + fmt::Debug {
     /// The tools it needs.
     fn tools(&self) -> &[&'static str];
 
+    /// Those that it needs beyond them to make one, with this filesystem on it.
+    fn tools_to_make(&self, on: Option<FilesystemKind>) -> Vec<&'static str>;
+
+    /// The packages of Debian that they are in.
+    fn packages(&self) -> &'static str;
+
     /// Can this machine's kernel do this level? May load a kernel module.
     ///
     /// # Errors
@@ -130,7 +161,24 @@ pub trait Backend: Members + Send + Sync + fmt::Debug {
     fn made(&self, host: &Host, spec: &MirrorSpec) -> Result<Made, BackendError>;
 
     /// Erases what was made, and nothing of another kind.
-    fn unmake_commands(&self, spec: &MirrorSpec) -> Vec<Cmd>;
+    fn unmaking(&self, spec: &MirrorSpec) -> Vec<Cmd>;
+
+    /// As [`Backend::unmaking`], with what must end before it on this machine.
+    ///
+    /// # Errors
+    /// What is there could not be read.
+    fn unmake_commands(&self, _host: &Host, spec: &MirrorSpec) -> Result<Vec<Cmd>, BackendError> {
+        Ok(self.unmaking(spec))
+    }
+
+    /// The line of fstab by which it is mounted.
+    fn fstab_entry(&self, spec: &MirrorSpec) -> fstab::Entry;
+
+    /// What a container is called.
+    fn container_word(&self) -> &'static str;
+
+    /// Whether a container can be snapshotted. Where it cannot, databases are copied, and each copy is proven to be of one instant.
+    fn has_snapshots(&self) -> bool;
 
     /// Makes the container (btrfs: subvolume) at `path` that a node's files go into.
     fn container_commands(&self, path: &Path) -> Vec<Cmd>;
@@ -155,6 +203,12 @@ pub trait Backend: Members + Send + Sync + fmt::Debug {
     /// # Errors
     /// The mounts could not be read.
     fn uuid_at(&self, host: &Host, mountpoint: &Path) -> Result<Option<String>, BackendError>;
+
+    /// The filesystem on a mirror that is none itself, by what a member of it holds. Starts no process.
+    ///
+    /// # Errors
+    /// A member could not be read.
+    fn filesystem(&self, host: &Host, state: &MirrorState) -> Result<Option<Filesystem>, BackendError>;
 
     /// Every device that says it is a member of a mirror of this kind, mounted or not, by the mirror's UUID in lower case. Starts no
     /// process.
@@ -201,7 +255,7 @@ pub trait Backend: Members + Send + Sync + fmt::Debug {
     ) -> Result<BalanceReport, BackendError>;
 
     /// The scrub that the schedule documents.
-    fn scrub_command(&self, mountpoint: &Path) -> Cmd;
+    fn scrub_command(&self, spec: &MirrorSpec) -> Cmd;
 
     /// Runs the scrub that the schedule documents, until it is done or `watch` says stop.
     ///
@@ -217,11 +271,12 @@ pub trait Backend: Members + Send + Sync + fmt::Debug {
 }
 
 /// Every kind.
-pub const ALL: [BackendKind; 1] = [BackendKind::Btrfs];
+pub const ALL: [BackendKind; 2] = [BackendKind::Btrfs, BackendKind::Mdadm];
 
 /// The backend of a kind.
 pub fn of(kind: BackendKind) -> &'static dyn Backend {
     match kind {
         BackendKind::Btrfs => &btrfs::Btrfs,
+        BackendKind::Mdadm => &mdadm::Mdadm,
     }
 }

@@ -40,6 +40,9 @@ pub struct ScrubReport {
     pub command: String,
     /// How it ended.
     pub end: ScrubEnd,
+    /// Members were compared with each other only: there are no checksums that would tell which is right (md).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub compared: bool,
     /// What it read and found; nothing where another one runs.
     pub status: Option<ScrubStatus>,
 }
@@ -94,6 +97,18 @@ pub struct ScrubCounts {
     pub uncorrectable: u64,
     /// Wrong at first, right when read again.
     pub unverified: u64,
+    /// Sectors that differ between members, where nothing tells which of them is right (md).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub mismatched: u64,
+}
+
+/// From so many sectors on that differ members are not copies of each other. Fewer come of writes that were under way: a page that is
+/// changed while it is written reaches each member as it then was (md(4), SCRUBBING AND MISMATCHES).
+pub(crate) const MISMATCHES: u64 = 128;
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl ScrubCounts {
@@ -108,7 +123,9 @@ impl ScrubReport {
     pub fn is_good(&self) -> bool {
         let counts = self.status.as_ref().map(|s| s.counts);
         self.end == ScrubEnd::Finished
-            && counts.is_some_and(|c| c.uncorrectable == 0 && c.memory == 0 && c.superblock == 0)
+            && counts.is_some_and(|c| {
+                c.uncorrectable == 0 && c.memory == 0 && c.superblock == 0 && c.mismatched < MISMATCHES
+            })
     }
 }
 

@@ -52,6 +52,8 @@ pub struct Survivor {
     pub changed: Option<Timestamp>,
     /// What is wrong with what says who it belongs to, in words; empty where all is well.
     pub faults: Vec<String>,
+    /// What of its data it does not hold, in words, where it says so itself.
+    pub lacks: Option<String>,
     /// The kernel can open it as it lies there.
     pub opens: bool,
     /// It has a copy of everything, so that it can be read alone, as far as is known.
@@ -60,6 +62,9 @@ pub struct Survivor {
     /// Its history, to be compared with another's.
     #[serde(skip)]
     pub history: History,
+    /// Where on it a whole filesystem lies, in bytes, where it is not the device's own.
+    #[serde(skip)]
+    pub data: Option<Range<u64>>,
 }
 
 /// What a member knows of its own past: enough to tell whether another one has the same.
@@ -166,8 +171,22 @@ pub trait Rescue: Send + Sync {
     /// Makes the kernel forget these devices, so that it takes none of them for a member of what is mounted next.
     fn forget_commands(&self, devices: &[PathBuf]) -> Vec<Cmd>;
 
-    /// Mounts these overlays, and nothing else, at `place`.
-    fn mount_commands(&self, options: &str, overlays: &[PathBuf], place: &Path) -> Vec<Cmd>;
+    /// What of that is to be run on this machine, as things are.
+    ///
+    /// # Errors
+    /// What the kernel has of them could not be read.
+    fn forget(&self, _host: &Host, devices: &[PathBuf]) -> Result<Vec<Cmd>, BackendError> {
+        Ok(self.forget_commands(devices))
+    }
+
+    /// Mounts these overlays of the survivors, and nothing else, at `place`.
+    fn mount_commands(
+        &self,
+        options: &str,
+        survivors: &[Survivor],
+        overlays: &[PathBuf],
+        place: &Path,
+    ) -> Vec<Cmd>;
 
     /// Reads the files out of an overlay into `to`, without a mount.
     fn extract_command(&self, overlay: &Path, to: &Path) -> Cmd;

@@ -4,11 +4,11 @@ use clap::CommandFactory as _;
 
 use super::{
     AdoptArgs, CheckArgs, CheckFormat, Cli, OverlayArg, RecoverArgs, ReplaceArgs, ScheduleVerb, Verb, man,
-    setup::{BackendArg, LevelArg, OriginalArg, SchedulerArg, SetupArgs},
+    setup::{BackendArg, FilesystemArg, LevelArg, OriginalArg, SchedulerArg, SetupArgs},
 };
 use crate::{
     host::{Host, overlay::Choice},
-    model::{BackendKind, Level, Scheduler},
+    model::{BackendKind, FilesystemKind, Level, Scheduler},
     node,
     ops::{
         self, Exit, Trouble,
@@ -194,14 +194,21 @@ fn request(args: SetupArgs) -> Result<Request, Trouble> {
         LevelArg::Raid1c4 => Level::Raid1c4,
     };
     let devices: Vec<_> = args.hdd.into_iter().chain(args.usb).chain(args.devices).collect();
-    if devices.len() < level.min_members() {
-        return Err(Trouble::Usage(format!(
-            "{level} needs {} devices and then survives the loss of {}; {} were named (add more with --device)",
-            level.min_members(),
-            level.survives(),
-            devices.len()
-        )));
-    }
+    let backend = match args.backend {
+        BackendArg::Btrfs => BackendKind::Btrfs,
+        BackendArg::Mdadm => BackendKind::Mdadm,
+    };
+    fits(backend, level, devices.len())?;
+    let filesystem = match (backend, args.filesystem) {
+        (BackendKind::Btrfs, None) => None,
+        (BackendKind::Btrfs, Some(_)) => {
+            return Err(Trouble::Usage(
+                "btrfs is a filesystem itself: --filesystem is for --backend mdadm".to_owned(),
+            ));
+        }
+        (BackendKind::Mdadm, Some(FilesystemArg::Ext4)) => Some(FilesystemKind::Ext4),
+        (BackendKind::Mdadm, Some(FilesystemArg::Xfs) | None) => Some(FilesystemKind::Xfs),
+    };
     let node =
         node_choice(args.node_unit, args.node_stop.as_deref(), args.node_start.as_deref(), args.no_node)?;
     let directory = args
@@ -217,9 +224,8 @@ fn request(args: SetupArgs) -> Result<Request, Trouble> {
     }
     Ok(Request {
         devices,
-        backend: match args.backend {
-            BackendArg::Btrfs => BackendKind::Btrfs,
-        },
+        backend,
+        filesystem,
         level,
         name: args.name,
         mountpoint,
@@ -233,4 +239,30 @@ fn request(args: SetupArgs) -> Result<Request, Trouble> {
         wipe: args.wipe,
         allow_same_disk: args.allow_same_disk,
     })
+}
+
+/// Can so many devices be made a mirror of this kind and level?
+fn fits(backend: BackendKind, level: Level, count: usize) -> Result<(), Trouble> {
+    if !backend.levels().contains(&level) {
+        let known: Vec<_> = backend.levels().iter().map(|l| l.as_str()).collect();
+        return Err(Trouble::Usage(format!(
+            "{backend} has no level {level}; it has {}",
+            known.join(" and ")
+        )));
+    }
+    let members = backend.members(level);
+    if count < *members.start() {
+        return Err(Trouble::Usage(format!(
+            "{level} needs {} devices and then survives the loss of {}; {count} were named (add more with --device)",
+            members.start(),
+            backend.survives(level, *members.start()),
+        )));
+    }
+    if count > *members.end() {
+        return Err(Trouble::Usage(format!(
+            "{level} of {backend} is made of {} devices at most; {count} were named",
+            members.end()
+        )));
+    }
+    Ok(())
 }

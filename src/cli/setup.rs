@@ -18,6 +18,8 @@ Examples:
   raidguard setup --hdd /dev/sdb --usb /dev/sdc --dry-run
   # asks before anything is erased
   raidguard setup --hdd /dev/sdb --usb /dev/sdc
+  # the kernel's software RAID in the place of btrfs
+  raidguard setup --hdd /dev/sdb --usb /dev/sdc --backend mdadm
   # new partitions in the free space of both disks
   raidguard setup --hdd /dev/sda --usb /dev/sdb --size 64G
   # after an interruption: go on, or put everything back
@@ -44,7 +46,11 @@ pub struct SetupArgs {
     /// What holds the mirror
     #[arg(long, value_enum, default_value_t = BackendArg::Btrfs)]
     pub backend: BackendArg,
-    /// How many copies: raid1 two, raid1c3 three, raid1c4 four; raid10 two, striped over at least four devices
+    /// The filesystem on a mirror of mdadm [default: xfs]
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub filesystem: Option<FilesystemArg>,
+    /// How many copies: raid1 two (mdadm: one on each of two to four devices), raid1c3 three, raid1c4 four; raid10 two, striped over four
+    /// devices (btrfs: at least four)
     #[arg(long, value_enum, default_value_t = LevelArg::Raid1)]
     pub level: LevelArg,
     /// The mirror's name
@@ -108,6 +114,17 @@ pub struct SetupArgs {
 pub enum BackendArg {
     /// A filesystem with checksums that mirrors by itself
     Btrfs,
+    /// The kernel's software RAID (md), with XFS or ext4 on it
+    Mdadm,
+}
+
+/// Filesystems on a mirror that is none itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FilesystemArg {
+    /// Copies a file by sharing its blocks: the databases are checked at little cost
+    Xfs,
+    /// The most widely used one
+    Ext4,
 }
 
 /// Levels.

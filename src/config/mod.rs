@@ -8,7 +8,7 @@ pub use notify::{Notify, SECRETS_PATH, Secrets, parse_secrets};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{BackendKind, Bytes, Level, NodeControl, NodeKind, Schedule, Scheduler};
+use crate::model::{BackendKind, Bytes, Filesystem, Level, NodeControl, NodeKind, Schedule, Scheduler};
 
 /// Where it lies.
 pub const PATH: &str = "/etc/raidguard/raidguard.toml";
@@ -37,10 +37,13 @@ pub struct Mirror {
     pub backend: BackendKind,
     /// Its level.
     pub level: Level,
-    /// The filesystem's UUID, in lower case.
+    /// Its UUID, in lower case: btrfs's filesystem, md's array.
     pub uuid: String,
     /// Where it is mounted.
     pub mountpoint: PathBuf,
+    /// The filesystem on it, where it is none itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filesystem: Option<Filesystem>,
     /// Its members.
     pub member: Vec<Member>,
     /// The node that lives on it.
@@ -49,11 +52,23 @@ pub struct Mirror {
     pub schedule: Option<ScheduleConfig>,
 }
 
+impl Mirror {
+    /// How many of its members may fail, whichever they are.
+    pub fn survives(&self) -> usize {
+        self.backend.survives(self.level, self.member.len())
+    }
+
+    /// The UUID by which its filesystem is mounted.
+    pub fn filesystem_uuid(&self) -> &str {
+        self.filesystem.as_ref().map_or(&self.uuid, |filesystem| &filesystem.uuid)
+    }
+}
+
 /// One declared member.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Member {
-    /// The backend's number of it: btrfs's devid.
+    /// The backend's number of it: btrfs's devid; of md its place in the array, from 1.
     pub id: String,
     /// The backend's own UUID of it.
     pub uuid: String,
@@ -132,8 +147,9 @@ pub struct ScheduleConfig {
     pub check: Schedule,
     /// When `raidguard check --deep` runs.
     pub deep: Schedule,
-    /// When `raidguard balance` runs.
-    pub balance: Schedule,
+    /// When `raidguard balance` runs; nothing for a mirror that has no balance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance: Option<Schedule>,
     /// When `raidguard scrub` runs.
     pub scrub: Schedule,
 }
@@ -161,12 +177,12 @@ impl ScheduleConfig {
     ///
     /// # Errors
     /// None in practice: the expressions are constants, and a test reads them.
-    pub fn standard(with: Scheduler) -> Result<Self, crate::model::ScheduleError> {
+    pub fn standard(with: Scheduler, of: BackendKind) -> Result<Self, crate::model::ScheduleError> {
         Ok(Self {
             with,
             check: "*/15 * * * *".parse()?,
             deep: "30 3 * * *".parse()?,
-            balance: "0 0 * * *".parse()?,
+            balance: of.has_balance().then(|| "0 0 * * *".parse()).transpose()?,
             scrub: "0 0 * * 0".parse()?,
         })
     }
@@ -208,6 +224,21 @@ pub fn parse(text: &str) -> Result<Config, ConfigError> {
         }
         if mirror.member.len() < mirror.level.min_members() {
             return bad("it has fewer members than its level needs");
+        }
+        if !mirror.backend.levels().contains(&mirror.level) {
+            return bad(&format!("{} has no level {}", mirror.backend, mirror.level));
+        }
+        match mirror.schedule.as_ref().map(|schedule| schedule.balance.is_some()) {
+            Some(false) if mirror.backend.has_balance() => return bad("its schedule has no `balance`"),
+            Some(true) if !mirror.backend.has_balance() => {
+                return bad(&format!("{} has no balance to be scheduled", mirror.backend));
+            }
+            _ => {}
+        }
+        match (mirror.backend, &mirror.filesystem) {
+            (BackendKind::Btrfs, Some(_)) => return bad("btrfs is a filesystem itself, and holds no other"),
+            (BackendKind::Mdadm, None) => return bad("the filesystem on the array is not declared"),
+            _ => {}
         }
         if let Some(node) = &mirror.node {
             if node.stop.is_some() != node.start.is_some() || (node.unit.is_some() && node.stop.is_some()) {
@@ -375,6 +406,7 @@ mod tests {
             level: Level::Raid1,
             uuid: "1f624a50-0f62-4fea-8ae9-91647e74e09e".to_owned(),
             mountpoint: Path::new("/srv").join(name),
+            filesystem: None,
             member: vec![member("1"), member("2")],
             node: Some(Node {
                 kind: NodeKind::CoreLightning,
@@ -385,7 +417,7 @@ mod tests {
                 stop: None,
                 start: None,
             }),
-            schedule: Some(ScheduleConfig::standard(Scheduler::Systemd).unwrap()),
+            schedule: Some(ScheduleConfig::standard(Scheduler::Systemd, BackendKind::Btrfs).unwrap()),
         }
     }
 

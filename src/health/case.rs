@@ -95,7 +95,7 @@ impl Case<'_> {
             ("PARENT", quoted(mountpoint.parent().unwrap_or(mountpoint))),
             ("LEVEL", self.declared.level.as_str().to_owned()),
             ("NAME", self.declared.name.clone()),
-            ("FSUUID", self.declared.uuid.clone()),
+            ("FSUUID", self.declared.filesystem_uuid().to_owned()),
             ("DIRECTORY", place(node.map(|n| &n.directory))),
             ("DATA", place(node.map(|n| &n.data))),
         ];

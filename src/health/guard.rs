@@ -4,7 +4,8 @@
 use crate::model::{Finding, Severity, Source, Verdict, record::Override};
 
 /// Faults with which a start would use other files, old ones, or none.
-const CODES: [&str; 12] = [
+const CODES: [&str; 13] = [
+    "MIR-SPLIT",
     "MNT-ABSENT",
     "MNT-OTHER",
     "MIR-READONLY",
@@ -20,11 +21,11 @@ const CODES: [&str; 12] = [
 ];
 
 /// What stands against a start. A source that could not be read at all stands against it too, but for raidguard's own record: without
-/// it nothing is known to be newer.
+/// it nothing is known to be newer; and what devices that do not serve say.
 pub fn against(verdict: &Verdict) -> Vec<&Finding> {
     let whole = |f: &Finding| f.about.is_empty() || f.about == f.source.as_str();
     let stops = |f: &&Finding| match f.code.as_str() {
-        "OBS-FAILED" => whole(f) && f.source != Source::Record,
+        "OBS-FAILED" => whole(f) && !matches!(f.source, Source::Record | Source::Clones),
         // One member that is not written to is no reason.
         "MIR-READONLY" => whole(f),
         code => f.severity == Severity::Critical && CODES.contains(&code),
@@ -72,6 +73,9 @@ mod tests {
         no device at all
         forced read-only
         mounted read-only
+        inactive
+        not assembled
+        halves that parted
         the symlink is gone
         the symlink was replaced
         the symlink leads elsewhere

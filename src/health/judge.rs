@@ -57,6 +57,15 @@ fn carry_over(record: &Record, failed: &[Source], findings: &mut Vec<Finding>) {
 /// From the chunks that hold something and the members that are gone, or lack something: what the level says counts only where every
 /// chunk has it.
 pub(super) fn may_fail(state: &MirrorState, record: &Record) -> Option<u64> {
+    if let Some(md) = &state.md {
+        let whole = state.members.iter().filter(|m| m.is_whole()).count() as u64;
+        let short = md.raid_disks.saturating_sub(whole);
+        return match md.level.as_str() {
+            "raid1" if state.mounted => Some(whole.saturating_sub(1)),
+            "raid10" if state.mounted => Some(u64::from(short == 0)),
+            _ => None,
+        };
+    }
     let used = state.profiles.iter().filter(|p| p.used.0 > 0);
     let spare = used.map(|p| p.copies().map(|c| c.devices - 1)).collect::<Option<Vec<_>>>()?;
     let missing = state.members.iter().filter(|m| m.missing).count() as u64;

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     health::{
         findings,
+        md_states::md_states,
         samples::{healthy, hours_ago, now},
         states::{Change, State, changed, mirror_states, node_states, states, upkeep_states},
     },
@@ -38,6 +39,11 @@ fn tell(out: &mut String, name: &str, verdict: &Verdict) {
 #[test]
 fn states_of_the_mirror() {
     insta::assert_snapshot!(told(&mirror_states()));
+}
+
+#[test]
+fn states_of_an_array() {
+    insta::assert_snapshot!(told(&md_states()));
 }
 
 #[test]

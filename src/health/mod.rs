@@ -4,6 +4,8 @@ mod case;
 pub mod findings;
 pub mod guard;
 mod judge;
+#[cfg(test)]
+mod md_states;
 mod rules;
 #[cfg(test)]
 pub(crate) mod samples;

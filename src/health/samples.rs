@@ -38,6 +38,7 @@ pub(crate) fn declared() -> Mirror {
         level: Level::Raid1,
         uuid: "25e3e740-8cd1-4cc7-9b25-b175081f4acf".into(),
         mountpoint: "/srv/lightning".into(),
+        filesystem: None,
         member: [1, 2]
             .map(|n| Member {
                 id: n.to_string(),
@@ -56,7 +57,7 @@ pub(crate) fn declared() -> Mirror {
             stop: None,
             start: None,
         }),
-        schedule: Some(ScheduleConfig::standard(Scheduler::Cron).unwrap()),
+        schedule: Some(ScheduleConfig::standard(Scheduler::Cron, BackendKind::Btrfs).unwrap()),
     }
 }
 
@@ -75,6 +76,7 @@ fn state(declared: &Mirror) -> MirrorState {
         generation: Some(38),
         writeable: Some(true),
         replace_target: false,
+        bad_sectors: 0,
     };
     let profile =
         |kind| ProfileUse { kind, profile: "raid1".into(), total: Bytes::gib(1), used: Bytes::mib(200) };
@@ -95,6 +97,7 @@ fn state(declared: &Mirror) -> MirrorState {
         free: Some(Bytes::gib(30)),
         exclusive_operation: None,
         unread: Vec::new(),
+        md: None,
     }
 }
 
@@ -151,7 +154,13 @@ pub(crate) fn healthy() -> (Mirror, Observed, Record) {
             ata: None,
         })),
     };
-    let claim = |n: u64, path: &str| Claim { path: path.into(), devid: n, uuid: uuid(n), generation: 38 };
+    let claim = |n: u64, path: &str| Claim {
+        path: path.into(),
+        devid: n,
+        uuid: uuid(n),
+        generation: 38,
+        without: Vec::new(),
+    };
     let scrub = ScrubRecord {
         started: hours_ago(36),
         ended: Some(hours_ago(35)),

@@ -262,6 +262,14 @@ pub(super) fn upkeep_states() -> Vec<(&'static str, Change)> {
         ),
         ("no drop-in", read!(jobs, j, j.dropin = Some("it is missing".into()))),
         ("the check did not run", |state| drop(state.2.jobs.insert("check".into(), run_at(5)))),
+        ("the check did not run, and the machine was off", |state| {
+            state.2.jobs.insert("check".into(), run_at(5));
+            state.1.jobs.get_mut().unwrap().booted = Some(hours_ago(1));
+        }),
+        ("the check has not run since the start", |state| {
+            state.2.jobs.insert("check".into(), run_at(5));
+            state.1.jobs.get_mut().unwrap().booted = Some(hours_ago(2));
+        }),
         ("the databases were not looked at", |state| drop(state.2.jobs.insert("deep".into(), run_at(80)))),
         ("a balance never ran", |state| drop(state.2.jobs.remove("balance"))),
         ("a balance failed", |state| drop(state.2.jobs.insert("balance".into(), failed_run("no space")))),
@@ -394,7 +402,7 @@ pub(super) fn node_states() -> Vec<(&'static str, Change)> {
 }
 
 pub(super) fn states() -> Vec<(&'static str, Change)> {
-    [mirror_states(), upkeep_states(), node_states()].concat()
+    [mirror_states(), super::md_states::md_states(), upkeep_states(), node_states()].concat()
 }
 
 pub(super) fn changed(change: Change) -> State {

@@ -14,7 +14,7 @@ use super::{
     files::{self, Doing as _, FileError},
     mountinfo::unescape,
 };
-use crate::model::observed::FstabLine;
+use crate::model::{Filesystem, FilesystemKind, observed::FstabLine};
 
 /// Where it lies.
 pub const PATH: &str = "/etc/fstab";
@@ -91,6 +91,20 @@ pub fn btrfs_entry(uuid: &str, mountpoint: &Path) -> Entry {
         options: "defaults,autodefrag,nofail,x-systemd.device-timeout=30s".to_owned(),
         freq: 0,
         passno: 0,
+    }
+}
+
+/// The line for a filesystem on an md array. An array that lacks a member is started half a minute after its other members came
+/// (mdadm-last-resort@.timer), so there is more time than that; the rest is as for btrfs.
+pub fn array_entry(on: &Filesystem, mountpoint: &Path) -> Entry {
+    Entry {
+        source: format!("UUID={}", on.uuid),
+        mountpoint: mountpoint.to_owned(),
+        fstype: on.kind.as_str().to_owned(),
+        options: "defaults,nofail,x-systemd.device-timeout=90s".to_owned(),
+        freq: 0,
+        // XFS replays its log at the mount and has no such check (fsck.xfs(8)).
+        passno: if on.kind == FilesystemKind::Ext4 { 2 } else { 0 },
     }
 }
 

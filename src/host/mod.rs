@@ -14,6 +14,7 @@ pub mod fstab;
 mod glance;
 pub mod inventory;
 pub mod lock;
+pub mod mdadm_conf;
 pub mod mountinfo;
 pub mod overlay;
 pub mod partition;

@@ -1,10 +1,13 @@
 //! A mirror as the machine shows it.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bytes, lossy};
+use super::{Bytes, lossy, md::MdState};
 
 /// A mirror as the machine shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,9 +47,43 @@ pub struct MirrorState {
     pub exclusive_operation: Option<String>,
     /// Devices that could not be read while members were looked for, each with the reason.
     pub unread: Vec<String>,
+    /// The array that the mirror is, where it is one of md and the kernel has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub md: Option<MdState>,
 }
 
 impl MirrorState {
+    /// Nothing is seen of it yet.
+    pub fn unseen(uuid: &str, mountpoint: &Path) -> Self {
+        Self {
+            uuid: uuid.to_owned(),
+            mountpoint: Some(mountpoint.to_owned()),
+            mounted: false,
+            also_mounted: Vec::new(),
+            instead: None,
+            mount_options: Vec::new(),
+            read_only: false,
+            forced_read_only: false,
+            degraded_option: false,
+            members: Vec::new(),
+            profiles: Vec::new(),
+            raw_size: Bytes(0),
+            used: Bytes(0),
+            free: None,
+            exclusive_operation: None,
+            unread: Vec::new(),
+            md: None,
+        }
+    }
+
+    /// What is stored at another level than this, in words.
+    pub fn drifted(&self, level: &str) -> Vec<String> {
+        let chunks = self.profiles.iter().filter(|p| p.total.0 > 0 && p.profile != level);
+        let md = self.md.iter().filter(|md| md.runs() && md.level != level);
+        let chunks = chunks.map(|p| format!("{} as {}: {}", p.kind, p.profile, p.total));
+        chunks.chain(md.map(|md| format!("everything as {}", md.level))).collect()
+    }
+
     /// The number of the newest commit on any member that is there.
     pub fn newest(&self) -> Option<u64> {
         self.members.iter().filter(|m| !m.missing).filter_map(|m| m.generation).max()
@@ -84,6 +121,16 @@ pub struct MemberState {
     pub writeable: Option<bool>,
     /// Whether a running replace is filling it.
     pub replace_target: bool,
+    /// Sectors that it does not hold, as md keeps a list of: they are on the other members only.
+    #[serde(default)]
+    pub bad_sectors: u64,
+}
+
+impl MemberState {
+    /// Is it there, with everything that it should hold?
+    pub fn is_whole(&self) -> bool {
+        !self.missing && !self.replace_target && self.bad_sectors == 0
+    }
 }
 
 /// The error counters of one member, since they were last reset (btrfs-device(8), DEVICE STATS).

@@ -1,22 +1,101 @@
 //! What is known of a node's directory and how the node is handled.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, ops::RangeInclusive, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+use super::Level;
 
 /// What holds a mirror.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackendKind {
-    /// btrfs.
+    /// btrfs: it mirrors by itself, and knows by checksums which copy is right.
     #[default]
     Btrfs,
+    /// The kernel's software RAID (md), managed by mdadm, with a filesystem on it.
+    Mdadm,
+}
+
+impl BackendKind {
+    /// The levels that it can make.
+    pub const fn levels(self) -> &'static [Level] {
+        match self {
+            Self::Btrfs => &Level::ALL,
+            Self::Mdadm => &[Level::Raid1, Level::Raid10],
+        }
+    }
+
+    /// How many members a mirror of this level may have.
+    pub fn members(self, level: Level) -> RangeInclusive<usize> {
+        match (self, level) {
+            (Self::Mdadm, Level::Raid1) => 2..=4,
+            (Self::Mdadm, _) => 4..=4,
+            (Self::Btrfs, level) => level.min_members()..=usize::MAX,
+        }
+    }
+
+    /// How many members may fail, whichever they are. A raid1 of md has a copy on every member.
+    pub const fn survives(self, level: Level, members: usize) -> usize {
+        match (self, level) {
+            (Self::Mdadm, Level::Raid1) => members.saturating_sub(1),
+            _ => level.survives(),
+        }
+    }
+
+    /// Whether space is given out in chunks, each with a level of its own.
+    pub const fn has_chunks(self) -> bool {
+        matches!(self, Self::Btrfs)
+    }
+
+    /// Whether a balance is of any use to it.
+    pub const fn has_balance(self) -> bool {
+        self.has_chunks()
+    }
+}
+
+/// A filesystem that lies on a mirror, where the mirror is none itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Filesystem {
+    /// Its kind.
+    pub kind: FilesystemKind,
+    /// Its UUID, in lower case.
+    pub uuid: String,
+}
+
+/// Kinds of filesystem that a mirror of md may hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FilesystemKind {
+    /// XFS: a file is copied by sharing its blocks, which makes looking at a database cheap.
+    #[default]
+    Xfs,
+    /// ext4.
+    Ext4,
+}
+
+impl FilesystemKind {
+    /// The word that names it, as mount(8) and the kernel write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Xfs => "xfs",
+            Self::Ext4 => "ext4",
+        }
+    }
+}
+
+impl fmt::Display for FilesystemKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
 }
 
 impl fmt::Display for BackendKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Btrfs => f.pad("btrfs"),
+            Self::Mdadm => f.pad("mdadm"),
         }
     }
 }

@@ -135,8 +135,12 @@ pub struct Claim {
     pub devid: u64,
     /// That member's UUID.
     pub uuid: String,
-    /// The last commit that reached it.
+    /// The last commit that reached it (md: how often the array's state had changed by then).
     pub generation: u64,
+    /// The UUIDs of other devices of the mirror that were no members any more when this one was written to: where that holds of two in
+    /// both directions, each was written to alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<String>,
 }
 
 /// fstab, and what lies below the mount point.
@@ -353,6 +357,9 @@ pub struct JobFacts {
     pub doubled: Vec<String>,
     /// The drop-in of the node's unit, where it is missing or altered.
     pub dropin: Option<String>,
+    /// When the machine was started, where that is known: before, nothing could run.
+    #[serde(default)]
+    pub booted: Option<Timestamp>,
     /// Local time, by which they run.
     #[serde(default)]
     pub zone: Zone,

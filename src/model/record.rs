@@ -23,6 +23,9 @@ pub struct Record {
     pub acknowledged_sectors: BTreeMap<String, u64>,
     /// The scrub whose mended errors the operator has acknowledged, by when it began.
     pub acknowledged_scrub: Option<Timestamp>,
+    /// Sectors that differed between members of an array, and that the operator has acknowledged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledged_mismatches: Option<u64>,
     /// The findings of the last look, with the time since when each is known.
     pub open: Vec<Finding>,
     /// The last verdict, and since when it is that.

@@ -63,9 +63,9 @@ impl DatabaseError {
 }
 
 /// What SQLite needs to recover a database; `-shm` holds nothing of its own.
-const PARTS: [&str; 3] = ["", "-journal", "-wal"];
+pub(super) const PARTS: [&str; 3] = ["", "-journal", "-wal"];
 
-fn part(database: &Path, suffix: &str) -> PathBuf {
+pub(super) fn part(database: &Path, suffix: &str) -> PathBuf {
     let mut name = database.file_name().unwrap_or_default().to_owned();
     name.push(suffix);
     database.with_file_name(name)
@@ -144,7 +144,7 @@ pub fn check_on_scratch(database: &Path, scratch: &Path) -> Result<DatabaseVersi
     on_scratch(database, scratch, |copy| sound(copy).and_then(|open| version(&open)))
 }
 
-fn on_scratch<T>(
+pub(super) fn on_scratch<T>(
     database: &Path,
     scratch: &Path,
     read: impl FnOnce(&Path) -> Result<T, DatabaseError>,

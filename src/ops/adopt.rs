@@ -15,7 +15,7 @@ use crate::{
     config::{self, Member, Mirror, Node, ScheduleConfig},
     host::{Host, inventory, lock, schedule},
     model::{
-        BackendKind, Inventory, Level, NodeControl, NodeKind, Scheduler,
+        BackendKind, Filesystem, Inventory, Level, NodeControl, NodeKind, Scheduler,
         inventory::Device,
         mirror::{ChunkKind, MemberState, MirrorState},
     },
@@ -45,8 +45,10 @@ pub struct Request {
 /// What was found.
 #[derive(Debug, Clone)]
 struct Facts {
+    kind: BackendKind,
     uuid: String,
     state: MirrorState,
+    filesystem: Option<Filesystem>,
     inventory: Inventory,
     declared: Vec<Mirror>,
     /// The node's directory and the place on the mirror where it ends.
@@ -95,15 +97,16 @@ pub fn adopt(host: &Host, request: &Request, manner: Manner, console: &mut Conso
 
 fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
     let place = &request.mountpoint;
-    let backend = backend::of(BackendKind::Btrfs);
-    let uuid =
-        backend.uuid_at(host, place).map_err(unchanged("the mounts cannot be read"))?.ok_or_else(|| {
-            Trouble::refused(
-                format!("no btrfs is mounted at {}", place.display()),
-                "mount it there first, without `degraded`; `findmnt -t btrfs` shows what is mounted",
-            )
-        })?;
-    let state = backend.observe(host, &uuid, place).map_err(unchanged("the mirror cannot be looked at"))?;
+    let looked = "the mirror cannot be looked at";
+    let (kind, uuid) = found_at(host, place)?.ok_or_else(|| {
+        Trouble::refused(
+            format!("neither a btrfs nor an array of md is mounted at {}", place.display()),
+            "mount it there first, without `degraded`; `findmnt` shows what is mounted",
+        )
+    })?;
+    let backend = backend::of(kind);
+    let state = backend.observe(host, &uuid, place).map_err(unchanged(looked))?;
+    let filesystem = backend.filesystem(host, &state).map_err(unchanged(looked))?;
     let node = match (&request.node, &request.directory) {
         (NodeChoice::None, _) | (_, None) => None,
         (_, Some((directory, named))) => find_node(directory, *named, place)?,
@@ -118,8 +121,10 @@ fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
         _ => None,
     };
     Ok(Facts {
+        kind,
         uuid,
         state,
+        filesystem,
         inventory: inventory::gather(host).map_err(unchanged("the block devices cannot be read"))?,
         declared: mirrors::declared(host)?,
         node,
@@ -133,6 +138,17 @@ fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
         binary: std::env::current_exe().map_err(unchanged("raidguard's own path cannot be read"))?,
         now: host.now(),
     })
+}
+
+/// What is mounted there, and its UUID.
+fn found_at(host: &Host, place: &Path) -> Result<Option<(BackendKind, String)>, Trouble> {
+    for kind in backend::ALL {
+        let uuid = backend::of(kind).uuid_at(host, place).map_err(unchanged("the mounts cannot be read"))?;
+        if let Some(uuid) = uuid {
+            return Ok(Some((kind, uuid)));
+        }
+    }
+    Ok(None)
 }
 
 /// The node's directory, where it ends on the mirror. One that was only guessed may well be none.
@@ -180,20 +196,22 @@ fn decide(request: &Request, facts: &Facts) -> Result<Plan<Action>, Vec<Blocker>
         blockers.push(b);
         None
     });
-    let schedule = with.map(ScheduleConfig::standard).transpose().unwrap_or_else(|e| {
-        blockers.push(Blocker::new(e.to_string(), "use --scheduler none, and tell us"));
-        None
-    });
+    let schedule =
+        with.map(|with| ScheduleConfig::standard(with, facts.kind)).transpose().unwrap_or_else(|e| {
+            blockers.push(Blocker::new(e.to_string(), "use --scheduler none, and tell us"));
+            None
+        });
     let (Some(level), true) = (level, blockers.is_empty()) else { return Err(blockers) };
     if facts.state.members.len() < level.min_members() {
         return Err(vec![Blocker::new("it has fewer members than its level needs", "add a device first")]);
     }
     let mirror = Mirror {
         name: request.name.clone(),
-        backend: BackendKind::Btrfs,
+        backend: facts.kind,
         level,
         uuid: facts.uuid.clone(),
         mountpoint: request.mountpoint.clone(),
+        filesystem: facts.filesystem.clone(),
         member: members(facts),
         node,
         schedule,
@@ -223,6 +241,17 @@ fn standing(request: &Request, facts: &Facts) -> Vec<Blocker> {
             "only a whole mirror is adopted: plug the member in, or replace it first",
         ));
     }
+    if let Some(md) = facts.state.md.as_ref().filter(|md| md.metadata != "1.2") {
+        blockers.push(Blocker::new(
+            format!("the superblocks of {} are of version {}", md.device.display(), md.metadata),
+            "only version 1.2 is taken, at the start of each member: a member of another could be taken for a plain filesystem",
+        ));
+    } else if facts.kind == BackendKind::Mdadm && facts.filesystem.is_none() {
+        blockers.push(Blocker::new(
+            "what lies on the array is neither XFS nor ext4",
+            "only these two are known to raidguard",
+        ));
+    }
     if facts.state.exclusive_operation.as_deref().is_some_and(|work| work.starts_with("device ")) {
         blockers.push(Blocker::new("its members are being changed", "wait until that is done"));
     }
@@ -231,6 +260,15 @@ fn standing(request: &Request, facts: &Facts) -> Vec<Blocker> {
 
 /// The level that it is kept at: that of its data, and nothing may be kept at less.
 fn level_of(state: &MirrorState) -> Result<Level, Blocker> {
+    if let Some(md) = &state.md {
+        let known = BackendKind::Mdadm.levels().iter().find(|level| level.as_str() == md.level);
+        return known.copied().ok_or_else(|| {
+            Blocker::new(
+                format!("{} is {}, which is no mirror that raidguard knows", md.device.display(), md.level),
+                "only raid1 and raid10 are adopted",
+            )
+        });
+    }
     let chunks = || state.profiles.iter().filter(|p| p.total.0 > 0);
     let data = chunks().filter(|p| p.kind == ChunkKind::Data).max_by_key(|p| p.total);
     let single = chunks().find(|p| p.copies().is_none_or(|c| c.devices < 2));
@@ -288,14 +326,7 @@ fn members(facts: &Facts) -> Vec<Member> {
 fn steps(facts: &Facts, mirror: Mirror) -> Vec<Action> {
     let mut steps = Vec::new();
     let unit = mirror.node.as_ref().and_then(|node| node.unit.clone());
-    let spec = MirrorSpec {
-        backend: mirror.backend,
-        name: mirror.name.clone(),
-        level: mirror.level,
-        uuid: mirror.uuid.clone(),
-        devices: facts.state.members.iter().filter_map(|m| m.path.clone()).collect(),
-        mountpoint: mirror.mountpoint.clone(),
-    };
+    let spec = MirrorSpec::of(&mirror, facts.state.members.iter().filter_map(|m| m.path.clone()).collect());
     // Declared first: the guard that the drop-in asks must know the mirror.
     steps.push(Action::Declare(Declare { spec, mirror: mirror.clone() }));
     if let (Some(unit), true) = (unit, facts.systemd) {

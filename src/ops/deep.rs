@@ -49,6 +49,9 @@ fn look(host: &Host, mirror: &Mirror, node: &Node, record: &Record) -> Result<Ve
     let _lock = lock::take(host, &format!("{}.deep", mirror.name), "check --deep")?;
     let backend = backend::of(mirror.backend);
     let snapshot = mirror.mountpoint.join(".raidguard-deep");
+    if !backend.has_snapshots() {
+        return judge(&node.data, record, &|database| node::instant::judge(host, database, &snapshot));
+    }
     // What a killed run left.
     drop_snapshot(host, backend, &snapshot)?;
     let container = backend.container_of(host, &node.data)?;

@@ -238,8 +238,15 @@ pub(super) fn observe_for_start(host: &Host, mirror: &Mirror, record: &Record) -
         let (host, mirror) = (host.clone(), mirror.clone());
         ask(&askers, move || backend.observe(&host, &mirror.uuid, &mirror.mountpoint))
     };
+    let asked = (mirror.backend == BackendKind::Mdadm).then(|| {
+        let host = host.clone();
+        ask(&askers, move || backend.claims(&host))
+    });
+    let own = |all: &BTreeMap<String, Vec<Claim>>| all.get(&mirror.uuid).cloned().unwrap_or_default();
+    // The kernel starts one of two halves of an array that were each written to alone.
+    let claims = |asked: Option<Source<_>>| asked.map_or(Seen::Skipped, |c| c.answer(&host).as_seen(own));
     let Some(node) = mirror.node.clone() else {
-        return Observed { storage: storage.answer(&host), ..nothing() };
+        return Observed { storage: storage.answer(&host), claims: claims(asked), ..nothing() };
     };
     let facts = {
         let (host, node, mountpoint) = (host.clone(), node.clone(), mirror.mountpoint.clone());
@@ -255,6 +262,7 @@ pub(super) fn observe_for_start(host: &Host, mirror: &Mirror, record: &Record) -
     };
     let mut observed = Observed {
         storage: storage.answer(&host),
+        claims: claims(asked),
         node: facts.answer(&host),
         users: users.answer(&host),
         processes: EachNodes::of(std::iter::once(processes.answer(&host))).next(),
@@ -269,7 +277,8 @@ pub(super) fn observe_for_start(host: &Host, mirror: &Mirror, record: &Record) -
 
 fn mount(host: &Host, mirror: &Mirror) -> Result<MountFacts, std::io::Error> {
     let other = |e: &dyn std::error::Error| std::io::Error::other(causes(e));
-    let lines = fstab::lines_for(host, &mirror.mountpoint, &mirror.uuid).map_err(|e| other(&e))?;
+    let lines =
+        fstab::lines_for(host, &mirror.mountpoint, mirror.filesystem_uuid()).map_err(|e| other(&e))?;
     let mut facts = MountFacts { lines, ..MountFacts::default() };
     let mounts = crate::host::mountinfo::read(host).map_err(|e| other(&e))?;
     if crate::host::mountinfo::topmost_at(&mounts, &mirror.mountpoint).is_some() {

@@ -13,7 +13,7 @@ use crate::{
     host::{
         Host,
         copy::{self, Survey},
-        files, fstab, lock, mountinfo, schedule,
+        files, lock, mountinfo, schedule,
     },
     model::Bytes,
     node,
@@ -194,14 +194,7 @@ fn decide(facts: &Facts) -> Result<Plan<Action>, Vec<Blocker>> {
     beside.push("-scratch");
     let scratch = node.directory.with_file_name(&beside);
     let manifest = plan::record_of(&id, "manifest");
-    let spec = MirrorSpec {
-        backend: mirror.backend,
-        name: mirror.name.clone(),
-        level: mirror.level,
-        uuid: mirror.uuid.clone(),
-        devices: facts.devices.clone(),
-        mountpoint: mirror.mountpoint.clone(),
-    };
+    let spec = MirrorSpec::of(mirror, facts.devices.clone());
 
     let mut steps = Vec::new();
     let control = node.control();
@@ -267,10 +260,12 @@ fn decide(facts: &Facts) -> Result<Plan<Action>, Vec<Blocker>> {
         })));
     }
     steps.push(back(Action::MountMirror(MountMirror { spec: spec.clone() })));
+    let known = facts.added.iter().find(|a| matches!(a, Action::KnowArray(_)));
+    steps.extend(known.cloned().map(back));
     let fstab = facts.added.iter().find(|a| matches!(a, Action::Fstab(_))).cloned();
     steps.push(back(fstab.unwrap_or_else(|| {
         Action::Fstab(Fstab {
-            entry: fstab::btrfs_entry(&mirror.uuid, &mirror.mountpoint),
+            entry: backend::of(mirror.backend).fstab_entry(&spec),
             comment: format!("{} mirror, written by raidguard", mirror.name),
             systemd: facts.systemd,
         })

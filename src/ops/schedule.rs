@@ -42,12 +42,9 @@ pub(super) fn jobs(host: &Host, mirror: &Mirror, record: Option<&Record>, runs: 
         failed: record.and_then(|r| r.jobs.get(job)).and_then(|run| run.failed.clone()),
     };
     mirror.schedule.as_ref().map_or_else(Vec::new, |s| {
-        vec![
-            report("check", &s.check),
-            report("deep", &s.deep),
-            report("balance", &s.balance),
-            report("scrub", &s.scrub),
-        ]
+        let balance = s.balance.as_ref().map(|when| ("balance", when));
+        let jobs = [("check", &s.check), ("deep", &s.deep)].into_iter().chain(balance);
+        jobs.chain([("scrub", &s.scrub)]).map(|(job, when)| report(job, when)).collect()
     })
 }
 

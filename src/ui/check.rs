@@ -83,9 +83,10 @@ fn one(checked: &Checked<'_>) -> String {
     // Writing to a String cannot fail.
     let _ = writeln!(
         out,
-        "{}: {style}{}{style:#}, btrfs {} of {} at {}",
+        "{}: {style}{}{style:#}, {} {} of {} at {}",
         declared.name,
         verdict.level.as_str(),
+        declared.backend,
         declared.level,
         declared.member.len(),
         printable(&declared.mountpoint.to_string_lossy())
@@ -118,7 +119,8 @@ fn one(checked: &Checked<'_>) -> String {
 fn well(out: &mut String, Checked { declared, observed, record, .. }: &Checked<'_>) {
     let _ = writeln!(
         out,
-        "  every member is present, every chunk is {}, no new errors are counted",
+        "  every member is present, {} is {}, no new errors are counted",
+        if declared.backend.has_chunks() { "every chunk" } else { "the array" },
         declared.level
     );
     if let Some(state) = observed.storage.get() {

@@ -81,6 +81,23 @@ fn seen() -> (Mirror, Observed, Verdict) {
     state.also_mounted = vec!["/mnt".into()];
     state.unread = vec!["/dev/sdz".into()];
     state.members[1].missing = true;
+    state.md = Some(crate::model::md::MdState {
+        device: "/dev/md127".into(),
+        metadata: "1.2".into(),
+        state: "clean".into(),
+        level: "raid1".into(),
+        raid_disks: 2,
+        degraded: Some(1),
+        action: Some("recover".into()),
+        progress: Some(crate::model::md::MdProgress {
+            done: crate::model::Bytes(1),
+            total: crate::model::Bytes(2),
+            speed: Some(crate::model::Bytes(1)),
+        }),
+        mismatches: Some(0),
+        policy: Some("bitmap".into()),
+    });
+    observed.claims.get_mut().unwrap()[0].without = vec!["x".into()];
     observed.mount.get_mut().unwrap().hidden = vec!["file".into()];
     let node = observed.node.get_mut().unwrap();
     node.nocow = vec!["file".into()];
@@ -171,7 +188,8 @@ fn drill_as_documented() {
 
 #[test]
 fn maintenance_as_documented() {
-    let scrub = maintain::tests::scrubbed(ScrubCounts::default());
+    let mut scrub = maintain::tests::scrubbed(ScrubCounts { mismatched: 1, ..ScrubCounts::default() });
+    scrub.compared = true;
     agree("scrub", &parsed(&super::json("scrub", &scrub).unwrap()), &[]);
     agree("balance", &parsed(&super::json("balance", &maintain::tests::balanced()).unwrap()), &[]);
     let jobs = ScheduleReport {

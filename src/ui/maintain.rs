@@ -27,7 +27,13 @@ fn counted(counts: &ScrubCounts) -> Vec<String> {
         (counts.uncorrectable, "have no good copy"),
         (counts.unverified, "were wrong at first, and right when read again"),
     ];
-    all.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} blocks {what}")).collect()
+    let blocks = all.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} blocks {what}"));
+    let differ = Some(counts.mismatched).filter(|n| *n > 0);
+    blocks
+        .chain(
+            differ.map(|n| format!("{n} sectors differ between members, and nothing tells which is right")),
+        )
+        .collect()
 }
 
 /// A scrub's report for people.
@@ -35,6 +41,17 @@ pub fn scrub(name: &str, report: &ScrubReport) -> String {
     let mut out = String::new();
     let mended = report.status.as_ref().is_some_and(|s| s.counts.corrected > 0);
     let (style, word) = match report.end {
+        ScrubEnd::Finished if report.is_good() && report.compared => {
+            let same = report.status.as_ref().is_some_and(|s| s.counts.mismatched == 0);
+            (
+                GOOD,
+                if same {
+                    "every member could be read, and they hold the same"
+                } else {
+                    "every member could be read"
+                },
+            )
+        }
         ScrubEnd::Finished if report.is_good() && mended => {
             (GOOD, "every block of every member is good again")
         }
@@ -129,6 +146,7 @@ pub(super) mod tests {
         ScrubReport {
             command: "btrfs scrub start -B -c 2 -n 4 /srv/lightning".into(),
             end: ScrubEnd::Finished,
+            compared: false,
             status: Some(ScrubStatus {
                 uuid: "25e3e740".into(),
                 started: "Mon Nov 23 15:14:47 2026".into(),
@@ -169,7 +187,8 @@ pub(super) mod tests {
           1 blocks have no good copy
           to do: raidguard repair lightning, which names the files that are damaged
         ");
-        let aborted = ScrubReport { end: ScrubEnd::Aborted, status: None, command: String::new() };
+        let aborted =
+            ScrubReport { end: ScrubEnd::Aborted, compared: false, status: None, command: String::new() };
         insta::assert_snapshot!(plain(&scrub("lightning", &aborted)), @r"
         scrub of lightning: it ended before everything was read
           to do: raidguard check, which tells whether a member is missing

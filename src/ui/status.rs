@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::{
     config::Mirror,
-    model::{Bytes, Verdict, ago, lossy, mirror::MirrorState, record::Change},
+    model::{Bytes, Verdict, ago, lossy, md::MdState, mirror::MirrorState, record::Change},
 };
 
 const STRONG: Style = Style::new().bold();
@@ -75,6 +75,26 @@ pub fn status(reports: &[StatusReport], now: Timestamp) -> String {
     out
 }
 
+/// The work on an array, and how far it is.
+fn at_work(md: &MdState) -> Option<String> {
+    let action = md.action.as_deref()?;
+    let work = match action {
+        "resync" => "its members are being made equal",
+        "recover" => "a member is being filled",
+        "check" => "its members are being compared",
+        other => other,
+    };
+    Some(match &md.progress {
+        None => format!("{work}: that waits for other work"),
+        Some(p) => {
+            let left = p.total.0.saturating_sub(p.done.0);
+            let left = p.speed.filter(|speed| speed.0 > 0).map(|speed| left / speed.0);
+            let left = left.map_or_else(String::new, |s| format!(", {} min left", s.div_ceil(60)));
+            format!("{work}: {} % of {}{left}", p.percent(), p.total)
+        }
+    })
+}
+
 fn one(out: &mut String, report: &StatusReport, now: Timestamp) {
     let Mirror { name, level, backend, mountpoint, member, .. } = &report.declared;
     let style = super::style_of(report.verdict.level);
@@ -93,6 +113,7 @@ fn one(out: &mut String, report: &StatusReport, now: Timestamp) {
         let branch = if index + 1 == member.len() { "└─" } else { "├─" };
         let state = match seen {
             Some(m) if m.missing => "MISSING".to_owned(),
+            Some(m) if m.replace_target => "being filled".to_owned(),
             Some(m) => match &m.errors {
                 Some(e) if e.is_clean() => "no errors".to_owned(),
                 Some(e) => {
@@ -117,13 +138,17 @@ fn one(out: &mut String, report: &StatusReport, now: Timestamp) {
     if let Some(state) = &report.observed {
         let profiles: Vec<String> =
             state.profiles.iter().map(|p| format!("{} {}", p.kind, p.profile)).collect();
+        let levels = state.md.as_ref().map_or_else(|| profiles.join(", "), |md| md.level.clone());
         let redundancy = match report.verdict.may_fail {
             None => "cannot be told".to_owned(),
-            Some(0) => format!("none: no member may fail ({})", profiles.join(", ")),
-            Some(1) => format!("any one member may fail ({})", profiles.join(", ")),
-            Some(n) => format!("any {n} members may fail ({})", profiles.join(", ")),
+            Some(0) => format!("none: no member may fail ({levels})"),
+            Some(1) => format!("any one member may fail ({levels})"),
+            Some(n) => format!("any {n} members may fail ({levels})"),
         };
         let _ = writeln!(out, "{} {redundancy}", label("redundancy"));
+        if let Some(work) = state.md.as_ref().and_then(at_work) {
+            let _ = writeln!(out, "{} {work}", label("array"));
+        }
         let free = state.free.map_or_else(|| "free space unknown".to_owned(), |f: Bytes| format!("{f} free"));
         let _ = writeln!(out, "{} {} used, {free}", label("space"), state.used);
     }
@@ -235,6 +260,42 @@ mod tests {
         node        /home/bitcoin/.lightning → /srv/lightning/lightning
         check       next 2026-11-23 15:15 UTC, last 3 hours ago
         MIR-PROFILE part of mirror lightning exists on one member only
+        What to do about it: raidguard check
+        ");
+    }
+
+    #[test]
+    fn an_array_whose_member_is_filled() {
+        let filled = |state: &mut MirrorState| {
+            state.profiles.clear();
+            state.members[1].replace_target = true;
+            state.md = Some(MdState {
+                device: "/dev/md127".into(),
+                metadata: "1.2".into(),
+                state: "active".into(),
+                level: "raid1".into(),
+                raid_disks: 2,
+                degraded: Some(1),
+                action: Some("recover".into()),
+                progress: Some(crate::model::md::MdProgress {
+                    done: Bytes::gib(8),
+                    total: Bytes::gib(32),
+                    speed: Some(Bytes::mib(100)),
+                }),
+                mismatches: Some(0),
+                policy: Some("bitmap".into()),
+            });
+        };
+        insta::assert_snapshot!(plain(report(filled)), @r"
+        lightning  critical since 2026-11-21T10:00:00Z (2 days ago)  btrfs raid1 at /srv/lightning
+        ├─ /dev/sdb  32 GiB  Example Disk  serial E1  no errors
+        └─ /dev/sdc  32 GiB  Example Disk  serial E2  being filled
+        redundancy  none: no member may fail (raid1)
+        array       a member is being filled: 25 % of 32 GiB, 5 min left
+        space       400 MiB used, 30 GiB free
+        node        /home/bitcoin/.lightning → /srv/lightning/lightning
+        check       next 2026-11-23 15:15 UTC, last 3 hours ago
+        MIR-REBUILDING 1 of 2 members is not whole yet; no more may fail
         What to do about it: raidguard check
         ");
     }

@@ -50,6 +50,12 @@ fn one_wrong_bit_of_a_checksum_is_found_and_a_commit_mends_it() {
         assert_eq!(s.run(&["guard"]).code, 0);
         commit(s);
         finds(s, &[], 0, &[]);
+        // `repair` has it written anew by itself.
+        flip(s, 1);
+        let repaired = s.run(&["repair", "--yes"]);
+        let said = format!("{}{}", repaired.stdout, repaired.stderr);
+        assert!(repaired.code == 0 && said.contains("the superblock of member 2 is damaged"), "{said}");
+        finds(s, &[], 0, &[]);
     });
 }
 

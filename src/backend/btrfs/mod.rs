@@ -30,9 +30,9 @@ use super::{
 };
 use crate::{
     exec::Cmd,
-    host::{Host, files::Doing as _},
+    host::{Host, files::Doing as _, fstab},
     model::{
-        Level,
+        Filesystem, FilesystemKind, Level,
         mirror::MirrorState,
         observed::{Claim, ScrubRecord},
     },
@@ -48,6 +48,14 @@ pub struct Btrfs;
 impl Backend for Btrfs {
     fn tools(&self) -> &[&'static str] {
         &["btrfs", "mkfs.btrfs", "wipefs", "mount", "umount"]
+    }
+
+    fn tools_to_make(&self, _: Option<FilesystemKind>) -> Vec<&'static str> {
+        Vec::new()
+    }
+
+    fn packages(&self) -> &'static str {
+        "btrfs-progs"
     }
 
     fn supported(&self, host: &Host, level: Level) -> Result<(), BackendError> {
@@ -114,9 +122,21 @@ impl Backend for Btrfs {
         })
     }
 
-    fn unmake_commands(&self, spec: &MirrorSpec) -> Vec<Cmd> {
+    fn unmaking(&self, spec: &MirrorSpec) -> Vec<Cmd> {
         let wipe = |device| Cmd::destroy("wipefs").args(["--all", "--types", "btrfs"]).arg(device);
         spec.devices.iter().map(wipe).collect()
+    }
+
+    fn fstab_entry(&self, spec: &MirrorSpec) -> fstab::Entry {
+        fstab::btrfs_entry(&spec.uuid, &spec.mountpoint)
+    }
+
+    fn container_word(&self) -> &'static str {
+        "subvolume"
+    }
+
+    fn has_snapshots(&self) -> bool {
+        true
     }
 
     fn container_commands(&self, path: &Path) -> Vec<Cmd> {
@@ -151,6 +171,10 @@ impl Backend for Btrfs {
         observe::uuid_at(host, mountpoint)
     }
 
+    fn filesystem(&self, _: &Host, _: &MirrorState) -> Result<Option<Filesystem>, BackendError> {
+        Ok(None)
+    }
+
     fn claims(&self, host: &Host) -> Result<BTreeMap<String, Vec<Claim>>, BackendError> {
         observe::claims(host)
     }
@@ -177,8 +201,8 @@ impl Backend for Btrfs {
         balance::balance(host, mountpoint, state, watch)
     }
 
-    fn scrub_command(&self, mountpoint: &Path) -> Cmd {
-        scrub::command(mountpoint)
+    fn scrub_command(&self, spec: &MirrorSpec) -> Cmd {
+        scrub::command(&spec.mountpoint)
     }
 
     fn scrub(
@@ -197,14 +221,22 @@ impl Members for Btrfs {
         chunks::read(host, device)
     }
 
-    fn assemble_commands(&self, devices: &[PathBuf]) -> Vec<Cmd> {
+    fn is_assembled_when_made(&self) -> bool {
+        false
+    }
+
+    fn degrades_a_mount(&self) -> bool {
+        true
+    }
+
+    fn assembling(&self, _: &MirrorSpec, devices: &[PathBuf]) -> Vec<Cmd> {
         if devices.is_empty() {
             return Vec::new();
         }
         vec![Cmd::change("btrfs").args(["device", "scan"]).args(devices)]
     }
 
-    fn exchange_command(&self, exchange: &Exchange, at: &Path) -> Cmd {
+    fn exchange_command(&self, _: &MirrorSpec, exchange: &Exchange, at: &Path) -> Cmd {
         replace::command(exchange, at)
     }
 
@@ -220,6 +252,19 @@ impl Members for Btrfs {
         watch: &mut Watcher<'_, ExchangeProgress>,
     ) -> Result<ExchangeEnd, BackendError> {
         replace::exchange(host, exchange, at, watch)
+    }
+
+    fn return_command(&self, _: &MirrorSpec, _: &Exchange) -> Option<Cmd> {
+        None
+    }
+
+    fn take_back(
+        &self,
+        _: &Host,
+        _: &Exchange,
+        _: &mut Watcher<'_, ExchangeProgress>,
+    ) -> Result<ExchangeEnd, BackendError> {
+        Err(BackendError::State("a running btrfs takes no member back: it must be mounted anew".to_owned()))
     }
 
     fn give_up_exchange(
@@ -245,8 +290,8 @@ impl Members for Btrfs {
         replace::is_grown(host, exchange)
     }
 
-    fn restore_level_command(&self, level: Level, at: &Path) -> Cmd {
-        level::command(level, at)
+    fn restore_level_command(&self, level: Level, at: &Path) -> Option<Cmd> {
+        Some(level::command(level, at))
     }
 
     fn restore_level(

@@ -2,23 +2,20 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
-    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use nix::sys::stat::{major, minor};
-
 use super::{
     BackendError, space,
     superblock::Superblock,
-    sysfs::{self, DevInfo, SysFs},
+    sysfs::{DevInfo, SysFs},
 };
 use crate::{
+    backend::blocks,
     host::{
         Host,
-        files::Doing as _,
         mountinfo::{self, Mount},
     },
     model::{
@@ -39,24 +36,7 @@ struct Seen {
 /// Observes the filesystem with this UUID, which should be mounted at `mountpoint`.
 pub(super) fn observe(host: &Host, uuid: &str, mountpoint: &Path) -> Result<MirrorState, BackendError> {
     let mounts = mountinfo::read(host)?;
-    let mut state = MirrorState {
-        uuid: uuid.to_owned(),
-        mountpoint: Some(mountpoint.to_owned()),
-        mounted: false,
-        also_mounted: Vec::new(),
-        instead: None,
-        mount_options: Vec::new(),
-        read_only: false,
-        forced_read_only: false,
-        degraded_option: false,
-        members: Vec::new(),
-        profiles: Vec::new(),
-        raw_size: Bytes(0),
-        used: Bytes(0),
-        free: None,
-        exclusive_operation: None,
-        unread: Vec::new(),
-    };
+    let mut state = MirrorState::unseen(uuid, mountpoint);
     let found = SysFs::find(host, uuid)?;
     let devices = found.as_ref().map(SysFs::devices).transpose()?.unwrap_or_default();
     see_mounts(host, &mut state, &mounts, &devices, mountpoint)?;
@@ -122,19 +102,8 @@ struct BtrfsMounts(Vec<(usize, String)>);
 impl BtrfsMounts {
     fn of(host: &Host, mounts: &[Mount]) -> Self {
         let btrfs = mounts.iter().enumerate().filter(|(_, mount)| mount.fstype == "btrfs");
-        Self(btrfs.map(|(index, mount)| (index, kernel_name(host, &mount.source))).collect())
+        Self(btrfs.map(|(index, mount)| (index, blocks::kernel_name(host, &mount.source))).collect())
     }
-}
-
-/// The kernel's name of a device node: by its number, because `/dev/mapper` names are others; the file's name where the node is gone.
-pub(super) fn kernel_name(host: &Host, source: &Path) -> String {
-    let by_number = || {
-        let meta = fs::metadata(host.path(source)).ok().filter(|m| m.file_type().is_block_device())?;
-        let link = format!("/sys/dev/block/{}:{}", major(meta.rdev()), minor(meta.rdev()));
-        fs::read_link(host.path(link)).ok()
-    };
-    let path = by_number().unwrap_or_else(|| source.to_owned());
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 fn owned_by_another(host: &Host, uuid: &str, source: &Path) -> Result<bool, BackendError> {
@@ -143,8 +112,8 @@ fn owned_by_another(host: &Host, uuid: &str, source: &Path) -> Result<bool, Back
 
 /// The mounted filesystem that a device is a member of.
 fn owner_of(host: &Host, device: &Path) -> Result<Option<String>, BackendError> {
-    let name = kernel_name(host, device);
-    for uuid in sysfs::names(host, "/sys/fs/btrfs")? {
+    let name = blocks::kernel_name(host, device);
+    for uuid in blocks::names(host, "/sys/fs/btrfs")? {
         if uuid == "features" || uuid == "debug" {
             continue;
         }
@@ -166,27 +135,13 @@ pub(super) fn uuid_at(host: &Host, mountpoint: &Path) -> Result<Option<String>, 
     }
 }
 
-/// The device node of a kernel's name, in which the kernel writes a slash as an exclamation mark (cciss!c0d0).
-pub(super) fn node_of(name: &str) -> PathBuf {
-    Path::new("/dev").join(name.replace('!', "/"))
-}
-
-/// The size of a block device, by the kernel's name of it; nothing where it is gone.
-pub(super) fn size_of(host: &Host, name: &str) -> Result<Option<Bytes>, BackendError> {
-    let size_file = Path::new("/sys/class/block").join(name).join("size");
-    match host.read_optional(&size_file).doing("reading", &size_file)? {
-        Some(text) => Ok(Some(Bytes(sysfs::parse_number("size", &text)?.saturating_mul(512)))),
-        None => Ok(None),
-    }
-}
-
 fn look_at(host: &Host, name: &str) -> Result<Arc<Seen>, BackendError> {
     host.once(name, || look_closely(host, name))
 }
 
 fn look_closely(host: &Host, name: &str) -> Result<Seen, BackendError> {
-    let path = node_of(name);
-    let size = size_of(host, name)?;
+    let path = blocks::node_of(name);
+    let size = blocks::size_of(host, name)?;
     let superblock = match size {
         None => Err(io::Error::other("its block device is gone")),
         Some(Bytes(0)) => Err(io::Error::other("its block device has size 0")),
@@ -220,6 +175,7 @@ fn mounted_members(uuid: &str, infos: Vec<DevInfo>, seen: &[Arc<Seen>]) -> Vec<M
             generation: None,
             writeable: Some(info.writeable),
             replace_target: info.replace_target,
+            bad_sectors: 0,
         };
         let own = seen.iter().find_map(|s| of(s).filter(|sb| sb.devid == info.devid).map(|sb| (s, sb)));
         if let Some((device, sb)) = own {
@@ -250,34 +206,9 @@ fn mounted_members(uuid: &str, infos: Vec<DevInfo>, seen: &[Arc<Seen>]) -> Vec<M
     infos.into_iter().map(join).collect()
 }
 
-/// The kernel's names of the block devices that may hold a member, and their sizes.
-fn candidate_names(host: &Host) -> Result<Vec<(String, Bytes)>, BackendError> {
-    let mut out = Vec::new();
-    for name in sysfs::names(host, "/sys/class/block")? {
-        // Drives with removable media answer slowly or not at all, and hold no mirrors.
-        if ["fd", "sr", "ram", "zram"].iter().any(|kind| {
-            name.strip_prefix(kind).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
-        }) {
-            continue;
-        }
-        // A loop device without a file has no size, as has a card reader without a card: most of them are such.
-        let Some(size) = size_of(host, &name)?.filter(|size| size.0 > 0) else { continue };
-        let holders = Path::new("/sys/class/block").join(&name).join("holders");
-        if !host.path(&holders).is_dir() || sysfs::names(host, holders)?.is_empty() {
-            out.push((name, size));
-        }
-    }
-    Ok(out)
-}
-
-/// The block devices that may hold a member, and their sizes.
-pub(super) fn block_devices(host: &Host) -> Result<Vec<(PathBuf, Bytes)>, BackendError> {
-    Ok(candidate_names(host)?.into_iter().map(|(name, size)| (node_of(&name), size)).collect())
-}
-
 /// The block devices that may hold a member, and what is on them.
 fn candidates(host: &Host) -> Result<Vec<Arc<Seen>>, BackendError> {
-    candidate_names(host)?.iter().map(|(name, _)| look_at(host, name)).collect()
+    blocks::candidate_names(host, |_| false)?.iter().map(|(name, _)| look_at(host, name)).collect()
 }
 
 /// Every device with a superblock, by its filesystem's UUID. A device that cannot be read is no clone that could be mounted.
@@ -291,6 +222,7 @@ pub(super) fn claims(host: &Host) -> Result<BTreeMap<String, Vec<Claim>>, Backen
                     devid: sb.devid,
                     uuid: sb.uuid.clone(),
                     generation: sb.generation,
+                    without: Vec::new(),
                 });
             }
         }
@@ -322,6 +254,7 @@ fn scan(host: &Host, state: &mut MirrorState) -> Result<(), BackendError> {
                     generation: Some(sb.generation),
                     writeable: None,
                     replace_target: false,
+                    bad_sectors: 0,
                 });
             }
             Ok(_) => {}

@@ -8,7 +8,7 @@ use std::{path::Path, thread, time::Duration};
 
 use super::{BackendError, ParseError, chunks, observe, superblock::Superblock, sysfs::SysFs};
 use crate::{
-    backend::{Exchange, ExchangeEnd, ExchangeProgress, Layout, Watcher},
+    backend::{Exchange, ExchangeEnd, ExchangeProgress, Layout, Watcher, blocks},
     exec::{Cmd, Flow},
     host::{Host, files::Doing as _},
     model::Bytes,
@@ -102,7 +102,7 @@ pub(super) fn is_exchanged(host: &Host, exchange: &Exchange) -> Result<bool, Bac
 }
 
 pub(super) fn is_grown(host: &Host, exchange: &Exchange) -> Result<bool, BackendError> {
-    let size = observe::size_of(host, &observe::kernel_name(host, &exchange.new))?;
+    let size = blocks::size_of(host, &blocks::kernel_name(host, &exchange.new))?;
     // The kernel rounds down to whole sectors of its own.
     Ok(superblock(host, exchange)?
         .is_some_and(|sb| size.is_some_and(|size| sb.total >= size.0 / 4096 * 4096)))

@@ -4,9 +4,11 @@ use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, path::Path}
 
 use jiff::Timestamp;
 
-use super::{BackendError, ParseError, sysfs::parse_number};
+use super::{BackendError, ParseError};
 use crate::{
-    backend::{ScrubCounts, ScrubEnd, ScrubProgress, ScrubReport, ScrubStatus, Watcher},
+    backend::{
+        ScrubCounts, ScrubEnd, ScrubProgress, ScrubReport, ScrubStatus, Watcher, blocks::parse_number,
+    },
     exec::{Cmd, CmdError, Flow},
     host::{Host, files::Doing as _},
     model::{Bytes, mirror::MirrorState, observed::ScrubRecord},
@@ -52,7 +54,12 @@ pub(super) fn scrub(
     match ended {
         Ok(_) => {}
         Err(e) if already_running(&e) => {
-            return Ok(ScrubReport { command: line, end: ScrubEnd::AlreadyRunning, status: None });
+            return Ok(ScrubReport {
+                command: line,
+                end: ScrubEnd::AlreadyRunning,
+                compared: false,
+                status: None,
+            });
         }
         Err(_) if stopping => {}
         Err(e) => return Err(e.into()),
@@ -64,7 +71,7 @@ pub(super) fn scrub(
         _ if stopping => ScrubEnd::Stopped,
         _ => ScrubEnd::Aborted,
     };
-    Ok(ScrubReport { command: line, end, status })
+    Ok(ScrubReport { command: line, end, compared: false, status })
 }
 
 fn already_running(error: &CmdError) -> bool {
@@ -126,6 +133,7 @@ pub(super) fn parse_status(text: &str) -> Result<Option<ScrubStatus>, ParseError
             corrected: number("corrected_errors")?,
             uncorrectable: number("uncorrectable_errors")?,
             unverified: number("unverified_errors")?,
+            mismatched: 0,
         },
     }))
 }

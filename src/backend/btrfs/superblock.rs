@@ -16,6 +16,7 @@ use nix::{
 use ring::digest;
 
 use super::{ParseError, rescue::crc32c::crc32c};
+pub(super) use crate::backend::blocks::{field, format_uuid};
 
 /// Where the first copy lies, and its size in bytes (kernel: `BTRFS_SUPER_INFO_OFFSET`, `BTRFS_SUPER_INFO_SIZE`).
 pub(super) const OFFSET: u64 = 64 << 10;
@@ -193,22 +194,6 @@ pub(super) fn seal(block: &mut [u8]) {
         let [first, second, third, fourth, ..] = written;
         (*first, *second, *third, *fourth) = (a, b, c, d);
     }
-}
-
-pub(super) fn field<const N: usize>(block: &[u8], at: usize) -> Option<[u8; N]> {
-    block.get(at..at.checked_add(N)?)?.try_into().ok()
-}
-
-pub(super) fn format_uuid(bytes: &[u8; 16]) -> String {
-    let value = u128::from_be_bytes(*bytes);
-    format!(
-        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-        value >> 96,
-        (value >> 80) & 0xffff,
-        (value >> 64) & 0xffff,
-        (value >> 48) & 0xffff,
-        value & 0xffff_ffff_ffff
-    )
 }
 
 #[cfg(test)]

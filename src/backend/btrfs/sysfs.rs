@@ -1,14 +1,10 @@
 //! `/sys/fs/btrfs/UUID` (kernel: `fs/btrfs/sysfs.c`): the members and the layout of a mounted filesystem, without a process.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
-
-use nix::libc;
+use std::path::PathBuf;
 
 use super::{BackendError, ParseError};
 use crate::{
+    backend::blocks,
     host::{Host, files::Doing as _},
     model::{
         Bytes,
@@ -48,18 +44,18 @@ impl<'h> SysFs<'h> {
 
     /// Its devices by the kernel's names (`sda1`, `loop0`). The links are not followed: they outlive a device that was pulled.
     pub(super) fn devices(&self) -> Result<Vec<String>, BackendError> {
-        names(self.host, self.dir.join("devices"))
+        blocks::names(self.host, self.dir.join("devices"))
     }
 
     /// Its members, by devid.
     pub(super) fn members(&self) -> Result<Vec<DevInfo>, BackendError> {
-        steady(|| self.members_listed())
+        blocks::steady(|| self.members_listed())
     }
 
     fn members_listed(&self) -> Result<Vec<DevInfo>, BackendError> {
         let dir = self.dir.join("devinfo");
         let mut members = Vec::new();
-        for name in names(self.host, &dir)? {
+        for name in blocks::names(self.host, &dir)? {
             let devid = name.parse().map_err(|_| ParseError::new("devinfo", &name))?;
             let read = |file: &str| {
                 let path = dir.join(&name).join(file);
@@ -83,12 +79,12 @@ impl<'h> SysFs<'h> {
         let mut profiles = Vec::new();
         for kind in ChunkKind::ALL {
             let dir = self.dir.join("allocation").join(kind.as_str());
-            for profile in directories(self.host, &dir)? {
+            for profile in blocks::directories(self.host, &dir)? {
                 let sub = dir.join(&profile);
                 let bytes = |file: &'static str| {
                     let path = sub.join(file);
                     let text = self.host.read(&path).doing("reading", path)?;
-                    Ok::<_, BackendError>(Bytes(parse_number(file, &text)?))
+                    Ok::<_, BackendError>(Bytes(blocks::parse_number(file, &text)?))
                 };
                 let (total, used) = (bytes("total_bytes")?, bytes("used_bytes")?);
                 profiles.push(ProfileUse { kind, profile, total, used });
@@ -106,56 +102,6 @@ impl<'h> SysFs<'h> {
     }
 }
 
-/// The names in a directory, sorted.
-pub(super) fn names(host: &Host, dir: impl AsRef<Path>) -> Result<Vec<String>, BackendError> {
-    list(host, dir.as_ref(), |_| true)
-}
-
-/// The names of the directories in a directory, sorted.
-fn directories(host: &Host, dir: &Path) -> Result<Vec<String>, BackendError> {
-    list(host, dir, |entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-}
-
-fn list(
-    host: &Host,
-    dir: &Path,
-    wanted: impl Fn(&fs::DirEntry) -> bool,
-) -> Result<Vec<String>, BackendError> {
-    let list = || -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(host.path(dir))? {
-            let entry = entry?;
-            if !wanted(&entry) {
-                continue;
-            }
-            let name = entry.file_name();
-            let name = name.into_string().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
-            names.push(name);
-        }
-        names.sort();
-        Ok(names)
-    };
-    Ok(list().doing("listing", dir)?)
-}
-
-/// How often what goes away between its listing and its reading is listed anew.
-const AGAIN: usize = 4;
-
-/// What `look` sees, once nothing goes away meanwhile: the target of a replace that ends, or is taken back, does.
-fn steady<T>(mut look: impl FnMut() -> Result<T, BackendError>) -> Result<T, BackendError> {
-    let went = |e: &BackendError| match e {
-        BackendError::File(e) => matches!(e.source.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)),
-        _ => false,
-    };
-    for _ in 0..AGAIN {
-        match look() {
-            Err(e) if went(&e) => {}
-            seen => return seen,
-        }
-    }
-    look()
-}
-
 /// `0` or `1`.
 fn parse_flag(what: &'static str, text: &str) -> Result<bool, ParseError> {
     match text.trim() {
@@ -163,11 +109,6 @@ fn parse_flag(what: &'static str, text: &str) -> Result<bool, ParseError> {
         "1" => Ok(true),
         other => Err(ParseError::new(what, other)),
     }
-}
-
-/// A plain number.
-pub(super) fn parse_number(what: &'static str, text: &str) -> Result<u64, ParseError> {
-    text.trim().parse().map_err(|_| ParseError::new(what, text))
 }
 
 /// `devinfo/N/error_stats`: five lines of a name and a number. `None` for `invalid`, which the kernel says before it has read them.
@@ -217,33 +158,6 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_away_meanwhile_is_listed_anew() {
-        fn gone(errno: i32) -> Result<usize, BackendError> {
-            Ok(Err(io::Error::from_raw_os_error(errno)).doing("reading", "missing")?)
-        }
-        for errno in [libc::ENOENT, libc::ENODEV] {
-            let mut times = 0;
-            let seen = steady(|| {
-                times += 1;
-                if times < 3 { gone(errno) } else { Ok(times) }
-            });
-            assert_eq!(seen.unwrap(), 3);
-        }
-        let mut times = 0;
-        let never = steady(|| {
-            times += 1;
-            gone(libc::ENOENT)
-        });
-        assert!(never.is_err() && times > 1);
-        let mut times = 0;
-        let other = steady(|| {
-            times += 1;
-            gone(libc::EIO)
-        });
-        assert!(other.is_err() && times == 1);
-    }
-
-    #[test]
     fn a_flag_is_0_or_1() {
         assert!(!parse_flag("missing", "0\n").unwrap());
         assert!(parse_flag("missing", "1\n").unwrap());
@@ -262,7 +176,7 @@ mod tests {
 
     crate::fuzz::fuzzed!(fuzz_sysfs_flags_and_numbers, text [b"0\n", b"1\n", b"1048576\n"], |text| {
         let _ = parse_flag("missing", text);
-        if let Ok(number) = parse_number("size", text) {
+        if let Ok(number) = blocks::parse_number("size", text) {
             let plain = text.trim().trim_start_matches('+').trim_start_matches('0');
             assert_eq!(if plain.is_empty() { "0" } else { plain }, number.to_string());
         }

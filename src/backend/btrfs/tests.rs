@@ -261,6 +261,7 @@ fn spec() -> MirrorSpec {
         backend: crate::model::BackendKind::Btrfs,
         name: "my mirror".into(),
         level: Level::Raid1,
+        filesystem: None,
         uuid: UUID.into(),
         devices: vec!["/dev/loop0".into(), "/dev/loop1".into()],
         mountpoint: MNT.into(),
@@ -278,7 +279,7 @@ fn the_commands_are_these() {
         )]
     );
     assert_eq!(
-        lines(Btrfs.unmake_commands(&spec())),
+        lines(Btrfs.unmaking(&spec())),
         ["0", "1"].map(|n| (Effect::Destroy, format!("wipefs --all --types btrfs /dev/loop{n}")))
     );
     let path = Path::new("/mnt/rg/lightning");

@@ -57,7 +57,7 @@ pub(super) const CODES: &[Entry] = &[
         code: "MIR-READ-ERRORS",
         source: Storage,
         title: "reads from a member have failed",
-        meaning: "The kernel has counted failed reads since the counters were last acknowledged. btrfs took the other copy each time, but \
+        meaning: "The kernel has counted failed reads since the counters were last acknowledged. It took the other copy each time, but \
                   the member may be about to fail.",
         remedy: "Look at the cable and at `smartctl -a DEVICE`, run `raidguard scrub NAME`, then `raidguard check --acknowledge`. If the \
                  counters grow again, exchange the member: `raidguard replace NAME --old DEVID --new NEW-DEVICE`.",
@@ -139,6 +139,69 @@ pub(super) const CODES: &[Entry] = &[
         title: "the mirror's members are being changed",
         meaning: "A device is being added, removed or replaced. Redundancy is whole again when this is done.",
         remedy: "Wait; see `btrfs replace status MOUNTPOINT`. Where `raidguard replace` was interrupted, the same command goes on.",
+    },
+    Entry {
+        code: "MIR-INACTIVE",
+        source: Storage,
+        title: "the array is not started",
+        meaning: "Members of it are there, but the kernel does not serve it. It waits for a member that did not come, or its members do not \
+                  belong together any more.",
+        remedy: "Look at the cables and at `raidguard devices`, then `raidguard repair NAME`, which starts it where that is safe.",
+    },
+    Entry {
+        code: "MIR-REBUILDING",
+        source: Storage,
+        title: "a member is being filled",
+        meaning: "A member takes its place in the array again, or a new one does. Until it holds everything the data exist on the others only.",
+        remedy: "Wait; `raidguard status NAME` shows how far it is.",
+    },
+    Entry {
+        code: "MIR-RESYNC",
+        source: Storage,
+        title: "the members are being made equal",
+        meaning: "The array is new, or the machine went down while it was written to. What is written meanwhile goes to every member, but \
+                  redundancy is only full when this is done.",
+        remedy: "Wait; `raidguard status NAME` shows how far it is.",
+    },
+    Entry {
+        code: "MIR-READ-AUTO",
+        source: Storage,
+        title: "the array has not been written to since it was started",
+        meaning: "md starts an array so, and begins with what it has to mend at the first write. It is no fault.",
+        remedy: "Nothing; mounting it ends this.",
+    },
+    Entry {
+        code: "MIR-NO-BITMAP",
+        source: Storage,
+        title: "the array keeps no bitmap",
+        meaning: "Without a bitmap of what is being written all of the array is compared after each crash, and a member that was away for a \
+                  moment has to be filled from its beginning.",
+        remedy: "`mdadm --grow --bitmap=internal` with the array's device adds one.",
+    },
+    Entry {
+        code: "MIR-BAD-BLOCKS",
+        source: Storage,
+        title: "a member lacks sectors",
+        meaning: "Sectors of this member could not be written, or could not be read any more even after they were written anew. md keeps a \
+                  list of them and reads them from the other members; a scrub passes them over. What is there exists on the others only.",
+        remedy: "Exchange the member: `raidguard replace NAME --old DEVID --new NEW-DEVICE`. It serves until the other one is filled.",
+    },
+    Entry {
+        code: "MIR-MISMATCH",
+        source: Storage,
+        title: "members of the array differ",
+        meaning: "When they were last compared, members held different data in more places than writes under way would explain. md has no \
+                  checksums: nobody can tell from the array which of them is right.",
+        remedy: "`raidguard check --deep` looks at the databases; `raidguard scrub NAME` compares again. If the number stays and the databases \
+                 are sound: `raidguard check --acknowledge`. Do not run md's own `repair`, which takes one of them unseen.",
+    },
+    Entry {
+        code: "MIR-SPLIT",
+        source: Clones,
+        title: "halves of the mirror were each written to alone",
+        meaning: "Each half went on without the other, so both hold something that the other lacks. Nobody can merge them, and starting the \
+                  node on the older one would be a start from old state.",
+        remedy: "Do not start the node. `raidguard repair NAME` shows both halves and how to choose.",
     },
     Entry {
         code: "MIR-SAME-DISK",

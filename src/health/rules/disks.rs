@@ -67,7 +67,7 @@ fn health(case: &mut Case<'_>, disks: &[DiskFacts]) {
     let failing =
         answers.iter().filter(|s| matches!(s.smart.get(), Some(Smart::Health(h)) if is_failing(h))).count();
     // With as many disks failing as the level survives, one more failure loses data.
-    let grave = failing > case.declared.level.survives();
+    let grave = failing > case.declared.survives();
     let mut no_tool = false;
     for answer in answers {
         let disk = &answer.disk;

@@ -37,11 +37,11 @@ pub(in crate::health) fn judge(case: &mut Case<'_>) {
     if let Some(schedule) = case.declared.schedule.clone() {
         let deep = case.declared.node.is_some();
         let jobs = [
-            ("check", &schedule.check, true),
-            ("deep", &schedule.deep, deep),
-            ("balance", &schedule.balance, true),
+            ("check", Some(&schedule.check)),
+            ("deep", Some(&schedule.deep).filter(|_| deep)),
+            ("balance", schedule.balance.as_ref()),
         ];
-        for (job, when, _) in jobs.into_iter().filter(|(_, _, wanted)| *wanted) {
+        for (job, when) in jobs.into_iter().filter_map(|(job, when)| Some((job, when?))) {
             late(case, job, when);
         }
     }
@@ -62,7 +62,9 @@ fn late(case: &mut Case<'_>, job: &str, when: &Schedule) {
     let run = case.record.jobs.get(job);
     let Some(since) = run.map(|r| r.started).or(case.record.first_seen) else { return };
     let Some(second) = when.next(since, 2, &case.zone()).pop().map(|run| run.timestamp()) else { return };
-    if second + GRACE >= case.now {
+    // What was due while the machine was off is made up for after its start.
+    let booted = case.observed.jobs.get().and_then(|jobs| jobs.booted);
+    if booted.map_or(second, |booted| second.max(booted)) + GRACE >= case.now {
         return;
     }
     let evidence = vec![match run {

@@ -1,12 +1,13 @@
 //! Members, counters, layout, and how the mirror is mounted.
 
+use super::md;
 use crate::{
     health::{
         case::{Case, is_declared_as, name_of, words_for},
         judge::may_fail,
     },
     model::{
-        Record, Severity, Source,
+        BackendKind, Record, Severity, Source,
         mirror::{ErrorCounts, MemberState, MirrorState, ProfileUse},
     },
 };
@@ -14,7 +15,9 @@ use crate::{
 pub(in crate::health) fn judge(case: &mut Case<'_>) {
     if let Some(state) = case.observed.storage.get() {
         place(case, state);
+        md::judge(case, state);
         members(case, state);
+        bad_sectors(case, state);
         superblocks(case, state);
         profiles(case, state);
         stale(case, state);
@@ -22,6 +25,7 @@ pub(in crate::health) fn judge(case: &mut Case<'_>) {
         modes(case, state);
     }
     clones(case);
+    md::halves(case);
 }
 
 fn place(case: &mut Case<'_>, state: &MirrorState) {
@@ -33,7 +37,10 @@ fn place(case: &mut Case<'_>, state: &MirrorState) {
         case.unread(Source::Storage, "another mirror", says, evidence);
     }
     if let Some(other) = &state.instead {
-        let evidence = vec![format!("mounted there: {other}"), format!("declared: btrfs {}", declared.uuid)];
+        let evidence = vec![
+            format!("mounted there: {other}"),
+            format!("declared: {} {}", declared.backend, declared.uuid),
+        ];
         let says = format!("{at} shows another filesystem than mirror {name}");
         case.add("MNT-OTHER", Severity::Critical, "", says, evidence);
     } else if !state.mounted {
@@ -52,19 +59,25 @@ fn members(case: &mut Case<'_>, state: &MirrorState) {
         unread(case, state);
         return;
     }
-    let (mut missing, mut pulled) = (Vec::new(), Vec::new());
+    let (mut missing, mut pulled, mut filling) = (Vec::new(), Vec::new(), Vec::new());
     for wanted in &declared.member {
-        match state.members.iter().find(|m| is_declared_as(m, wanted)) {
-            None if state.profiles.is_empty() => {
+        let in_its_place = |m: &&MemberState| m.replace_target && m.devid.to_string() == wanted.id;
+        let successor = state.members.iter().find(in_its_place);
+        match (state.members.iter().find(|m| is_declared_as(m, wanted)), successor) {
+            (None, Some(new)) => {
+                filling.push(format!("{wanted}: {} takes its place{}", name_of(new), md::progress(state)));
+            }
+            (None, None) if state.profiles.is_empty() => {
                 missing.push(format!("{wanted}: no device answers as this member"));
             }
-            None => missing.push(format!("{wanted} is not part of the filesystem")),
-            Some(m) if m.missing => {
+            (None, None) => missing.push(format!("{wanted} is not part of the filesystem")),
+            (Some(m), _) if m.missing => {
                 let why = m.missing_because.as_deref().unwrap_or("no reason is known");
                 let list = if m.pulled { &mut pulled } else { &mut missing };
                 list.push(format!("{wanted}: {why}"));
             }
-            Some(_) => {}
+            (Some(m), _) if m.replace_target => filling.push(format!("{wanted}{}", md::progress(state))),
+            (Some(_), _) => {}
         }
     }
     for member in state.members.iter().filter(|m| !m.replace_target) {
@@ -79,13 +92,14 @@ fn members(case: &mut Case<'_>, state: &MirrorState) {
             missing.push(format!("{}, which was not declared, is gone too", name_of(member)));
         }
     }
-    let gone = missing.len() + pulled.len();
+    let gone = missing.len() + pulled.len() + filling.len();
     if gone == 0 {
         return;
     }
     let be = if gone == 1 { "is" } else { "are" };
-    let says = format!("{gone} of {} members {be} missing", declared.member.len());
-    let (severity, says) = match declared.level.survives().checked_sub(gone) {
+    let lacks = if filling.len() == gone { "not whole yet" } else { "missing" };
+    let says = format!("{gone} of {} members {be} {lacks}", declared.member.len());
+    let (severity, says) = match declared.survives().checked_sub(gone) {
         None => (Severity::Critical, format!("{says}, more than {} survives", declared.level)),
         Some(0) => (Severity::Critical, format!("{says}; no more may fail")),
         Some(left) => (Severity::Warning, format!("{says}; {left} more may fail")),
@@ -96,7 +110,7 @@ fn members(case: &mut Case<'_>, state: &MirrorState) {
         .find(|m| m.missing)
         .map(|m| vec![("DEVID", m.devid.to_string())])
         .unwrap_or_default();
-    for (code, evidence) in [("MIR-MISSING", missing), ("MIR-PULLED", pulled)] {
+    for (code, evidence) in [("MIR-MISSING", missing), ("MIR-PULLED", pulled), ("MIR-REBUILDING", filling)] {
         if !evidence.is_empty() {
             case.add_with(code, severity, "", says.clone(), evidence, &words);
         }
@@ -109,6 +123,17 @@ fn unread(case: &mut Case<'_>, state: &MirrorState) {
     if !state.unread.is_empty() {
         let says = "devices could not be read, and a member may be among them";
         case.unread(Source::Storage, "devices", says, state.unread.clone());
+    }
+}
+
+/// What a member does not hold is on the others only.
+fn bad_sectors(case: &mut Case<'_>, state: &MirrorState) {
+    let severity =
+        if may_fail(state, case.record) == Some(0) { Severity::Critical } else { Severity::Warning };
+    for member in state.members.iter().filter(|m| !m.missing && m.bad_sectors > 0) {
+        let says = format!("{} lacks {} sectors", name_of(member), member.bad_sectors);
+        let about = format!("member {}", member.devid);
+        case.add_with("MIR-BAD-BLOCKS", severity, about, says, Vec::new(), &words_for(member));
     }
 }
 
@@ -126,9 +151,13 @@ fn superblocks(case: &mut Case<'_>, state: &MirrorState) {
 fn profiles(case: &mut Case<'_>, state: &MirrorState) {
     let declared = case.declared;
     let chunks = state.profiles.iter().filter(|p| p.total.0 > 0);
+    if let Some(md) = state.md.as_ref().filter(|md| md.runs() && md.level != declared.level.as_str()) {
+        let says = format!("mirror {} is {}, not {}", declared.name, md.level, declared.level);
+        case.add("MIR-PROFILE", Severity::Critical, "", says, Vec::new());
+    }
     let drifted: Vec<_> = chunks.clone().filter(|p| p.profile != declared.level.as_str()).collect();
     if drifted.is_empty() {
-        if state.mounted && chunks.count() == 0 {
+        if state.mounted && state.md.is_none() && chunks.count() == 0 {
             let says = format!("no chunk of mirror {} was seen", declared.name);
             case.unread(Source::Storage, "chunks", says, Vec::new());
         }
@@ -152,7 +181,12 @@ fn stale(case: &mut Case<'_>, state: &MirrorState) {
     let present = || state.members.iter().filter(|m| !m.missing).filter_map(|m| Some((m, m.generation?)));
     let Some(newest) = present().map(|(_, generation)| generation).max() else { return };
     for (member, generation) in present().filter(|(_, generation)| newest - generation > 1) {
-        let evidence = vec![format!("its last commit is {generation}, the newest is {newest}")];
+        let what = if state.md.is_some() || case.declared.backend == BackendKind::Mdadm {
+            "count of events"
+        } else {
+            "last commit"
+        };
+        let evidence = vec![format!("its {what} is {generation}, the newest is {newest}")];
         let says = format!("{} holds older data than another member", name_of(member));
         case.add("MIR-STALE", Severity::Critical, format!("member {}", member.devid), says, evidence);
     }
@@ -257,7 +291,10 @@ fn modes(case: &mut Case<'_>, state: &MirrorState) {
 fn clones(case: &mut Case<'_>) {
     let Some(claims) = case.observed.claims.get() else { return };
     for (index, first) in claims.iter().enumerate() {
-        let mut same = claims.iter().filter(|c| c.uuid == first.uuid || c.devid == first.devid);
+        // A member of md that another has taken the place of keeps its number, and is told from that by its UUID.
+        let by_number = case.declared.backend == BackendKind::Btrfs;
+        let mut same =
+            claims.iter().filter(|c| c.uuid == first.uuid || (by_number && c.devid == first.devid));
         let is_first = same.clone().next().is_some_and(|c| c.path == first.path);
         let others: Vec<_> = same.by_ref().filter(|c| c.path != first.path).collect();
         if !is_first || others.is_empty() || index >= claims.len() {

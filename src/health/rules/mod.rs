@@ -3,6 +3,7 @@
 pub(super) mod channels;
 pub(super) mod disks;
 pub(super) mod jobs;
+mod md;
 pub(super) mod mirror;
 pub(super) mod mount;
 pub(super) mod node;

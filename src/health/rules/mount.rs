@@ -9,7 +9,7 @@ pub(in crate::health) fn judge(case: &mut Case<'_>) {
     let Some(facts) = case.observed.mount.get() else { return };
     let declared = case.declared;
     let (name, at) = (&declared.name, declared.mountpoint.display());
-    let by_uuid = |line: &FstabLine| is_uuid(&line.source, &declared.uuid);
+    let by_uuid = |line: &FstabLine| is_uuid(&line.source, declared.filesystem_uuid());
     let here = |line: &&FstabLine| line.mountpoint == declared.mountpoint;
     let show =
         |line: &FstabLine| format!("line {}: {} at {}", line.line, line.source, line.mountpoint.display());

@@ -6,12 +6,23 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::{DropInOf, Rendered, ScheduleError, UNITS, cron_runs, dropin, is_systemd, present, render};
 use crate::{
     config::Mirror,
     host::{Host, files::Doing as _, zone},
-    model::{Scheduler, observed::JobFacts},
+    model::{BackendKind, Scheduler, observed::JobFacts},
 };
+
+/// Jobs of distributions that check every array: Debian's (mdadm.cron.d, until 2021; then the timers of mdadm), Fedora's raid-check.
+const CHECKS: [&str; 5] = [
+    "/etc/cron.d/mdadm",
+    "/etc/systemd/system/mdmonitor.service.wants/mdcheck_start.timer",
+    "/etc/systemd/system/timers.target.wants/mdcheck_start.timer",
+    "/etc/cron.d/raid-check",
+    "/etc/systemd/system/timers.target.wants/raid-check.timer",
+];
 
 /// Jobs of distributions that scrub or balance every btrfs (btrfsmaintenance, btrfs-progs of some).
 const OTHERS: [&str; 9] = [
@@ -37,6 +48,14 @@ pub fn facts(host: &Host, mirrors: &[Mirror], mirror: &Mirror) -> Result<JobFact
     let with = mirror.schedule.as_ref().map(|s| s.with);
     let shared = host.once(format!("{with:?}"), || common(host, mirrors, with))?;
     let mut facts = JobFacts::clone(&shared);
+    if with.is_some() {
+        let others: &[&str] = match mirror.backend {
+            BackendKind::Btrfs => &OTHERS,
+            BackendKind::Mdadm => &CHECKS,
+        };
+        let there = others.iter().filter(|path| host.path(path).symlink_metadata().is_ok());
+        facts.doubled = there.map(|path| (*path).to_owned()).collect();
+    }
     let unit = mirror.node.as_ref().and_then(|node| node.unit.as_deref());
     if let Some(unit) = unit {
         let binary = Path::new(ANY);
@@ -53,9 +72,16 @@ pub fn facts(host: &Host, mirrors: &[Mirror], mirror: &Mirror) -> Result<JobFact
     Ok(facts)
 }
 
+/// When the machine was started, by `/proc/uptime` (proc_uptime(5)): seconds since then, then another number.
+fn booted(host: &Host) -> Option<Timestamp> {
+    let text = host.read("/proc/uptime").ok()?;
+    let seconds: f64 = text.split_whitespace().next()?.parse().ok()?;
+    host.now().checked_sub(SignedDuration::try_from_secs_f64(seconds).ok()?).ok()
+}
+
 /// What the mirrors have in common: the files are those of all of them.
 fn common(host: &Host, mirrors: &[Mirror], with: Option<Scheduler>) -> Result<JobFacts, ScheduleError> {
-    let mut facts = JobFacts { with, zone: zone::read(host), ..JobFacts::default() };
+    let mut facts = JobFacts { with, booted: booted(host), zone: zone::read(host), ..JobFacts::default() };
     let wanted = with.map_or(Ok(Vec::new()), |with| render(with, mirrors, Path::new(ANY)))?;
     for file in &wanted {
         let at = file.path.display();
@@ -71,10 +97,6 @@ fn common(host: &Host, mirrors: &[Mirror], with: Option<Scheduler>) -> Result<Jo
     let surplus = present(host)?.into_iter().filter(|path| !wanted.iter().any(|w| w.path == *path));
     facts.surplus = surplus.map(|path| path.display().to_string()).collect();
     facts.idle = idle(host, with, &wanted);
-    if with.is_some() {
-        let there = OTHERS.iter().filter(|path| host.path(path).symlink_metadata().is_ok());
-        facts.doubled = there.map(|path| (*path).to_owned()).collect();
-    }
     Ok(facts)
 }
 
@@ -153,7 +175,7 @@ mod tests {
         fs::write(&program, "").unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         let mut mirror = samples::healthy().0;
-        mirror.schedule = Some(ScheduleConfig::standard(Scheduler::Cron).unwrap());
+        mirror.schedule = Some(ScheduleConfig::standard(Scheduler::Cron, BackendKind::Btrfs).unwrap());
         let mirrors = [mirror.clone()];
         let mut files = render(Scheduler::Cron, &mirrors, Path::new("/opt/my tools/raidguard")).unwrap();
         let file = files.pop().unwrap();

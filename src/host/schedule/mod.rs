@@ -103,7 +103,8 @@ fn jobs(with: Scheduler, mirrors: &[Mirror], binary: &Path) -> Vec<Job> {
         }
     }
     for (mirror, schedule) in scheduled {
-        for (verb, when) in [("balance", &schedule.balance), ("scrub", &schedule.scrub)] {
+        let balance = schedule.balance.as_ref().map(|when| ("balance", when));
+        for (verb, when) in balance.into_iter().chain([("scrub", &schedule.scrub)]) {
             jobs.push(Job {
                 unit: format!("raidguard-{verb}-{}", mirror.name),
                 title: format!("{verb} of the mirror {}", mirror.name),

@@ -18,9 +18,10 @@ fn mirror(name: &str) -> Mirror {
         level: Level::Raid1,
         uuid: "u".into(),
         mountpoint: Path::new("/srv").join(name),
+        filesystem: None,
         member: vec![member("1"), member("2")],
         node: None,
-        schedule: Some(ScheduleConfig::standard(Scheduler::Cron).unwrap()),
+        schedule: Some(ScheduleConfig::standard(Scheduler::Cron, BackendKind::Btrfs).unwrap()),
     }
 }
 

@@ -368,6 +368,7 @@ fn take(record: &mut Record, name: &str, value: &str) -> Result<(), StateError> 
         ("first-seen", _) => record.first_seen = Some(value_of(name, value)?),
         ("acknowledged", _) => record.acknowledged = value_of(name, value)?,
         ("acknowledged-sectors", _) => record.acknowledged_sectors = value_of(name, value)?,
+        ("acknowledged-mismatches", _) => record.acknowledged_mismatches = Some(value_of(name, value)?),
         ("acknowledged-scrub", _) => record.acknowledged_scrub = Some(value_of(name, value)?),
         ("open", _) => record.open = value_of(name, value)?,
         ("verdict", _) => record.verdict = Some(value_of(name, value)?),

@@ -24,7 +24,8 @@ fn missed(
     zone: &Zone,
     node: bool,
 ) -> Vec<&'static str> {
-    let jobs = [("deep", &schedule.deep), ("balance", &schedule.balance), ("scrub", &schedule.scrub)];
+    let balance = schedule.balance.as_ref().map(|when| ("balance", when));
+    let jobs = [("deep", &schedule.deep)].into_iter().chain(balance).chain([("scrub", &schedule.scrub)]);
     let is_missed = |(job, when): &(&'static str, &crate::model::Schedule)| {
         let run = record.jobs.get(*job);
         let Some(since) = run.and_then(|r| r.good).or(record.first_seen) else { return false };
@@ -32,7 +33,7 @@ fn missed(
         let tried = run.is_some_and(|r| r.started + AGAIN > now);
         due && !tried && (node || *job != "deep")
     };
-    jobs.into_iter().filter(is_missed).map(|(job, _)| job).collect()
+    jobs.filter(is_missed).map(|(job, _)| job).collect()
 }
 
 /// Runs them, one after the other. What fails is remembered by the job itself, and is a finding of the next check.
@@ -69,7 +70,7 @@ mod tests {
 
     #[test]
     fn what_ran_in_time_is_not_missed_and_what_just_failed_is_left_alone() {
-        let schedule = ScheduleConfig::standard(Scheduler::Cron).unwrap();
+        let schedule = ScheduleConfig::standard(Scheduler::Cron, crate::model::BackendKind::Btrfs).unwrap();
         let (_, _, record) = samples::healthy();
         let missed = |change: &dyn Fn(&mut Record)| {
             let mut record = record.clone();

@@ -41,6 +41,9 @@ fn one_known(state: &State, one: &Judged) -> Result<(), StateError> {
         if let Some(storage) = one.observed.storage.get() {
             let counted = storage.members.iter().filter_map(|m| Some((m.uuid.clone()?, m.errors?)));
             state.put(name, "acknowledged", &counted.collect::<BTreeMap<_, _>>())?;
+            if let Some(differ) = storage.md.as_ref().and_then(|md| md.mismatches) {
+                state.put(name, "acknowledged-mismatches", &differ)?;
+            }
         }
         let bad = one.observed.smart.iter().filter_map(|disk| match disk.smart.get() {
             Some(Smart::Health(found)) => Some((disk.disk.clone(), found.bad_sectors())),

@@ -2,7 +2,7 @@
 
 use crate::{
     config::Config,
-    model::{Level, NodeKind, Scheduler},
+    model::{BackendKind, Level, NodeKind, Scheduler},
 };
 
 /// The terms of a drill. No path, device, UUID, unit, user or channel of the machine is among them.
@@ -52,10 +52,15 @@ pub(super) fn rehearsal(config: &Config, cron_runs: bool) -> Rehearsal {
         kind,
         cron: cron_runs && with == Some(Scheduler::Cron),
         says: format!(
-            "As your mirror `{}` is declared: {} of {}, {node}, {jobs}. Nothing else is taken from it.",
+            "As your mirror `{}` is declared: {} of {}, {node}, {jobs}. Nothing else is taken from it.{}",
             mirror.name,
             mirror.level,
             mirror.level.min_members(),
+            match mirror.backend {
+                BackendKind::Btrfs => "",
+                BackendKind::Mdadm =>
+                    " It is rehearsed with btrfs: a drill with arrays of md is not built yet.",
+            }
         ),
     }
 }
@@ -125,7 +130,8 @@ mod tests {
     #[test]
     fn jobs_only_where_something_like_cron_could_run_them() {
         let systemd = |c: &mut Config| {
-            c.mirror[0].schedule = Some(ScheduleConfig::standard(Scheduler::Systemd).unwrap());
+            c.mirror[0].schedule =
+                Some(ScheduleConfig::standard(Scheduler::Systemd, BackendKind::Btrfs).unwrap());
         };
         assert!(!of(systemd, true).cron);
         assert!(!of(|_| {}, false).cron);

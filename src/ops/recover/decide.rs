@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::{
     backend::rescue::{Relation, Remains, Survivor},
     config::Mirror,
+    model::BackendKind,
     ops::Blocker,
 };
 
@@ -31,6 +32,18 @@ pub(super) fn pick(asked: &Asked, found: &[Remains], declared: &[Mirror]) -> Res
             format!("{} is mounted at {at}: it cannot be mounted a second time beside itself", picked.called()),
             "copy the files from there (cp -a), or mend the mirror with `raidguard replace` or `raidguard repair`; or unmount it first",
         ));
+    }
+    let level =
+        |s: &Survivor| picked.backend == BackendKind::Mdadm && s.faults.is_empty() && s.data.is_none();
+    if picked.survivors.iter().any(level) {
+        blockers.push(Blocker::new(
+            format!("{} is no raid1: no member of it holds a whole filesystem, and putting halves together is not built yet", picked.called()),
+            "lay an overlay above each member (dmsetup, snapshot), and then: mdadm --assemble --run --readonly /dev/md/rescue OVERLAYS",
+        ));
+    }
+    // What was being filled is no survivor.
+    if picked.survivors.iter().any(|s| s.data.is_some()) {
+        picked.survivors.retain(|s| s.data.is_some());
     }
     picked.survivors.sort_by(|a, b| (a.devid, &a.path).cmp(&(b.devid, &b.path)));
     for pair in picked.survivors.windows(2) {

@@ -97,6 +97,7 @@ impl Facts {
                 generation: survivor.generation,
                 changed: survivor.changed,
                 faults: survivor.faults.clone(),
+                lacks: survivor.lacks.clone(),
                 used: false,
                 left_out: None,
                 unchanged: None,

@@ -183,9 +183,11 @@ mod tests {
             generation: 9,
             changed: None,
             faults: Vec::new(),
+            lacks: None,
             opens: true,
             alone,
             history: History { commits: Vec::new(), log },
+            data: None,
         }
     }
 

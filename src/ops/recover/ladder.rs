@@ -118,6 +118,8 @@ pub(super) fn reach<T: Send>(
         }
         if host.interrupt().is_raised() { Flow::Stop } else { Flow::Continue }
     };
+    // An array that udev has made of them holds them, and is mounted nowhere.
+    forget(scene, &paths);
     let mut overlay = overlay::open(host, &request, &mut watch).map_err(no_overlay)?;
     let mut reached = Reached {
         generation: None,
@@ -176,7 +178,7 @@ fn on<T: Send>(
             let real = host.path(&place);
             files::create_dirs(&real, 0o700)
                 .map_err(|e| Trouble::failed("no place to mount at could be made", e))?;
-            let done = apart_mounts(scene, options, overlay, &place, reached, console, work);
+            let done = apart_mounts(scene, options, survivors, overlay, &place, reached, console, work);
             let _ = fs::remove_dir(&real);
             done
         }
@@ -204,9 +206,11 @@ fn on<T: Send>(
 }
 
 /// Mounts twice: what a mount must write (the replay of the log) is written by the first, and what is only read is read faster.
+#[allow(clippy::too_many_arguments, reason = "what both mounts have in common")]
 fn apart_mounts<T: Send>(
     scene: &Scene<'_>,
     options: &str,
+    survivors: &[Survivor],
     overlay: &mut Overlay,
     place: &Path,
     reached: &mut Reached,
@@ -215,15 +219,19 @@ fn apart_mounts<T: Send>(
 ) -> Result<T, Halt> {
     let no_namespace = |e| Halt::Stop(Trouble::failed("no mount namespace of its own could be had", e));
     let nothing = |_: &Open<'_>, _: &mut Console| Ok(());
-    apart(|| mounted(scene, options, overlay, place, reached, console, nothing)).map_err(no_namespace)??;
+    apart(|| mounted(scene, options, survivors, overlay, place, reached, console, nothing))
+        .map_err(no_namespace)??;
     forget(scene, scene.members);
     overlay.settle().map_err(no_overlay)?;
-    apart(|| mounted(scene, options, overlay, place, reached, console, work)).map_err(no_namespace)?
+    apart(|| mounted(scene, options, survivors, overlay, place, reached, console, work))
+        .map_err(no_namespace)?
 }
 
+#[allow(clippy::too_many_arguments, reason = "one of the two mounts")]
 fn mounted<T>(
     scene: &Scene<'_>,
     options: &str,
+    survivors: &[Survivor],
     overlay: &Overlay,
     place: &Path,
     reached: &mut Reached,
@@ -231,7 +239,7 @@ fn mounted<T>(
     work: impl FnOnce(&Open<'_>, &mut Console) -> Result<T, Halt>,
 ) -> Result<T, Halt> {
     let host = scene.host;
-    for cmd in scene.backend.mount_commands(options, overlay.devices(), place) {
+    for cmd in scene.backend.mount_commands(options, survivors, overlay.devices(), place) {
         if let Err(e) = run(host, &cmd) {
             let open = Open { place, overlay };
             return Err(match open.broken() {
@@ -306,7 +314,11 @@ pub(super) fn broken_trouble(why: &str) -> Trouble {
 }
 
 fn forget(scene: &Scene<'_>, devices: &[PathBuf]) {
-    for cmd in scene.backend.forget_commands(devices) {
+    let cmds = scene.backend.forget(scene.host, devices).unwrap_or_else(|e| {
+        tracing::warn!("{}", causes(&e));
+        Vec::new()
+    });
+    for cmd in cmds {
         // A kernel without that (before 5.1) has nothing to be told by either; what it mounted is looked at afterwards.
         if let Err(e) = scene.host.runner().run(&cmd) {
             tracing::debug!("{e}");

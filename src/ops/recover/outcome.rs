@@ -190,6 +190,15 @@ pub(super) fn conclude(report: &mut RecoveryReport, base: Freshness, mut doubts:
             );
         }
     }
+    let used = || report.survivors.iter().filter(|survivor| survivor.used);
+    // Where one has it all, that one is read.
+    if used().all(|survivor| survivor.lacks.is_some()) {
+        for survivor in used() {
+            let why = survivor.lacks.as_deref().unwrap_or_default();
+            worse(Freshness::Unproven);
+            doubts.push(format!("{}: {why}", survivor.device.display()));
+        }
+    }
     report.freshness = freshness;
     report.doubts = doubts;
     report.next = next(report);

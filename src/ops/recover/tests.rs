@@ -25,9 +25,11 @@ fn survivor(path: &str, devid: u64, generation: u64) -> Survivor {
         generation,
         changed: None,
         faults: Vec::new(),
+        lacks: None,
         opens: true,
         alone: true,
         history: History::default(),
+        data: None,
     }
 }
 
@@ -320,6 +322,31 @@ fn whatever_speaks_against_it_keeps_the_node_from_being_started() {
     }
     let with_journal = concluded(DatabaseReport { without_journal: Some(43), ..sound() });
     assert!(with_journal.doubts[0].contains("42") && with_journal.doubts[0].contains("43"));
+    let mut holed = report(sound());
+    let used = |path: &str, lacks: Option<&str>| SurvivorReport {
+        device: path.into(),
+        model: None,
+        serial: None,
+        size: Bytes::gib(30),
+        devid: 1,
+        generation: 33,
+        changed: None,
+        faults: Vec::new(),
+        lacks: lacks.map(str::to_owned),
+        used: true,
+        left_out: None,
+        unchanged: Some(true),
+        proof: None,
+    };
+    holed.survivors = vec![used("/dev/1", Some("it lacks sectors")), used("/dev/2", None)];
+    outcome::conclude(&mut holed, Freshness::Newest, Vec::new());
+    assert!(holed.is_good(), "the other one has it all");
+    holed.survivors[1].used = false;
+    outcome::conclude(&mut holed, Freshness::Newest, Vec::new());
+    assert_eq!(
+        (holed.freshness, &*holed.doubts),
+        (Freshness::Unproven, &["/dev/1: it lacks sectors".to_owned()][..])
+    );
     let mut lame = report(sound());
     lame.networks[0].secret = None;
     outcome::conclude(&mut lame, Freshness::Newest, Vec::new());

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    backend::{Exchange, MirrorSpec},
-    config,
+    backend::{self, Exchange, MirrorSpec},
+    config::{self, Member, Mirror},
     model::{
         Identity,
         mirror::ErrorCounts,
@@ -18,8 +18,8 @@ use crate::{
     plan::{
         self, Plan,
         steps::{
-            AcceptCounters, Action, Asked, Discard, MountForWork, MountInPlace, Prove, ReplaceMember,
-            RestoreLevel, StartNode, StopNode, private_place,
+            AcceptCounters, Action, Asked, Discard, MountForWork, MountInPlace, Prove, Redeclare,
+            ReplaceMember, RestoreLevel, ReturnMember, StartNode, StopNode, private_place,
         },
     },
 };
@@ -50,6 +50,14 @@ fn returned(facts: &Facts) -> Vec<&Claim> {
     facts.claims.iter().filter(|c| facts.state.mounted && gone.contains(&c.devid)).collect()
 }
 
+/// Whether the running mirror takes a member in again.
+fn takes_back(mirror: &Mirror) -> bool {
+    let nothing = std::path::PathBuf::new();
+    let exchange = Exchange { uuid: mirror.uuid.clone(), id: 0, new: nothing, avoid_old: false };
+    let spec = MirrorSpec::of(mirror, Vec::new());
+    backend::of(mirror.backend).return_command(&spec, &exchange).is_some()
+}
+
 /// Decides.
 ///
 /// # Errors
@@ -77,13 +85,23 @@ pub fn decide(facts: &Facts, more: &More) -> Result<Decision, Vec<Blocker>> {
     }
     against.extend(none);
     let mut found = wrong(facts, more, &back);
+    if found.is_empty() {
+        against.extend(facts.state.members.iter().filter(|m| m.bad_sectors > 0).map(|m| {
+            let clears = format!(
+                "exchange it: raidguard replace {} --old {} --new DEVICE",
+                facts.mirror.name, m.devid
+            );
+            Blocker::new(format!("{} lacks {} sectors", facts.name_of(m.devid), m.bad_sectors), clears)
+        }));
+    }
     if let Some((claim, _)) = &loser {
         found.insert(
             0,
             format!("two halves were each written to alone; {} is given up", claim.path.display()),
         );
     }
-    let anew = !back.is_empty() || (facts.state.mounted && facts.state.degraded_option);
+    let anew = (!back.is_empty() && !takes_back(&facts.mirror))
+        || (facts.state.mounted && facts.state.degraded_option);
     if let Some(node) = facts.mirror.node.as_ref().filter(|n| n.control().is_none()) {
         if anew && !facts.running.is_quiet() {
             against.push(Blocker::new(
@@ -191,6 +209,9 @@ fn wrong(facts: &Facts, more: &More, back: &[&Claim]) -> Vec<String> {
             let generation = member.generation.unwrap_or_default();
             found.push(format!("member {} holds older data: commit {generation} of {newest}", member.devid));
         }
+        if let Some(why) = &member.damaged {
+            found.push(format!("the superblock of member {} is damaged: {why}", member.devid));
+        }
         let known = member.uuid.as_ref().and_then(|uuid| more.known.get(uuid)).copied().unwrap_or_default();
         let grown: Vec<_> = (member.errors.unwrap_or_default().named().iter())
             .zip(known.named())
@@ -215,6 +236,14 @@ fn wrong(facts: &Facts, more: &More, back: &[&Claim]) -> Vec<String> {
     found
 }
 
+/// A member of md that has to be filled from its beginning gets a new UUID, which is read then.
+fn redeclared(mirror: &Mirror, id: u64, spec: &MirrorSpec) -> Option<Action> {
+    let before = mirror.member.iter().find(|m| m.id == id.to_string() && takes_back(mirror))?;
+    let after = Member { uuid: String::new(), ..before.clone() };
+    let (mirror, spec) = (mirror.name.clone(), Some(spec.clone()));
+    Some(Action::Redeclare(Redeclare { mirror, before: before.clone(), after, spec }))
+}
+
 fn plan_of(facts: &Facts, loser: Option<(&Claim, Identity)>, anew: bool) -> Plan<Action> {
     let (mirror, state) = (&facts.mirror, &facts.state);
     let id = plan::id_of("repair", &mirror.name, facts.now);
@@ -226,17 +255,11 @@ fn plan_of(facts: &Facts, loser: Option<(&Claim, Identity)>, anew: bool) -> Plan
     all.extend(returned(facts).iter().map(|c| c.path.clone()));
     all.sort();
     all.dedup();
-    let spec = |devices: &[std::path::PathBuf]| MirrorSpec {
-        backend: mirror.backend,
-        name: mirror.name.clone(),
-        level: mirror.level,
-        uuid: mirror.uuid.clone(),
-        devices: devices.to_vec(),
-        mountpoint: mirror.mountpoint.clone(),
-    };
+    let spec = |devices: &[std::path::PathBuf]| MirrorSpec::of(mirror, devices.to_vec());
     let control = mirror.node.as_ref().and_then(config::Node::control);
     let stopped = control.filter(|_| anew && !facts.running.is_quiet());
-    let private = (!state.mounted && loser.is_some()).then(|| private_place(&mirror.name));
+    let apart = backend::of(mirror.backend).degrades_a_mount();
+    let private = (apart && !state.mounted && loser.is_some()).then(|| private_place(&mirror.name));
     let at = private.clone().unwrap_or_else(|| mirror.mountpoint.clone());
 
     let mut steps = Vec::new();
@@ -281,6 +304,7 @@ fn plan_of(facts: &Facts, loser: Option<(&Claim, Identity)>, anew: bool) -> Plan
             new: identity,
         }));
         all.push(claim.path.clone());
+        steps.extend(redeclared(mirror, claim.devid, &spec(&all)));
         steps.push(Action::AcceptCounters(AcceptCounters { spec: spec(&all), id: claim.devid }));
         if private.is_some() || state.degraded_option {
             let from = private.or_else(|| Some(mirror.mountpoint.clone()));
@@ -296,8 +320,20 @@ fn plan_of(facts: &Facts, loser: Option<(&Claim, Identity)>, anew: bool) -> Plan
             record: plan::record_of(&id, "unmounted"),
         }));
     }
+    for claim in returned(facts).iter().filter(|_| takes_back(&facts.mirror)) {
+        let Some(device) = facts.inventory.by_path(&claim.path) else { continue };
+        let (uuid, new) = (mirror.uuid.clone(), claim.path.clone());
+        steps.push(Action::ReturnMember(ReturnMember {
+            spec: spec(&all),
+            exchange: Exchange { uuid, id: claim.devid, new, avoid_old: false },
+            device: device.identity(),
+        }));
+        steps.extend(redeclared(mirror, claim.devid, &spec(&all)));
+    }
     // What the newest member alone has is given its other copies first.
-    if !steps.iter().any(|s| matches!(s, Action::RestoreLevel(_))) {
+    let levels =
+        backend::of(mirror.backend).restore_level_command(mirror.level, &mirror.mountpoint).is_some();
+    if levels && !steps.iter().any(|s| matches!(s, Action::RestoreLevel(_))) {
         steps.push(Action::RestoreLevel(RestoreLevel { spec: spec(&all), at: mirror.mountpoint.clone() }));
     }
     steps.push(Action::Prove(Prove { spec: spec(&all), record: plan::record_of(&id, "proof") }));

@@ -25,7 +25,7 @@ fn used(mut facts: Facts) -> Facts {
 }
 
 fn claim(path: &str, devid: u64, generation: u64) -> Claim {
-    Claim { path: path.into(), devid, uuid: devid.to_string(), generation }
+    Claim { path: path.into(), devid, uuid: devid.to_string(), generation, without: Vec::new() }
 }
 
 fn lines(plan: &Plan<Action>) -> String {
@@ -207,4 +207,18 @@ fn the_half_that_is_given_up_is_erased_and_filled_from_the_other() {
     mounted.state.mounted = true;
     mounted.new = Some(Ok(mounted.inventory.devices[1].dev));
     assert!(says(&mounted).contains("unmount it first"));
+}
+
+#[test]
+fn sectors_that_a_member_lacks_are_not_mended_in_place() {
+    let mut facts = facts();
+    facts.state.members[1].bad_sectors = 16;
+    let said = says(&facts);
+    assert!(
+        said.contains("lacks 16 sectors") && said.contains("raidguard replace lightning --old 2 --new"),
+        "{said}"
+    );
+    // Another fault is mended all the same.
+    facts.state.mounted = false;
+    assert!(decide(&facts, &more()).unwrap().plan.is_some());
 }

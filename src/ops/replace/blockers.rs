@@ -35,7 +35,12 @@ pub(in crate::ops) fn standing(online: bool, facts: &Facts, blockers: &mut Vec<B
     if facts.scrubbing {
         block(
             "a scrub is running".to_owned(),
-            format!("wait until it has ended, or: btrfs scrub cancel {at}"),
+            match &state.md {
+                None => format!("wait until it has ended, or: btrfs scrub cancel {at}"),
+                Some(md) => {
+                    format!("wait until it has ended, or: mdadm --action=idle {}", md.device.display())
+                }
+            },
         );
     }
     if let Some(node) = mirror.node.as_ref().filter(|n| n.control().is_none() && !online) {

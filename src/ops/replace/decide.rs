@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use super::{Facts, Parting, Request};
 use crate::{
-    backend::{Exchange, MirrorSpec},
+    backend::{self, Exchange, MirrorSpec},
     config::{self, Member},
-    model::{Bytes, Device, Identity, mirror::MemberState},
+    model::{BackendKind, Bytes, Device, Identity, mirror::MemberState},
     node,
     ops::{Blocker, refusal},
     plan::{
@@ -153,14 +153,7 @@ fn plan_of(
         let there = state.members.iter().filter(|m| !m.missing).filter_map(|m| m.path.as_ref());
         there.filter(|p| !with.contains(p)).chain(with.iter().copied()).cloned().collect()
     };
-    let spec = |devices| MirrorSpec {
-        backend: mirror.backend,
-        name: mirror.name.clone(),
-        level: mirror.level,
-        uuid: mirror.uuid.clone(),
-        devices,
-        mountpoint: mirror.mountpoint.clone(),
-    };
+    let spec = |devices| MirrorSpec::of(mirror, devices);
     let member = state.members.iter().find(|m| m.devid == old);
     let exchange = Exchange {
         uuid: mirror.uuid.clone(),
@@ -168,7 +161,9 @@ fn plan_of(
         new: new.path.clone(),
         avoid_old: member.is_some_and(|m| (m.pulled || !m.missing) && is_doubtful(facts, m)),
     };
-    let at = if state.mounted || whole { mirror.mountpoint.clone() } else { private_place(&mirror.name) };
+    let backend = backend::of(mirror.backend);
+    let in_place = state.mounted || whole || !backend.degrades_a_mount();
+    let at = if in_place { mirror.mountpoint.clone() } else { private_place(&mirror.name) };
     let control = mirror.node.as_ref().and_then(config::Node::control);
     let stopped = control.filter(|_| !request.online && !facts.running.is_quiet());
 
@@ -206,7 +201,8 @@ fn plan_of(
         asked: Asked { old: request.old.clone(), new: request.new.clone() },
     }));
     let needed = facts.needed(old).unwrap_or_default();
-    if new.size.0 / SECTOR * SECTOR > needed.0 {
+    let grows = !backend.grow_commands(&exchange, &at).is_empty();
+    if grows && new.size.0 / SECTOR * SECTOR > needed.0 {
         steps.push(Action::GrowMember(GrowMember { spec: spec(devices(&[])), at: at.clone(), exchange }));
     }
     let mut after: Vec<PathBuf> = devices(&[&new.path]);
@@ -216,7 +212,7 @@ fn plan_of(
             "{} stay missing: the mirror is not whole before each of them is exchanged too",
             gone.iter().filter(|id| **id != old).map(|id| facts.name_of(*id)).collect::<Vec<_>>().join(", ")
         ));
-    } else {
+    } else if backend.restore_level_command(mirror.level, &at).is_some() {
         steps.push(Action::RestoreLevel(RestoreLevel { spec: spec(after.clone()), at }));
     }
     let in_the_way = request.online && !facts.running.is_quiet();
@@ -226,7 +222,7 @@ fn plan_of(
                 .to_owned(),
         );
     } else if !short {
-        let private = (!state.mounted && !whole).then(|| private_place(&mirror.name));
+        let private = (!in_place).then(|| private_place(&mirror.name));
         steps.push(Action::MountInPlace(MountInPlace {
             spec: spec(after.clone()),
             anew: false,
@@ -242,11 +238,12 @@ fn plan_of(
         steps.push(Action::Redeclare(Redeclare {
             mirror: mirror.name.clone(),
             before: before.clone(),
-            after: declared(before, new),
+            after: declared(mirror.backend, before, new),
+            spec: Some(spec(after.clone())),
         }));
     }
     steps.push(Action::AcceptCounters(AcceptCounters { spec: spec(after.clone()), id: old }));
-    if short && !state.mounted {
+    if short && !in_place {
         steps.push(Action::LeavePrivate(LeavePrivate { spec: spec(after) }));
     }
     if let (Some(control), Some(node)) = (stopped, &mirror.node) {
@@ -255,11 +252,12 @@ fn plan_of(
     Plan::new("replace", &mirror.name, facts.now, steps)
 }
 
-/// The new device takes over the old one's number and UUID (kernel: `btrfs_dev_replace_finishing`).
-fn declared(before: &Member, new: &Device) -> Member {
+/// The new device takes over the old one's number, and of btrfs its UUID too (kernel: `btrfs_dev_replace_finishing`). md gives it one of
+/// its own, which is read when it is a member.
+fn declared(backend: BackendKind, before: &Member, new: &Device) -> Member {
     Member {
         id: before.id.clone(),
-        uuid: before.uuid.clone(),
+        uuid: if backend == BackendKind::Mdadm { String::new() } else { before.uuid.clone() },
         model: new.model.clone(),
         serial: new.serial.clone(),
         size: Bytes(new.size.0),

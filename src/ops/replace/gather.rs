@@ -125,7 +125,7 @@ pub fn gather(host: &Host, mirror: Mirror, verb: &str, named: Named<'_>) -> Resu
     if !missing.is_empty() {
         return Err(Trouble::refused(
             format!("not installed: {}", missing.join(", ")),
-            "apt-get install btrfs-progs util-linux mount",
+            format!("apt-get install {} util-linux mount", backend.packages()),
         ));
     }
     let looked = "the mirror cannot be looked at";
@@ -169,7 +169,7 @@ pub fn gather(host: &Host, mirror: Mirror, verb: &str, named: Named<'_>) -> Resu
         now: resumed::moment(host, verb, &mirror.name),
         declared: mirrors::declared(host)?,
         sector: kname.and_then(|kname| sector(host, &kname)),
-        scrubbing: scrub.is_some_and(|s| s.ended.is_none()),
+        scrubbing: scrub.is_some_and(|s| s.ended.is_none()) || is_compared(&state),
         unfinished: setup::unfinished(host)?,
         state,
         claims,
@@ -181,6 +181,11 @@ pub fn gather(host: &Host, mirror: Mirror, verb: &str, named: Named<'_>) -> Resu
         running,
         mirror,
     })
+}
+
+/// Are its members being compared now?
+fn is_compared(state: &MirrorState) -> bool {
+    state.md.as_ref().is_some_and(|md| md.action.as_deref() == Some("check"))
 }
 
 /// A partition has its disk's (Documentation/ABI/stable/sysfs-block).

@@ -285,8 +285,8 @@ fn a_member_that_is_back_is_repairs_matter() {
     let mut facts = facts();
     facts.state.members[1].missing = true;
     facts.claims = vec![
-        Claim { path: "/dev/sdb".into(), devid: 1, uuid: "a".into(), generation: 38 },
-        Claim { path: "/dev/sdc".into(), devid: 2, uuid: "b".into(), generation: 30 },
+        Claim { path: "/dev/sdb".into(), devid: 1, uuid: "a".into(), generation: 38, without: Vec::new() },
+        Claim { path: "/dev/sdc".into(), devid: 2, uuid: "b".into(), generation: 30, without: Vec::new() },
     ];
     for old in [None, Some("missing".to_owned()), Some("2".to_owned())] {
         assert!(says(&Request { old, ..request() }, &facts).contains("raidguard repair"));

@@ -8,17 +8,16 @@ use super::{
     members::{self, Chosen, NewPartition},
 };
 use crate::{
-    backend::MirrorSpec,
+    backend::{self, MirrorSpec},
     config::{self, Member, Mirror},
-    host::fstab,
     model::{Bytes, Identity, NodeControl, Scheduler},
     ops::Blocker,
     plan::{
         self, Plan,
         steps::{
             Action, Container, CopyTree, Declare, DropIn, Erase, Exchange, Fstab, InstallSchedule,
-            KeepOriginal, MakeMirror, MakePartition, MountMirror, MountPoint, Own, RemoveOriginal, StartNode,
-            StopNode, Verify,
+            KeepOriginal, KnowArray, MakeMirror, MakePartition, MountMirror, MountPoint, Own, RemoveOriginal,
+            StartNode, StopNode, Verify,
         },
     },
 };
@@ -63,6 +62,7 @@ pub fn decide(request: &Request, facts: &Facts) -> Result<Decision, Vec<Blocker>
         name: request.name.clone(),
         level: request.level,
         uuid: facts.uuid.clone(),
+        filesystem: facts.filesystem.clone(),
         devices: members::paths(&members),
         mountpoint: request.mountpoint.clone(),
     };
@@ -97,13 +97,22 @@ pub fn decide(request: &Request, facts: &Facts) -> Result<Decision, Vec<Blocker>
     }
     let identities: Vec<Identity> = members.iter().map(|m| m.identity.clone()).collect();
     steps.push(Action::MakeMirror(MakeMirror { spec: spec.clone(), members: identities.clone() }));
+    if let Some(array) = &facts.array {
+        steps.push(Action::KnowArray(KnowArray {
+            line: array.line.clone(),
+            comment: format!("{} mirror, written by raidguard", request.name),
+            file: array.file.clone(),
+            initramfs: array.initramfs,
+            record: plan::record_of(&id, "initramfs"),
+        }));
+    }
     steps.push(Action::MountPoint(MountPoint {
         path: request.mountpoint.clone(),
         missing: facts.missing_dirs.clone(),
         immutable: facts.immutable,
     }));
     steps.push(Action::Fstab(Fstab {
-        entry: fstab::btrfs_entry(&facts.uuid, &request.mountpoint),
+        entry: backend::of(request.backend).fstab_entry(&spec),
         comment: format!("{} mirror, written by raidguard", request.name),
         systemd: facts.systemd,
     }));
@@ -196,7 +205,7 @@ fn declared(
     control: Option<&NodeControl>,
     with: Option<Scheduler>,
 ) -> Result<Mirror, Blocker> {
-    let schedule = with.map(config::ScheduleConfig::standard).transpose();
+    let schedule = with.map(|with| config::ScheduleConfig::standard(with, request.backend)).transpose();
     let schedule = schedule.map_err(|e| Blocker::new(e.to_string(), "use --scheduler none, and tell us"))?;
     let node = config::Node {
         kind: facts.layout.kind,
@@ -213,6 +222,7 @@ fn declared(
         level: request.level,
         uuid: facts.uuid.clone(),
         mountpoint: request.mountpoint.clone(),
+        filesystem: facts.filesystem.clone(),
         member: members
             .iter()
             .map(|m| Member {

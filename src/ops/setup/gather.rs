@@ -11,20 +11,23 @@ use jiff::Timestamp;
 
 use super::{NodeChoice, Request, SchedulerChoice};
 use crate::{
-    backend,
+    backend::{self, MirrorSpec},
     config::Config,
     host::{
         Host,
         accounts::{self, Account},
         copy::{self, Survey},
-        declaration, files, fstab, inventory, mountinfo,
+        declaration, files, fstab, inventory, mdadm_conf, mountinfo,
         partition::{self, Room},
         random_uuid, schedule,
     },
-    model::{Bytes, DevNo, Inventory, Scheduler},
+    model::{BackendKind, Bytes, DevNo, Filesystem, Inventory, Scheduler},
     node::{self, Layout, Running},
     ops::{Blocker, Trouble, trouble::unchanged},
-    plan::{JOURNAL_DIR, Journal, journals, steps::Action},
+    plan::{
+        JOURNAL_DIR, Journal, journals,
+        steps::{Action, Initramfs},
+    },
 };
 
 /// What the machine says.
@@ -52,6 +55,8 @@ pub struct Facts {
     pub mounts: Vec<mountinfo::Mount>,
     /// What `/etc/fstab` says against the line to be added, if anything.
     pub fstab_conflict: Option<String>,
+    /// Where the array is to be made known, for a mirror of md.
+    pub array: Option<ArrayFacts>,
     /// The declared mirrors.
     pub config: Config,
     /// Journals of operations that have not ended: verb and mirror.
@@ -71,12 +76,40 @@ pub struct Facts {
     pub user: Option<Option<Account>>,
     /// This program.
     pub binary: PathBuf,
-    /// A new UUID for the filesystem.
+    /// A new UUID for the mirror.
     pub uuid: String,
+    /// The filesystem to be made on it, with a new UUID, where the mirror is none itself.
+    pub filesystem: Option<Filesystem>,
     /// For each device named, a new UUID for a partition on it.
     pub uuids: Vec<String>,
     /// For each device named, the place for a new partition on it, where one was asked for.
     pub rooms: Vec<Result<Room, String>>,
+}
+
+/// Where an array is made known to what assembles it at boot.
+#[derive(Debug)]
+pub struct ArrayFacts {
+    /// The line that says it.
+    pub line: String,
+    /// mdadm.conf.
+    pub file: PathBuf,
+    /// What that file says against the line, if anything.
+    pub conflict: Option<String>,
+    /// What makes the initramfs.
+    pub initramfs: Option<Initramfs>,
+}
+
+fn array(host: &Host, spec: &MirrorSpec) -> Result<Option<ArrayFacts>, Trouble> {
+    if spec.backend != BackendKind::Mdadm {
+        return Ok(None);
+    }
+    let line = backend::mdadm::conf_line(&spec.name, &spec.uuid);
+    Ok(Some(ArrayFacts {
+        conflict: mdadm_conf::conflict(host, &line).map_err(unchanged("mdadm.conf cannot be read"))?,
+        file: mdadm_conf::path(host),
+        initramfs: Initramfs::of(host),
+        line,
+    }))
 }
 
 /// Asks the machine all that [`super::decide`] needs. Changes nothing.
@@ -85,22 +118,7 @@ pub struct Facts {
 /// Something could not be told. Unknown means refuse.
 pub fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
     let backend = backend::of(request.backend);
-    let mut missing_tools: Vec<_> = backend
-        .tools()
-        .iter()
-        .copied()
-        .chain(["lsblk", "blkid", "wipefs", "mount", "umount", "chattr", "lsattr"])
-        .chain(request.size.iter().flat_map(|_| ["sfdisk", "partx"]))
-        .filter(|tool| !host.runner().has(tool))
-        .collect();
-    missing_tools.sort_unstable();
-    missing_tools.dedup();
-    if !missing_tools.is_empty() {
-        return Err(Trouble::refused(
-            format!("not installed: {}", missing_tools.join(", ")),
-            "apt-get install btrfs-progs util-linux mount fdisk e2fsprogs",
-        ));
-    }
+    installed(host, request)?;
     let directory = fs::canonicalize(&request.directory).map_err(|e| {
         Trouble::refused(
             format!("{} cannot be read: {e}", request.directory.display()),
@@ -137,8 +155,22 @@ pub fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
     let uuids = uuids.map_err(unchanged("no random numbers can be had"))?;
     let rooms = rooms(host, request.size, &inventory, &devices);
     let mounts = mountinfo::read(host).map_err(unchanged("the mounts cannot be read"))?;
-    let entry = fstab::btrfs_entry(&uuid, &request.mountpoint);
+    let filesystem =
+        request.filesystem.map(|kind| Ok::<_, io::Error>(Filesystem { kind, uuid: random_uuid()? }));
+    let filesystem = filesystem.transpose().map_err(unchanged("no random numbers can be had"))?;
+    let spec = MirrorSpec {
+        backend: request.backend,
+        name: request.name.clone(),
+        level: request.level,
+        uuid: uuid.clone(),
+        filesystem: filesystem.clone(),
+        devices: Vec::new(),
+        mountpoint: request.mountpoint.clone(),
+    };
+    let entry = backend.fstab_entry(&spec);
     Ok(Facts {
+        array: array(host, &spec)?,
+        filesystem,
         now: host.now(),
         devices,
         unsupported: backend.supported(host, request.level).err().map(|e| e.to_string()),
@@ -172,6 +204,29 @@ pub fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
         uuids,
         rooms,
     })
+}
+
+/// Are all tools there that the setup needs?
+fn installed(host: &Host, request: &Request) -> Result<(), Trouble> {
+    let backend = backend::of(request.backend);
+    let mut missing_tools: Vec<_> = backend
+        .tools()
+        .iter()
+        .copied()
+        .chain(backend.tools_to_make(request.filesystem))
+        .chain(["lsblk", "blkid", "wipefs", "mount", "umount", "chattr", "lsattr"])
+        .chain(request.size.iter().flat_map(|_| ["sfdisk", "partx"]))
+        .filter(|tool| !host.runner().has(tool))
+        .collect();
+    missing_tools.sort_unstable();
+    missing_tools.dedup();
+    if !missing_tools.is_empty() {
+        return Err(Trouble::refused(
+            format!("not installed: {}", missing_tools.join(", ")),
+            format!("apt-get install {} util-linux mount fdisk e2fsprogs", backend.packages()),
+        ));
+    }
+    Ok(())
 }
 
 /// The directories that will be written to and cannot be: known before anything is erased.

@@ -9,7 +9,8 @@ use crate::{
     ops::{Blocker, refusal},
 };
 
-/// Room that btrfs needs for itself beside the data: system and metadata chunks on each member.
+/// Room that a mirror needs for itself beside the data: btrfs's system and metadata chunks, or md's superblock and bitmap and the log of
+/// the filesystem on it.
 const OVERHEAD: u64 = 512 << 20;
 
 /// A member to be.
@@ -82,10 +83,11 @@ pub(super) fn choose<'a>(
     if blockers.is_empty() && room < needed {
         blockers.push(Blocker::new(
             format!(
-                "the smallest member would hold {}: {} too little for the node's files ({}) and what btrfs needs itself",
+                "the smallest member would hold {}: {} too little for the node's files ({}) and what {} needs itself",
                 Bytes(room),
                 Bytes(needed - room),
-                Bytes(facts.survey.bytes)
+                Bytes(facts.survey.bytes),
+                request.backend
             ),
             "use larger devices",
         ));

@@ -9,12 +9,12 @@ use std::path::PathBuf;
 
 pub use decide::{Decision, decide};
 pub(in crate::ops) use gather::unfinished;
-pub use gather::{Facts, gather};
+pub use gather::{ArrayFacts, Facts, gather};
 
 use super::{Exit, Trouble, execute, trouble::need_root};
 use crate::{
     host::Host,
-    model::{BackendKind, Bytes, Level, Scheduler},
+    model::{BackendKind, Bytes, FilesystemKind, Level, Scheduler},
     ui::{self, Console},
 };
 
@@ -25,6 +25,8 @@ pub struct Request {
     pub devices: Vec<PathBuf>,
     /// What holds the mirror.
     pub backend: BackendKind,
+    /// The filesystem on it, where it is none itself.
+    pub filesystem: Option<FilesystemKind>,
     /// The level.
     pub level: Level,
     /// The mirror's name.

@@ -42,6 +42,7 @@ fn request() -> Request {
     Request {
         devices: vec!["/dev/sdb".into(), "/dev/sdc".into()],
         backend: BackendKind::Btrfs,
+        filesystem: None,
         level: Level::Raid1,
         name: "lightning".into(),
         mountpoint: "/srv/lightning".into(),
@@ -74,6 +75,8 @@ fn facts() -> Facts {
         running: Running::default(),
         mounts: Vec::new(),
         fstab_conflict: None,
+        array: None,
+        filesystem: None,
         config: Config::default(),
         unfinished: Vec::new(),
         missing_dirs: vec!["/srv/lightning".into()],

@@ -14,7 +14,7 @@ use crate::{
     backend::{self, BackendError, Exchange, ExchangeEnd, LevelEnd, MirrorSpec},
     exec::{Cmd, Flow},
     host::{Host, files, inventory},
-    model::{Identity, mirror::MirrorState},
+    model::Identity,
     plan::{Context, Outcome, Probe, Step, StepError, Work},
 };
 
@@ -44,6 +44,17 @@ pub struct ReplaceMember {
     pub new: Identity,
     /// What was typed.
     pub asked: Asked,
+}
+
+/// Takes a member in again that was away.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReturnMember {
+    /// The mirror.
+    pub spec: MirrorSpec,
+    /// The member, and the device that it is.
+    pub exchange: Exchange,
+    /// That device.
+    pub device: Identity,
 }
 
 /// Lets the filesystem use all of a larger device.
@@ -79,12 +90,6 @@ pub struct Discard {
 
 fn flow(host: &Host) -> Flow {
     if host.interrupt().is_raised() { Flow::Stop } else { Flow::Continue }
-}
-
-/// What is not stored at the level.
-pub(super) fn drifted(state: &MirrorState, level: &str) -> Vec<String> {
-    let chunks = state.profiles.iter().filter(|p| p.total.0 > 0 && p.profile != level);
-    chunks.map(|p| format!("{} as {}: {}", p.kind, p.profile, p.total)).collect()
 }
 
 impl ReplaceMember {
@@ -134,7 +139,7 @@ impl Step for ReplaceMember {
     }
 
     fn commands(&self) -> Vec<String> {
-        vec![backend::of(self.spec.backend).exchange_command(&self.exchange, &self.at).line()]
+        vec![backend::of(self.spec.backend).exchange_command(&self.spec, &self.exchange, &self.at).line()]
     }
 
     fn probe(&self, host: &Host) -> Result<Probe, StepError> {
@@ -191,6 +196,51 @@ impl Step for ReplaceMember {
     }
 }
 
+impl Step for ReturnMember {
+    fn says(&self) -> String {
+        format!("take member {} ({}) in again", self.exchange.id, self.device.path.display())
+    }
+
+    fn commands(&self) -> Vec<String> {
+        let cmd = backend::of(self.spec.backend).return_command(&self.spec, &self.exchange);
+        cmd.iter().map(Cmd::line).collect()
+    }
+
+    fn probe(&self, host: &Host) -> Result<Probe, StepError> {
+        let done = backend::of(self.spec.backend).is_exchanged(host, &self.exchange);
+        Ok(if done.map_err(backend_failed)? { Probe::Done } else { Probe::Pending })
+    }
+
+    fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
+        let (host, watch) = (cx.host, &mut *cx.watch);
+        let mut told = |progress: &backend::ExchangeProgress| {
+            if let Some(done) = progress.copied {
+                watch.work(Work { done, total: progress.total });
+            }
+            flow(host)
+        };
+        let end = backend::of(self.spec.backend).take_back(host, &self.exchange, &mut told).map_err(|e| {
+            StepError::failed(format!("{} could not be taken in again", self.device.path.display()), e)
+                .hint("see in dmesg whether it fails; if it does: raidguard replace")
+        })?;
+        match end {
+            ExchangeEnd::Done { .. } => Ok(Outcome::default()),
+            ExchangeEnd::Stopped => Err(StepError::interrupted(
+                "stopped waiting, as asked; the kernel goes on to bring the member up to date",
+            )),
+        }
+    }
+
+    fn undo(&self, _: &mut Context<'_>) -> Result<(), StepError> {
+        // What the kernel has begun to bring up to date is nothing worse than it was.
+        Ok(())
+    }
+
+    fn erases(&self) -> &[Identity] {
+        std::slice::from_ref(&self.device)
+    }
+}
+
 impl Step for GrowMember {
     fn says(&self) -> String {
         format!("let the filesystem use all of {}", self.exchange.new.display())
@@ -225,19 +275,20 @@ impl Step for RestoreLevel {
     }
 
     fn commands(&self) -> Vec<String> {
-        vec![backend::of(self.spec.backend).restore_level_command(self.spec.level, &self.at).line()]
+        let cmd = backend::of(self.spec.backend).restore_level_command(self.spec.level, &self.at);
+        cmd.iter().map(Cmd::line).collect()
     }
 
     fn probe(&self, host: &Host) -> Result<Probe, StepError> {
         let (at, state) = mounted_at(host, &self.spec)?;
         let busy = state.exclusive_operation.as_deref().is_some_and(|op| op.starts_with("balance"));
-        let whole = drifted(&state, self.spec.level.as_str()).is_empty();
+        let whole = state.drifted(self.spec.level.as_str()).is_empty();
         Ok(if at.is_some() && whole && !busy { Probe::Done } else { Probe::Pending })
     }
 
     fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
         let (at, state) = must_be_mounted(cx.host, &self.spec)?;
-        let was = drifted(&state, self.spec.level.as_str());
+        let was = state.drifted(self.spec.level.as_str());
         cx.watch.waiting(&format!("storing as {}: {}", self.spec.level, was.join(", ")));
         let host = cx.host;
         let end = backend::of(self.spec.backend)
@@ -264,7 +315,9 @@ impl Step for Discard {
     }
 
     fn commands(&self) -> Vec<String> {
-        self.cmds().iter().map(Cmd::line).collect()
+        let (mut cmds, spec) = self.forgetting();
+        cmds.extend(backend::of(self.spec.backend).unmaking(&spec));
+        cmds.iter().map(Cmd::line).collect()
     }
 
     fn probe(&self, host: &Host) -> Result<Probe, StepError> {
@@ -272,7 +325,7 @@ impl Step for Discard {
     }
 
     fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
-        for cmd in self.cmds() {
+        for cmd in self.cmds(cx.host)? {
             run(cx.host, &cmd)?;
         }
         files::replace(&cx.host.path(&self.record), b"erased\n", 0o600)
@@ -291,11 +344,16 @@ impl Step for Discard {
 }
 
 impl Discard {
-    fn cmds(&self) -> Vec<Cmd> {
+    /// The kernel is made to forget it; then it is erased as if the mirror were made of it alone.
+    fn forgetting(&self) -> (Vec<Cmd>, MirrorSpec) {
         let devices = vec![self.device.path.clone()];
-        let mut cmds = backend::of(self.spec.backend).rescue().forget_commands(&devices);
-        let spec = MirrorSpec { devices, ..self.spec.clone() };
-        cmds.extend(backend::of(self.spec.backend).unmake_commands(&spec));
-        cmds
+        let cmds = backend::of(self.spec.backend).rescue().forget_commands(&devices);
+        (cmds, MirrorSpec { devices, ..self.spec.clone() })
+    }
+
+    fn cmds(&self, host: &Host) -> Result<Vec<Cmd>, StepError> {
+        let (mut cmds, spec) = self.forgetting();
+        cmds.extend(backend::of(self.spec.backend).unmake_commands(host, &spec).map_err(backend_failed)?);
+        Ok(cmds)
     }
 }

@@ -1,6 +1,7 @@
 //! The changes that verbs are made of. Each is plain data with a way to look, apply and undo.
 
 mod back;
+mod boot;
 mod data;
 mod exchange;
 mod member;
@@ -22,9 +23,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub use back::{ExchangeBack, TakeBack};
+pub use boot::{Initramfs, KnowArray};
 pub use data::{CopyTree, Own, PlainDirectory, Verify};
 pub use exchange::Exchange;
-pub use member::{Asked, Discard, GrowMember, ReplaceMember, RestoreLevel};
+pub use member::{Asked, Discard, GrowMember, ReplaceMember, RestoreLevel, ReturnMember};
 pub use mountpoint::MountPoint;
 pub use node::{StartNode, StopNode};
 pub use original::{KeepOriginal, RemoveOriginal};
@@ -51,6 +53,7 @@ pub enum Action {
     MakePartition(MakePartition),
     Erase(Erase),
     MakeMirror(MakeMirror),
+    KnowArray(KnowArray),
     MountPoint(MountPoint),
     Fstab(Fstab),
     MountMirror(MountMirror),
@@ -71,6 +74,7 @@ pub enum Action {
     MountForWork(MountForWork),
     Discard(Discard),
     ReplaceMember(ReplaceMember),
+    ReturnMember(ReturnMember),
     GrowMember(GrowMember),
     RestoreLevel(RestoreLevel),
     MountInPlace(MountInPlace),
@@ -87,6 +91,7 @@ impl Action {
             Self::MakePartition(s) => s,
             Self::Erase(s) => s,
             Self::MakeMirror(s) => s,
+            Self::KnowArray(s) => s,
             Self::MountPoint(s) => s,
             Self::Fstab(s) => s,
             Self::MountMirror(s) => s,
@@ -107,6 +112,7 @@ impl Action {
             Self::MountForWork(s) => s,
             Self::Discard(s) => s,
             Self::ReplaceMember(s) => s,
+            Self::ReturnMember(s) => s,
             Self::GrowMember(s) => s,
             Self::RestoreLevel(s) => s,
             Self::MountInPlace(s) => s,

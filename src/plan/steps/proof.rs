@@ -6,13 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     fail,
-    member::drifted,
     reach::{mounted_at, must_be_mounted},
+    run,
+    storage::all_at,
 };
 use crate::{
     backend::{self, MirrorSpec, ScrubEnd, ScrubReport},
     config::{self, Member},
-    exec::{Flow, log_change},
+    exec::{Cmd, Flow, log_change},
     host::{
         Host, declaration, files,
         readable::{self, Damaged},
@@ -47,8 +48,11 @@ pub struct Redeclare {
     pub mirror: String,
     /// What it was.
     pub before: Member,
-    /// What it is.
+    /// What it is; without a UUID where that is only known once it is a member.
     pub after: Member,
+    /// The mirror, to read that from.
+    #[serde(default)]
+    pub spec: Option<MirrorSpec>,
 }
 
 /// Takes what is counted of a new member as known: it starts anew.
@@ -83,11 +87,17 @@ fn interrupted(host: &Host) -> Flow {
 impl Prove {
     /// Why redundancy is not whole, in words.
     fn lacks(&self, state: &MirrorState) -> Vec<String> {
-        let mut lacks = drifted(state, self.spec.level.as_str());
+        let mut lacks = state.drifted(self.spec.level.as_str());
         let gone = |m: &&crate::model::mirror::MemberState| m.missing || m.replace_target;
         lacks.extend(state.members.iter().filter(gone).map(|m| match &m.missing_because {
             Some(why) => format!("member {}: {why}", m.devid),
             None => format!("member {} is still being filled", m.devid),
+        }));
+        let bad = state.members.iter().filter(|m| !m.missing && m.bad_sectors > 0);
+        lacks.extend(bad.map(|m| {
+            let (id, name) = (m.devid, &self.spec.name);
+            let way = format!("raidguard replace {name} --old {id} --new DEVICE");
+            format!("member {id} lacks {} sectors, which only another device mends: {way}", m.bad_sectors)
         }));
         lacks
     }
@@ -165,7 +175,7 @@ impl Step for Prove {
     }
 
     fn commands(&self) -> Vec<String> {
-        vec![backend::of(self.spec.backend).scrub_command(&self.spec.mountpoint).line()]
+        vec![backend::of(self.spec.backend).scrub_command(&self.spec).line()]
     }
 
     fn probe(&self, host: &Host) -> Result<Probe, StepError> {
@@ -175,7 +185,13 @@ impl Step for Prove {
     fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
         let (at, state) = must_be_mounted(cx.host, &self.spec)?;
         let mut scrubs = vec![self.scrub(cx, &at, &state)?];
-        if scrubs.iter().any(|s| counted(s).corrected > 0) {
+        let superblocks = scrubs.iter().any(|s| counted(s).superblock > 0);
+        if superblocks {
+            // A power cut may come between the writes of two superblocks, and a scrub between those of a commit: the next one writes all.
+            run(cx.host, &Cmd::change("touch").arg("--").arg(&at))?;
+            files::sync_filesystem(&cx.host.path(&at)).map_err(fail("committing", &at))?;
+        }
+        if superblocks || scrubs.iter().any(|s| counted(s).corrected > 0) {
             // What was mended is read again.
             scrubs.push(self.scrub(cx, &at, &state)?);
         }
@@ -187,11 +203,7 @@ impl Step for Prove {
             return Err(StepError::wrong(format!("redundancy is not whole: {}", lacks.join("; "))));
         }
         let proof = Proof { scrubs, damaged };
-        let mut notes = vec![format!(
-            "{} members, data, metadata and system all {}",
-            state.members.len(),
-            self.spec.level
-        )];
+        let mut notes = vec![all_at(&state, self.spec.level)];
         let end = proof.scrubs.last().map(counted).unwrap_or_default();
         let mended: u64 = proof.scrubs.iter().map(|s| counted(s).corrected).sum();
         if mended > 0 {
@@ -199,6 +211,10 @@ impl Step for Prove {
         }
         if end.uncorrectable > 0 {
             notes.push(format!("{} blocks have no good copy", end.uncorrectable));
+        } else if end.superblock > 0 {
+            notes.push(format!("{} superblocks are wrong", end.superblock));
+        } else if proof.scrubs.last().is_some_and(|s| s.compared) {
+            notes.push(format!("every member was read; {} sectors differ between them", end.mismatched));
         } else {
             notes.push("every copy was read, and every one is good".to_owned());
         }
@@ -223,6 +239,18 @@ impl Step for Prove {
 }
 
 impl Redeclare {
+    /// What it is, its UUID read where it was not known.
+    fn after(&self, host: &Host) -> Result<Member, StepError> {
+        let Some(spec) = self.spec.as_ref().filter(|_| self.after.uuid.is_empty()) else {
+            return Ok(self.after.clone());
+        };
+        let (_, state) = mounted_at(host, spec)?;
+        let found = state.members.iter().find(|m| m.devid.to_string() == self.after.id && !m.missing);
+        let uuid = found.and_then(|m| m.uuid.clone());
+        let uuid = uuid.ok_or_else(|| StepError::wrong("the new member's UUID cannot be read"))?;
+        Ok(Member { uuid, ..self.after.clone() })
+    }
+
     fn is(&self, host: &Host, member: &Member) -> Result<bool, StepError> {
         let config =
             declaration::load(host).map_err(|e| StepError::failed("the declaration cannot be read", e))?;
@@ -245,10 +273,10 @@ impl Step for Redeclare {
         vec![format!("write {}", config::PATH)]
     }
     fn probe(&self, host: &Host) -> Result<Probe, StepError> {
-        Ok(if self.is(host, &self.after)? { Probe::Done } else { Probe::Pending })
+        Ok(if self.is(host, &self.after(host)?)? { Probe::Done } else { Probe::Pending })
     }
     fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
-        self.write(cx.host, &self.after)?;
+        self.write(cx.host, &self.after(cx.host)?)?;
         Ok(Outcome::default())
     }
     fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {

@@ -139,21 +139,25 @@ fn there(state: &MirrorState) -> Vec<PathBuf> {
 }
 
 impl MountForWork {
-    fn mount_commands(&self, devices: &[PathBuf], whole: bool) -> Vec<Cmd> {
+    fn mount_commands(&self, assemble: Vec<Cmd>, devices: &[PathBuf], whole: bool) -> Vec<Cmd> {
         let backend = backend::of(self.spec.backend);
         let mut cmds = backend.rescue().forget_commands(&self.without);
-        cmds.extend(backend.assemble_commands(devices));
+        cmds.extend(assemble);
         if whole {
             cmds.push(Cmd::change("mount").arg(&self.spec.mountpoint));
         } else {
             let place = private_place(&self.spec.name);
-            cmds.extend(backend.rescue().mount_commands("degraded", devices, &place));
+            cmds.extend(backend.rescue().mount_commands("degraded", &[], devices, &place));
         }
         cmds
     }
 
+    fn in_place(&self) -> bool {
+        self.whole || !backend::of(self.spec.backend).degrades_a_mount()
+    }
+
     fn place(&self) -> PathBuf {
-        if self.whole { self.spec.mountpoint.clone() } else { private_place(&self.spec.name) }
+        if self.in_place() { self.spec.mountpoint.clone() } else { private_place(&self.spec.name) }
     }
 }
 
@@ -162,7 +166,7 @@ impl Step for MountForWork {
         let at = self.place();
         if self.mounted {
             format!("see that the mirror is mounted at {}", self.spec.mountpoint.display())
-        } else if self.whole {
+        } else if self.in_place() {
             format!("mount the mirror at {}", at.display())
         } else {
             format!("mount the mirror degraded, at {}, where no node looks", at.display())
@@ -173,9 +177,11 @@ impl Step for MountForWork {
         if self.mounted {
             return Vec::new();
         }
+        let devices = &self.spec.devices;
+        let assemble = backend::of(self.spec.backend).assembling(&self.spec, devices);
         let mut lines: Vec<String> =
-            self.mount_commands(&self.spec.devices, self.whole).iter().map(Cmd::line).collect();
-        if !self.whole {
+            self.mount_commands(assemble, devices, self.in_place()).iter().map(Cmd::line).collect();
+        if !self.in_place() {
             lines.insert(0, Cmd::change("mkdir").arg("-p").arg(self.place()).line());
         }
         lines
@@ -205,12 +211,15 @@ impl Step for MountForWork {
         // What is there now decides: a member may have gone since, or the exchange may have been done.
         let whole = self.members.iter().all(|id| state.members.iter().any(|m| m.devid == *id && !m.missing))
             && self.without.is_empty();
+        let backend = backend::of(self.spec.backend);
+        let whole = whole || !backend.degrades_a_mount();
         if !whole {
             let place = private_place(&self.spec.name);
             log_change(&Cmd::change("mkdir").arg("-p").arg(&place).line());
             files::create_dirs(&cx.host.path(&place), 0o700).map_err(fail("making", &place))?;
         }
-        mount(cx.host, self.mount_commands(&devices, whole))?;
+        let assemble = backend.assemble_commands(cx.host, &self.spec, &devices).map_err(backend_failed)?;
+        mount(cx.host, self.mount_commands(assemble, &devices, whole))?;
         Ok(if whole || !(self.whole || self.mounted) {
             Outcome::default()
         } else {
@@ -224,10 +233,11 @@ impl Step for MountForWork {
 }
 
 impl MountInPlace {
-    fn mount_commands(&self, devices: &[PathBuf]) -> Vec<Cmd> {
-        let mut cmds = backend::of(self.spec.backend).assemble_commands(devices);
+    fn mount(&self, host: &Host, state: &MirrorState) -> Result<(), StepError> {
+        let backend = backend::of(self.spec.backend);
+        let mut cmds = backend.assemble_commands(host, &self.spec, &there(state)).map_err(backend_failed)?;
         cmds.push(Cmd::change("mount").arg(&self.spec.mountpoint));
-        cmds
+        mount(host, cmds)
     }
 
     fn was_unmounted(&self, host: &Host) -> bool {
@@ -250,9 +260,9 @@ impl Step for MountInPlace {
     fn commands(&self) -> Vec<String> {
         let Some(from) = &self.from else { return Vec::new() };
         let unmount = Cmd::change("umount").arg(from).line();
-        std::iter::once(unmount)
-            .chain(self.mount_commands(&self.spec.devices).iter().map(Cmd::line))
-            .collect()
+        let assemble = backend::of(self.spec.backend).assembling(&self.spec, &self.spec.devices);
+        let mount = Cmd::change("mount").arg(&self.spec.mountpoint).line();
+        std::iter::once(unmount).chain(assemble.iter().map(Cmd::line)).chain([mount]).collect()
     }
 
     fn probe(&self, host: &Host) -> Result<Probe, StepError> {
@@ -280,7 +290,7 @@ impl Step for MountInPlace {
         }
         let (at, state) = mounted_at(cx.host, &self.spec)?;
         if at.is_none() {
-            mount(cx.host, self.mount_commands(&there(&state)))?;
+            self.mount(cx.host, &state)?;
         }
         Ok(Outcome::default())
     }
@@ -288,7 +298,7 @@ impl Step for MountInPlace {
     fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
         let (at, state) = mounted_at(cx.host, &self.spec)?;
         if at.is_none() {
-            mount(cx.host, self.mount_commands(&there(&state)))?;
+            self.mount(cx.host, &state)?;
         }
         Ok(())
     }

@@ -138,7 +138,9 @@ impl Step for DropIn {
 
 impl Step for InstallSchedule {
     fn says(&self) -> String {
-        format!("install the regular jobs ({}): check, balance, scrub", self.with)
+        let balance = self.mirrors.iter().any(|m| m.schedule.as_ref().is_some_and(|s| s.balance.is_some()));
+        let balance = if balance { "balance, " } else { "" };
+        format!("install the regular jobs ({}): check, {balance}scrub", self.with)
     }
     fn commands(&self) -> Vec<String> {
         schedule::commands(self.with, &self.mirrors, &self.binary).unwrap_or_default()

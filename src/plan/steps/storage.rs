@@ -1,6 +1,9 @@
 //! Devices, filesystem, fstab, mount.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +12,7 @@ use crate::{
     backend::{self, BackendError, Made, MirrorSpec},
     exec::{Cmd, log_change},
     host::{Host, fstab, inventory, mountinfo},
-    model::{Identity, inventory::Content},
+    model::{Identity, inventory::Content, mirror::MirrorState},
     plan::{Context, Outcome, Probe, Step, StepError},
 };
 
@@ -116,7 +119,10 @@ impl Step for Erase {
 
 impl Step for MakeMirror {
     fn says(&self) -> String {
-        format!("make a {} mirror ({}) of {}", self.spec.backend, self.spec.level, listed(&self.spec.devices))
+        let (backend, level) = (self.spec.backend, self.spec.level);
+        let on =
+            self.spec.filesystem.as_ref().map_or_else(String::new, |f| format!(", and {} on it", f.kind));
+        format!("make a {backend} mirror ({level}) of {}{on}", listed(&self.spec.devices))
     }
 
     fn commands(&self) -> Vec<String> {
@@ -134,7 +140,7 @@ impl Step for MakeMirror {
         let backend = backend::of(self.spec.backend);
         if let Made::Partial(_) = backend.made(cx.host, &self.spec).map_err(backend_failed)? {
             // The remains of an interrupted attempt of this very plan: they carry its UUID.
-            for cmd in backend.unmake_commands(&self.spec) {
+            for cmd in backend.unmake_commands(cx.host, &self.spec).map_err(backend_failed)? {
                 run(cx.host, &cmd)?;
             }
         }
@@ -147,7 +153,7 @@ impl Step for MakeMirror {
     fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
         let backend = backend::of(self.spec.backend);
         if backend.made(cx.host, &self.spec).map_err(backend_failed)? != Made::No {
-            for cmd in backend.unmake_commands(&self.spec) {
+            for cmd in backend.unmake_commands(cx.host, &self.spec).map_err(backend_failed)? {
                 run(cx.host, &cmd)?;
             }
         }
@@ -221,12 +227,13 @@ impl Step for Fstab {
     }
 }
 
-/// Tells the kernel of every member: where there is no udev nobody else does (btrfs-device(8)).
-fn assemble(spec: &MirrorSpec) -> Vec<Cmd> {
-    if spec.devices.is_empty() {
-        return Vec::new();
+/// How many members there are, and at which level everything is.
+pub(super) fn all_at(state: &MirrorState, level: impl fmt::Display) -> String {
+    let members = state.members.iter().filter(|m| !m.missing).count();
+    match &state.md {
+        None => format!("{members} members, data, metadata and system all {level}"),
+        Some(md) => format!("{members} members of {}, {level}", md.device.display()),
     }
-    vec![Cmd::change("btrfs").args(["device", "scan"]).args(&spec.devices)]
 }
 
 impl MountMirror {
@@ -252,7 +259,10 @@ impl Step for MountMirror {
     }
 
     fn commands(&self) -> Vec<String> {
-        let mut lines: Vec<String> = assemble(&self.spec).iter().map(Cmd::line).collect();
+        let backend = backend::of(self.spec.backend);
+        let assembling = backend.assembling(&self.spec, &self.spec.devices);
+        let mut lines: Vec<String> =
+            assembling.iter().filter(|_| !backend.is_assembled_when_made()).map(Cmd::line).collect();
         lines.push(Cmd::change("mount").arg(self.mountpoint()).line());
         lines
     }
@@ -277,7 +287,8 @@ impl Step for MountMirror {
 
     fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
         let backend = backend::of(self.spec.backend);
-        for cmd in assemble(&self.spec) {
+        let assemble = backend.assemble_commands(cx.host, &self.spec, &self.spec.devices);
+        for cmd in assemble.map_err(backend_failed)? {
             run(cx.host, &cmd)?;
         }
         run(cx.host, &Cmd::change("mount").arg(self.mountpoint()))?;
@@ -293,7 +304,10 @@ impl Step for MountMirror {
         if let Some(other) = state.profiles.iter().find(|p| p.profile != level) {
             return Err(StepError::wrong(format!("{} is {}, not {level}", other.kind, other.profile)));
         }
-        Ok(Outcome::note(format!("{present} members, data, metadata and system all {level}")))
+        if let Some(other) = state.drifted(&level).first() {
+            return Err(StepError::wrong(format!("what was mounted is no {level}: {other}")));
+        }
+        Ok(Outcome::note(all_at(&state, level)))
     }
 
     fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
@@ -306,7 +320,7 @@ impl Step for MountMirror {
 
 impl Step for Container {
     fn says(&self) -> String {
-        format!("make the subvolume {}", self.path.display())
+        format!("make the {} {}", backend::of(self.spec.backend).container_word(), self.path.display())
     }
 
     fn commands(&self) -> Vec<String> {
@@ -321,7 +335,8 @@ impl Step for Container {
         Ok(if made {
             Probe::Done
         } else {
-            Probe::Blocked(format!("{} exists and is no subvolume", self.path.display()))
+            let word = backend::of(self.spec.backend).container_word();
+            Probe::Blocked(format!("{} exists and is no {word}", self.path.display()))
         })
     }
 

@@ -84,6 +84,8 @@ pub struct SurvivorReport {
     pub changed: Option<Timestamp>,
     /// What is wrong with its superblocks.
     pub faults: Vec<String>,
+    /// What of its data it does not hold, where it says so itself.
+    pub lacks: Option<String>,
     /// Whether it was read.
     pub used: bool,
     /// Why not.
@@ -268,7 +270,7 @@ pub fn survivors(mirror: &MirrorReport, survivors: &[SurvivorReport]) -> String 
     for survivor in survivors {
         let mark = if survivor.used { "*" } else { " " };
         let _ = writeln!(out, "  {mark} {STRONG}{}{STRONG:#}", survivor.line());
-        for fault in survivor.faults.iter().chain(&survivor.left_out) {
+        for fault in survivor.faults.iter().chain(&survivor.lacks).chain(&survivor.left_out) {
             let _ = writeln!(out, "      {QUIET}{}{QUIET:#}", printable(fault));
         }
     }

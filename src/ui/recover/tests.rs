@@ -12,6 +12,7 @@ pub(in crate::ui) fn sample() -> RecoveryReport {
         generation: 1234,
         changed: Some(at),
         faults: vec!["the second superblock is gone".into()],
+        lacks: None,
         used: true,
         left_out: None,
         unchanged: Some(true),

@@ -22,13 +22,13 @@ use self::{
     tree::{Known, Reader},
 };
 use super::{
-    Btrfs, observe,
+    Btrfs,
     superblock::{OFFSET, SIZE},
     sysfs::SysFs,
 };
 use crate::{
     backend::{
-        BackendError, ParseError,
+        BackendError, ParseError, blocks,
         rescue::{Freshness, History, Mended, Relation, Remains, Rescue, Rung, Survivor, Way},
     },
     exec::Cmd,
@@ -116,7 +116,7 @@ impl Rescue for Btrfs {
         devices.iter().map(forget).collect()
     }
 
-    fn mount_commands(&self, options: &str, overlays: &[PathBuf], place: &Path) -> Vec<Cmd> {
+    fn mount_commands(&self, options: &str, _: &[Survivor], overlays: &[PathBuf], place: &Path) -> Vec<Cmd> {
         let Some(first) = overlays.first() else { return Vec::new() };
         let named: String = overlays.iter().map(|device| format!(",device={}", device.display())).collect();
         let mount = Cmd::change("mount").args(["-t", "btrfs", "-o", &format!("{options}{named}")]);
@@ -168,7 +168,7 @@ struct Member {
 /// What is left of every btrfs, by the superblocks on all block devices.
 fn remains(host: &Host) -> Result<Vec<Remains>, BackendError> {
     let mut found: BTreeMap<String, Vec<Member>> = BTreeMap::new();
-    for (path, size) in observe::block_devices(host)? {
+    for (path, size) in blocks::block_devices(host, |_| false)? {
         let copies = match supers::read(&host.path(&path)) {
             Ok(copies) => copies,
             Err(e) => {
@@ -193,7 +193,7 @@ fn remains(host: &Host) -> Result<Vec<Remains>, BackendError> {
                 Some(dir) => {
                     let names = dir.devices()?;
                     let ours = |mount: &&mountinfo::Mount| {
-                        mount.fstype == "btrfs" && names.contains(&observe::kernel_name(host, &mount.source))
+                        mount.fstype == "btrfs" && names.contains(&blocks::kernel_name(host, &mount.source))
                     };
                     Some(mounts.iter().filter(ours).map(|mount| mount.mountpoint.clone()).collect())
                 }
@@ -264,8 +264,10 @@ fn survivor(Member { path, size, best: sb, faults, opens }: Member) -> Survivor 
         changed: None,
         alone: true,
         faults,
+        lacks: None,
         opens,
         history: History { commits: std::iter::once(last).chain(earlier).collect(), log: sb.log_root },
+        data: None,
     }
 }
 
@@ -336,7 +338,7 @@ fn write_first(host: &Host, block: &[u8], generation: u64, overlay: &Path) -> Re
 /// The devices that the kernel counts to a mounted filesystem, and the transaction that it is at.
 fn mounted(host: &Host, uuid: &str) -> Result<(Vec<PathBuf>, Option<u64>), BackendError> {
     let Some(dir) = SysFs::find(host, uuid)? else { return Ok((Vec::new(), None)) };
-    let devices = dir.devices()?.iter().map(|name| observe::node_of(name)).collect();
+    let devices = dir.devices()?.iter().map(|name| blocks::node_of(name)).collect();
     let file = format!("/sys/fs/btrfs/{uuid}/generation");
     let text = host.read_optional(&file).doing("reading", &file)?;
     let generation = text

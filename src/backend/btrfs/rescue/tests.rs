@@ -78,7 +78,7 @@ fn every_overlay_is_named_and_a_rescue_never_writes() {
     for rung in Btrfs.rungs() {
         let Way::Mount(options) = rung.way else { continue };
         let lines: Vec<_> =
-            Btrfs.mount_commands(options, &overlays, Path::new("/x")).iter().map(Cmd::line).collect();
+            Btrfs.mount_commands(options, &[], &overlays, Path::new("/x")).iter().map(Cmd::line).collect();
         assert_eq!(lines.len(), 1);
         assert!(lines[0].contains("-o ro,") && lines[0].contains(",nosuid,nodev,noexec,"), "{lines:?}");
         assert!(lines[0].ends_with(",device=/dev/loop7,device=/dev/loop8 /dev/loop7 /x"), "{lines:?}");

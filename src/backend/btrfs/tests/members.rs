@@ -248,7 +248,7 @@ fn a_level_is_restored_or_there_is_no_room() {
 
 #[test]
 fn nothing_is_said_of_what_is_not_known() {
-    assert_eq!(Btrfs.assemble_commands(&[]).len(), 0);
+    assert_eq!(Btrfs.assembling(&super::spec(), &[]).len(), 0);
     let layout = Layout::default();
     assert_eq!((layout.size_of(1), layout.stored_on(1)), (None, Bytes(0)));
 }

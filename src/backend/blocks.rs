@@ -1,0 +1,186 @@
+//! The machine's block devices as sysfs shows them, for every backend. Starts no process.
+
+use std::{
+    fs, io,
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    libc,
+    sys::stat::{major, minor},
+};
+
+use super::{BackendError, ParseError};
+use crate::{
+    host::{Host, files::Doing as _},
+    model::Bytes,
+};
+
+const CLASS: &str = "/sys/class/block";
+
+/// The kernel's name of a device node: by its number, because `/dev/mapper` names are others; the file's name where the node is gone.
+pub(super) fn kernel_name(host: &Host, source: &Path) -> String {
+    let by_number = || {
+        let meta = fs::metadata(host.path(source)).ok().filter(|m| m.file_type().is_block_device())?;
+        let link = format!("/sys/dev/block/{}:{}", major(meta.rdev()), minor(meta.rdev()));
+        fs::read_link(host.path(link)).ok()
+    };
+    let path = by_number().unwrap_or_else(|| source.to_owned());
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The device node of a kernel's name, in which the kernel writes a slash as an exclamation mark (cciss!c0d0).
+pub(super) fn node_of(name: &str) -> PathBuf {
+    Path::new("/dev").join(name.replace('!', "/"))
+}
+
+/// The size of a block device, by the kernel's name of it; nothing where it is gone.
+pub(super) fn size_of(host: &Host, name: &str) -> Result<Option<Bytes>, BackendError> {
+    let size_file = Path::new(CLASS).join(name).join("size");
+    match host.read_optional(&size_file).doing("reading", &size_file)? {
+        Some(text) => Ok(Some(Bytes(parse_number("size", &text)?.saturating_mul(512)))),
+        None => Ok(None),
+    }
+}
+
+/// The names in a directory, sorted.
+pub(super) fn names(host: &Host, dir: impl AsRef<Path>) -> Result<Vec<String>, BackendError> {
+    list(host, dir.as_ref(), |_| true)
+}
+
+/// The names of the directories in a directory, sorted.
+pub(super) fn directories(host: &Host, dir: impl AsRef<Path>) -> Result<Vec<String>, BackendError> {
+    list(host, dir.as_ref(), |entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+}
+
+fn list(
+    host: &Host,
+    dir: &Path,
+    wanted: impl Fn(&fs::DirEntry) -> bool,
+) -> Result<Vec<String>, BackendError> {
+    let list = || -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(host.path(dir))? {
+            let entry = entry?;
+            if !wanted(&entry) {
+                continue;
+            }
+            let name = entry.file_name();
+            let name = name.into_string().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+            names.push(name);
+        }
+        names.sort();
+        Ok(names)
+    };
+    Ok(list().doing("listing", dir)?)
+}
+
+/// How often what goes away between its listing and its reading is listed anew.
+const AGAIN: usize = 4;
+
+/// What `look` sees, once nothing goes away meanwhile: a disk that is pulled does, and the target of a replace that ends.
+pub(super) fn steady<T>(mut look: impl FnMut() -> Result<T, BackendError>) -> Result<T, BackendError> {
+    let went = |e: &BackendError| match e {
+        BackendError::File(e) => matches!(e.source.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)),
+        _ => false,
+    };
+    for _ in 0..AGAIN {
+        match look() {
+            Err(e) if went(&e) => {}
+            seen => return seen,
+        }
+    }
+    look()
+}
+
+/// A plain number.
+pub(super) fn parse_number(what: &'static str, text: &str) -> Result<u64, ParseError> {
+    text.trim().parse().map_err(|_| ParseError::new(what, text))
+}
+
+/// The kernel's names of the block devices that may hold a member, and their sizes: nothing lies on them but what `own` says is the
+/// mirror's.
+pub(super) fn candidate_names(
+    host: &Host,
+    own: fn(&str) -> bool,
+) -> Result<Vec<(String, Bytes)>, BackendError> {
+    steady(|| candidates_listed(host, own))
+}
+
+fn candidates_listed(host: &Host, own: fn(&str) -> bool) -> Result<Vec<(String, Bytes)>, BackendError> {
+    let mut out = Vec::new();
+    for name in names(host, CLASS)? {
+        // Drives with removable media answer slowly or not at all, and hold no mirrors.
+        if ["fd", "sr", "ram", "zram"].iter().any(|kind| {
+            name.strip_prefix(kind).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+        }) {
+            continue;
+        }
+        // A loop device without a file has no size, as has a card reader without a card: most of them are such.
+        let Some(size) = size_of(host, &name)?.filter(|size| size.0 > 0) else { continue };
+        let holders = Path::new(CLASS).join(&name).join("holders");
+        if !host.path(&holders).is_dir() || names(host, holders)?.iter().all(|holder| own(holder)) {
+            out.push((name, size));
+        }
+    }
+    Ok(out)
+}
+
+/// The block devices that may hold a member, and their sizes.
+pub(super) fn block_devices(
+    host: &Host,
+    own: fn(&str) -> bool,
+) -> Result<Vec<(PathBuf, Bytes)>, BackendError> {
+    Ok(candidate_names(host, own)?.into_iter().map(|(name, size)| (node_of(&name), size)).collect())
+}
+
+/// So many bytes of a block; nothing where it ends before.
+pub(super) fn field<const N: usize>(block: &[u8], at: usize) -> Option<[u8; N]> {
+    block.get(at..at.checked_add(N)?)?.try_into().ok()
+}
+
+/// A UUID as it is written, in lower case.
+pub(super) fn format_uuid(bytes: &[u8; 16]) -> String {
+    let value = u128::from_be_bytes(*bytes);
+    format!(
+        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+        value >> 96,
+        (value >> 80) & 0xffff,
+        (value >> 64) & 0xffff,
+        (value >> 48) & 0xffff,
+        value & 0xffff_ffff_ffff
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_away_meanwhile_is_listed_anew() {
+        fn gone(errno: i32) -> Result<usize, BackendError> {
+            Ok(Err(io::Error::from_raw_os_error(errno)).doing("reading", "missing")?)
+        }
+        for errno in [libc::ENOENT, libc::ENODEV] {
+            let mut times = 0;
+            let seen = steady(|| {
+                times += 1;
+                if times < 3 { gone(errno) } else { Ok(times) }
+            });
+            assert_eq!(seen.unwrap(), 3);
+        }
+        let mut times = 0;
+        let never = steady(|| {
+            times += 1;
+            gone(libc::ENOENT)
+        });
+        assert!(never.is_err() && times > 1);
+        let mut times = 0;
+        let other = steady(|| {
+            times += 1;
+            gone(libc::EIO)
+        });
+        assert!(other.is_err() && times == 1);
+    }
+}

@@ -1,0 +1,94 @@
+//! What only an array of md has: whether it is started, the work that makes its members equal, how it is brought in step after a crash, and
+//! where its members differ.
+
+use crate::{
+    health::case::Case,
+    model::{BackendKind, Severity, Source, md::MdState, mirror::MirrorState, observed::Claim},
+};
+
+/// From so many sectors on that differ members are not copies of each other. Fewer come of writes that were under way: a page that is
+/// changed while it is written reaches each member as it then was (md(4), SCRUBBING AND MISMATCHES).
+const MISMATCHES: u64 = 128;
+
+pub(super) fn judge(case: &mut Case<'_>, state: &MirrorState) {
+    if case.declared.backend != BackendKind::Mdadm {
+        return;
+    }
+    match &state.md {
+        Some(md) if md.runs() => running(case, state, md),
+        _ if state.members.is_empty() => {}
+        found => {
+            let says = format!("the array of mirror {} is not started", case.declared.name);
+            let evidence = match found {
+                Some(md) => vec![format!("{} is {}", md.device.display(), md.state)],
+                None => vec!["its members are there, and the kernel has no array of them".to_owned()],
+            };
+            case.add("MIR-INACTIVE", Severity::Critical, "", says, evidence);
+        }
+    }
+}
+
+fn running(case: &mut Case<'_>, state: &MirrorState, md: &MdState) {
+    let name = &case.declared.name;
+    let at = vec![format!("{} is {}{}", md.device.display(), md.state, progress(state))];
+    match md.action.as_deref() {
+        Some("resync") => {
+            let says = format!("the members of mirror {name} are being made equal");
+            case.add("MIR-RESYNC", Severity::Warning, "", says, at);
+        }
+        Some("reshape") => {
+            case.add("MIR-RESYNC", Severity::Warning, "", format!("mirror {name} is being reshaped"), at);
+        }
+        Some("check" | "repair") => {
+            case.add("SCR-RUNNING", Severity::Ok, "", format!("mirror {name} is being scrubbed"), at);
+            case.read_from(Source::Storage);
+        }
+        _ => {}
+    }
+    if md.state == "read-auto" {
+        let says = format!("the array of mirror {name} waits for the first write");
+        case.add("MIR-READ-AUTO", Severity::Ok, "", says, Vec::new());
+    }
+    if md.policy.as_deref() != Some("bitmap") {
+        let says = format!("mirror {name} keeps no bitmap of what is being written");
+        let policy = md.policy.as_deref().unwrap_or("unknown");
+        case.add("MIR-NO-BITMAP", Severity::Warning, "", says, vec![format!("consistency policy: {policy}")]);
+    }
+    let known = case.record.acknowledged_mismatches.unwrap_or_default();
+    let differ = md.mismatches.unwrap_or_default();
+    // While members are compared the count grows from nothing.
+    if md.action.is_none() && differ >= MISMATCHES && differ > known {
+        let says = format!("the members of mirror {name} differed in {differ} sectors when last compared");
+        let evidence = if known > 0 { vec![format!("{known} of them acknowledged")] } else { Vec::new() };
+        case.add("MIR-MISMATCH", Severity::Warning, "", says, evidence);
+    }
+}
+
+/// How far the work on the array is, to be put behind a word.
+pub(super) fn progress(state: &MirrorState) -> String {
+    let Some(md) = &state.md else { return String::new() };
+    let Some(action) = &md.action else { return String::new() };
+    match &md.progress {
+        Some(p) => format!(": {action}, {} %, {} of {}", p.percent(), p.done, p.total),
+        None => format!(": {action}, which waits for other work"),
+    }
+}
+
+/// Halves that do not count each other among the members were each written to alone.
+pub(super) fn halves(case: &mut Case<'_>) {
+    let Some(claims) = case.observed.claims.get() else { return };
+    let apart =
+        |one: &&Claim, other: &&Claim| one.without.contains(&other.uuid) && other.without.contains(&one.uuid);
+    let mut evidence = Vec::new();
+    for (index, one) in claims.iter().enumerate() {
+        for other in claims.iter().skip(index + 1).filter(|other| apart(&one, other)) {
+            let show =
+                |c: &Claim| format!("{} (member {}, {} events)", c.path.display(), c.devid, c.generation);
+            evidence.push(format!("{} and {}", show(one), show(other)));
+        }
+    }
+    if !evidence.is_empty() {
+        let says = format!("halves of mirror {} were each written to alone", case.declared.name);
+        case.add("MIR-SPLIT", Severity::Critical, "", says, evidence);
+    }
+}
