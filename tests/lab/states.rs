@@ -30,8 +30,8 @@ const STATES: &[State] = &[
     ),
     (
         "a timer is gone",
-        "cp -a /etc/systemd/system/raidguard-deep-lightning.timer /root/; rm /etc/systemd/system/raidguard-deep-lightning.timer; systemctl daemon-reload",
-        "cp -a /root/raidguard-deep-lightning.timer /etc/systemd/system/; systemctl daemon-reload; systemctl start raidguard-deep-lightning.timer",
+        "cp -a /etc/systemd/system/raidguard-deep.timer /root/; rm /etc/systemd/system/raidguard-deep.timer; systemctl daemon-reload",
+        "cp -a /root/raidguard-deep.timer /etc/systemd/system/; systemctl daemon-reload; systemctl start raidguard-deep.timer",
         1,
         &["SCH-MISSING"],
     ),
