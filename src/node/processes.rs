@@ -170,22 +170,12 @@ pub(super) fn each_process(
     mut look: impl FnMut(&Process<'_>) -> io::Result<()>,
 ) -> Result<Option<String>, FileError> {
     let proc = host.path("/proc");
-    let own = i32::try_from(std::process::id()).unwrap_or_default();
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let all = openat(CWD, &proc, flags, Mode::empty()).map_err(io::Error::from).doing("reading", &proc)?;
-    let kernel = host.once(proc.join("2"), || kernel_threads(&all));
-    let kernel = kernel.as_ref().map_or(&[][..], |threads| threads);
+    let others = host.once(&proc, || others(&all)).doing("reading", &proc)?;
     let mut unknown = None;
-    let mut buffer = [MaybeUninit::uninit(); 8192];
-    let mut entries = RawDir::new(&all, &mut buffer);
-    while let Some(entry) = entries.next() {
-        let entry = entry.map_err(io::Error::from).doing("reading", &proc)?;
-        let Ok(dir) = entry.file_name().to_str() else { continue };
-        let Some(pid) = dir.parse::<i32>().ok().filter(|pid| *pid != own) else { continue };
-        if !share.has(pid) || kernel.binary_search(&pid).is_ok() {
-            continue;
-        }
-        let process = Process { proc: &all, dir, pid };
+    for pid in others.iter().copied().filter(|pid| share.has(*pid)) {
+        let process = Process { proc: &all, dir: &pid.to_string(), pid };
         let seen = match look(&process) {
             Err(e) if has_ended(&e) => process.each_thread(&mut look),
             seen => seen,
@@ -201,6 +191,20 @@ pub(super) fn each_process(
         }
     }
     Ok(unknown)
+}
+
+/// The numbers of all processes but this one and the kernel's own.
+fn others(proc: &OwnedFd) -> io::Result<Vec<i32>> {
+    let own = i32::try_from(std::process::id()).unwrap_or_default();
+    let kernel = kernel_threads(proc).unwrap_or_default();
+    let mut others = Vec::new();
+    let mut buffer = [MaybeUninit::uninit(); 8192];
+    let mut entries = RawDir::new(proc, &mut buffer);
+    while let Some(entry) = entries.next() {
+        let pid = entry?.file_name().to_str().ok().and_then(|name| name.parse().ok());
+        others.extend(pid.filter(|pid| *pid != own && kernel.binary_search(pid).is_err()));
+    }
+    Ok(others)
 }
 
 fn has_ended(e: &io::Error) -> bool {

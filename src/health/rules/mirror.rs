@@ -139,7 +139,8 @@ fn bad_sectors(case: &mut Case<'_>, state: &MirrorState) {
 
 /// One whose superblock is damaged may not be taken at the next mount: it counts as one that is gone.
 fn superblocks(case: &mut Case<'_>, state: &MirrorState) {
-    let severity = if case.declared.level.survives() > 1 { Severity::Warning } else { Severity::Critical };
+    let one_more = may_fail(state, case.record).is_some_and(|count| count > 0);
+    let severity = if one_more { Severity::Warning } else { Severity::Critical };
     for member in state.members.iter().filter(|m| !m.missing) {
         let Some(why) = &member.damaged else { continue };
         let says = format!("the superblock of {} is damaged", name_of(member));
@@ -206,13 +207,14 @@ fn growth(now: ErrorCounts, known: Option<&ErrorCounts>) -> [(&'static str, u64,
     out
 }
 
-/// How many members are there and may all the same lack what was written to the others: writes to them have failed, and nobody has said
-/// since that this was mended. The kernel does not write it again by itself.
+/// How many members are there and may all the same be of no use: the superblock is damaged, or writes have failed, which the kernel does
+/// not repeat by itself, and nobody has said since that this was mended.
 pub(in crate::health) fn lacking(state: &MirrorState, record: &Record) -> u64 {
     let lacks = |member: &&MemberState| {
         let known = member.uuid.as_ref().and_then(|uuid| record.acknowledged.get(uuid));
         let grown = member.errors.map(|errors| growth(errors, known));
-        !member.missing && grown.is_some_and(|[(_, _, writes), ..]| writes > 0)
+        let lacks_writes = grown.is_some_and(|[(_, _, writes), ..]| writes > 0);
+        !member.missing && (member.damaged.is_some() || lacks_writes)
     };
     state.members.iter().filter(lacks).count() as u64
 }
