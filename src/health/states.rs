@@ -386,6 +386,11 @@ pub(super) fn node_states() -> Vec<(&'static str, Change)> {
             state.1.databases = Seen::Skipped;
             state.2.databases = Some((hours_ago(8), vec![database(7)]));
         }),
+        ("a newer database, seen by a start since the last look", |state| {
+            state.1.databases = Seen::Skipped;
+            state.2.databases = Some((hours_ago(8), vec![database(7)]));
+            state.2.ledger.get_mut("bitcoin").unwrap().at = hours_ago(1);
+        }),
         ("started against the guard", |state| {
             state.2.overridden = Some(Override {
                 at: hours_ago(1),

@@ -10,10 +10,24 @@ pub(crate) struct Backend {
     pub(crate) pulled: &'static str,
     /// A boot without a member mounts the mirror all the same.
     pub(crate) boots_degraded: bool,
+    /// The finding of a member that takes no more writes.
+    pub(crate) takes_no_writes: &'static str,
+    /// The finding of a member of which sectors cannot be read.
+    pub(crate) unreadable: &'static str,
+    /// Of a member of which sectors cannot be read, the scrub makes one that is as good as any.
+    pub(crate) scrub_mends: bool,
+    /// How many jobs the schedule has.
+    pub(crate) jobs: usize,
     /// Mounts what this one member alone has, to be written to.
     pub(crate) mount_alone: fn(&mut Machine, device: &str),
     /// Has the kernel let go of the members, when nothing is mounted.
     pub(crate) let_go: fn(&mut Machine),
+    /// Keeps udev from starting by itself, after a while, what a member is missing from.
+    pub(crate) halt: fn(&mut Machine),
+    /// Has what can be read from either of two members be read from this one, or again from any.
+    pub(crate) read_from: fn(&mut Machine, Option<&str>),
+    /// Waits until what the kernel does by itself to make the members equal has ended.
+    pub(crate) settle: fn(&mut Machine),
 }
 
 pub(crate) const BTRFS: Backend = Backend {
@@ -21,10 +35,60 @@ pub(crate) const BTRFS: Backend = Backend {
     filesystem: "btrfs",
     pulled: "MIR-PULLED",
     boots_degraded: false,
+    takes_no_writes: "MIR-WRITE-ERRORS",
+    unreadable: "MIR-READ-ERRORS",
+    scrub_mends: true,
+    jobs: 4,
     mount_alone: |m, device| {
         m.ok(&format!("mount -o degraded {device} {MOUNT}"));
     },
     let_go: |m| {
         m.ok("btrfs device scan --forget");
+    },
+    halt: |_| {},
+    // By the number of the process that reads; the scrub reads both.
+    read_from: |_, _| {},
+    settle: |_| {},
+};
+
+pub(crate) const MDADM: Backend = Backend {
+    name: "mdadm",
+    filesystem: "xfs",
+    // udev has taken it out of the array.
+    pulled: "MIR-MISSING",
+    boots_degraded: true,
+    // The kernel gives it up.
+    takes_no_writes: "MIR-MISSING",
+    unreadable: "MIR-BAD-BLOCKS",
+    scrub_mends: false,
+    jobs: 3,
+    mount_alone: |m, device| {
+        // udev may have put it into an array that it does not start.
+        m.ok(&format!(
+            "set -e; array=$(ls /sys/class/block/$(basename $(readlink -f {device}))/holders)
+            if [ \"$array\" ]; then mdadm --run /dev/$array; else mdadm --assemble --run /dev/md/lightning {device}; fi
+            udevadm settle; mount {MOUNT}"
+        ));
+    },
+    let_go: |m| {
+        m.ok("udevadm settle; systemctl stop 'mdadm-last-resort@*.timer'; mdadm --stop --scan");
+        assert_eq!(m.ok("ls -d /sys/block/md* || true"), "", "an array is there");
+    },
+    halt: |m| {
+        m.ok("systemctl stop 'mdadm-last-resort@*.timer'");
+    },
+    read_from: |m, device| {
+        // Those that are written to mostly are read from only where no other can be.
+        let device = device.unwrap_or_default();
+        m.ok(&format!(
+            "for member in /sys/block/md*/md/dev-*; do
+                word=-writemostly
+                if [ '{device}' ] && [ ${{member##*/dev-}} != \"$(basename \"$(readlink -f '{device}')\")\" ]; then word=writemostly; fi
+                echo $word >$member/state
+            done"
+        ));
+    },
+    settle: |m| {
+        m.ok("until grep -q idle /sys/block/md*/md/sync_action; do sleep 0.5; done");
     },
 };

@@ -121,11 +121,12 @@ fn cut_in_setup(name: &str, b: &Backend, step: usize, way: &str) -> usize {
     assert!(m.database_version() >= last, "a commit is lost");
     if moved {
         is_at_work(&mut m, b);
+        (b.settle)(&mut m);
         finds(&mut m, 0, &[]);
     } else {
         m.commits_past(m.committed());
-        let kind = m.ok(&format!("stat --format=%F {NODE}; findmnt --noheadings {MOUNT} || true; grep -c {MOUNT} /etc/fstab || true"));
-        assert_eq!(kind.trim(), "directory\n0", "{kind}");
+        let kind = m.ok(&format!("stat --format=%F {NODE}; findmnt --noheadings {MOUNT} || true; grep -c {MOUNT} /etc/fstab || true; grep -c ^ARRAY /etc/mdadm/mdadm.conf || true; ls -d /sys/block/md* || true"));
+        assert_eq!(kind.trim(), "directory\n0\n0", "{kind}");
     }
     // `done  7/17 ...`
     let of = done.split('/').nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());

@@ -12,6 +12,7 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "tests start processes themselves")]
 
+mod arrays;
 mod backend;
 mod cache;
 mod cuts;
@@ -45,7 +46,11 @@ macro_rules! cases {
                 setup_is_taken_up_after_a_power_cut
                 setup_is_taken_back_after_a_power_cut
             );
-            cases!(@case $is, parted: halves_that_parted_are_never_merged);
+            cases!(@case $is, states: each_thing_that_is_wrong_is_found);
+            cases!(@case $is, parted:
+                halves_that_parted_are_never_merged
+                halves_that_parted_start_no_node_at_a_boot
+            );
             cases!(@case $is, rot: read_errors_are_named_and_cost_nothing write_errors_are_named_and_repaired);
             cases!(@long $is, pulled: a_member_pulled_while_idle_is_told_by_the_next_check_of_cron);
             cases!(@long $is, cuts:
@@ -70,9 +75,19 @@ macro_rules! cases {
 }
 
 cases!(btrfs, crate::backend::BTRFS);
+cases!(mdadm, crate::backend::MDADM);
+
+/// What only md has.
+mod only_mdadm {
+    cases!(@case crate::backend::MDADM, arrays:
+        three_members_with_ext4_survive_two
+        a_raid10_of_four_is_made_whole_again
+        an_array_made_by_hand_is_taken_into_care_and_left_again
+    );
+    cases!(@case crate::backend::MDADM, rot: silent_corruption_is_counted_and_nothing_is_guessed);
+}
 
 /// What only btrfs can promise, or have.
 mod only_btrfs {
     cases!(@case crate::backend::BTRFS, rot: silent_corruption_is_named_and_mended);
-    cases!(@case crate::backend::BTRFS, states: each_thing_that_is_wrong_is_found);
 }

@@ -47,7 +47,9 @@ pub(crate) fn a_mirror_is_there_again_after_a_boot(b: &Backend) {
     assert!(m.database_version() >= before);
     is_at_work(&mut m, b);
     let timers = m.ok("systemctl list-timers --all --no-legend 'raidguard-*'");
-    assert_eq!(timers.lines().count(), 4, "{timers}");
+    assert_eq!(timers.lines().count(), b.jobs, "{timers}");
+    (b.settle)(&mut m);
+    does(&mut m, &["check", "--deep"]);
     finds(&mut m, 0, &[]);
 }
 

@@ -12,6 +12,7 @@ use crate::{
 /// What is wrong; how it is made; how it is put right; what a check then finds, its exit code first.
 type State = (&'static str, &'static str, &'static str, i64, &'static [&'static str]);
 
+/// What can be wrong on any mirror.
 const STATES: &[State] = &[
     (
         "the unit is not tied to the mirror",
@@ -29,8 +30,8 @@ const STATES: &[State] = &[
     ),
     (
         "a timer is gone",
-        "cp -a /etc/systemd/system/raidguard-balance-lightning.timer /root/; rm /etc/systemd/system/raidguard-balance-lightning.timer; systemctl daemon-reload",
-        "cp -a /root/raidguard-balance-lightning.timer /etc/systemd/system/; systemctl daemon-reload; systemctl start raidguard-balance-lightning.timer",
+        "cp -a /etc/systemd/system/raidguard-deep.timer /root/; rm /etc/systemd/system/raidguard-deep.timer; systemctl daemon-reload",
+        "cp -a /root/raidguard-deep.timer /etc/systemd/system/; systemctl daemon-reload; systemctl start raidguard-deep.timer",
         1,
         &["SCH-MISSING"],
     ),
@@ -54,20 +55,6 @@ const STATES: &[State] = &[
         "cp /root/fstab /etc/; systemctl daemon-reload",
         1,
         &["MNT-FSTAB"],
-    ),
-    (
-        "fstab names a device",
-        "cp /etc/fstab /root/; sed -i 's#^UUID=[^ ]* /srv/lightning#/dev/sda /srv/lightning#' /etc/fstab; systemctl daemon-reload",
-        "cp /root/fstab /etc/; systemctl daemon-reload",
-        1,
-        &["MNT-FSTAB-DEVICE"],
-    ),
-    (
-        "fstab mounts it degraded",
-        "cp /etc/fstab /root/; sed -i 's#autodefrag#autodefrag,degraded#' /etc/fstab; systemctl daemon-reload",
-        "cp /root/fstab /etc/; systemctl daemon-reload",
-        2,
-        &["MNT-FSTAB-DEGRADED"],
     ),
     (
         "it is mounted read-only",
@@ -133,6 +120,30 @@ const STATES: &[State] = &[
         &["NODE-DATABASE-MISSING"],
     ),
     (
+        "the secrets' file can be read",
+        "echo 'webhook = \"http://127.0.0.1:9/\"' >/etc/raidguard/secrets.toml; chmod 0644 /etc/raidguard/secrets.toml",
+        "rm /etc/raidguard/secrets.toml",
+        1,
+        &["NTF-SECRETS"],
+    ),
+];
+
+const OF_BTRFS: &[State] = &[
+    (
+        "fstab names a device",
+        "cp /etc/fstab /root/; sed -i 's#^UUID=[^ ]* /srv/lightning#/dev/sda /srv/lightning#' /etc/fstab; systemctl daemon-reload",
+        "cp /root/fstab /etc/; systemctl daemon-reload",
+        1,
+        &["MNT-FSTAB-DEVICE"],
+    ),
+    (
+        "fstab mounts it degraded",
+        "cp /etc/fstab /root/; sed -i 's#autodefrag#autodefrag,degraded#' /etc/fstab; systemctl daemon-reload",
+        "cp /root/fstab /etc/; systemctl daemon-reload",
+        2,
+        &["MNT-FSTAB-DEGRADED"],
+    ),
+    (
         "a file has no checksums",
         "touch /srv/lightning/lightning/bitcoin/peers.sqlite3; chattr +C /srv/lightning/lightning/bitcoin/peers.sqlite3",
         "rm /srv/lightning/lightning/bitcoin/peers.sqlite3",
@@ -146,19 +157,65 @@ const STATES: &[State] = &[
         1,
         &["SPC-FREE"],
     ),
+];
+
+const OF_MD: &[State] = &[
     (
-        "the secrets' file can be read",
-        "echo 'webhook = \"http://127.0.0.1:9/\"' >/etc/raidguard/secrets.toml; chmod 0644 /etc/raidguard/secrets.toml",
-        "rm /etc/raidguard/secrets.toml",
+        "fstab names a device",
+        "cp /etc/fstab /root/; sed -i 's#^UUID=[^ ]* /srv/lightning#/dev/md127 /srv/lightning#' /etc/fstab; systemctl daemon-reload",
+        "cp /root/fstab /etc/; systemctl daemon-reload",
         1,
-        &["NTF-SECRETS"],
+        &["MNT-FSTAB-DEVICE"],
+    ),
+    (
+        "there is hardly any room",
+        "fallocate -l 1750M /srv/lightning/full",
+        "rm /srv/lightning/full",
+        1,
+        &["SPC-FREE"],
+    ),
+    (
+        "the array has no bitmap",
+        "mdadm --grow --bitmap=none /dev/md/lightning",
+        "mdadm --grow --bitmap=internal /dev/md/lightning",
+        1,
+        &["MIR-NO-BITMAP"],
+    ),
+    (
+        "a member was given up",
+        "mdadm /dev/md/lightning --fail $(readlink -f /dev/disk/by-id/usb-*two*)",
+        "mdadm /dev/md/lightning --remove failed --re-add $(readlink -f /dev/disk/by-id/usb-*two*); mdadm --wait /dev/md/lightning || true",
+        2,
+        &["MIR-MISSING"],
+    ),
+    (
+        "a member was taken out",
+        "mdadm /dev/md/lightning --fail $(readlink -f /dev/disk/by-id/usb-*two*) --remove failed",
+        "mdadm /dev/md/lightning --re-add $(readlink -f /dev/disk/by-id/usb-*two*); mdadm --wait /dev/md/lightning || true",
+        2,
+        &["MIR-MISSING"],
+    ),
+    (
+        "the array may not be written to",
+        "systemctl stop lightningd.service; umount /srv/lightning; mdadm --readonly /dev/md/lightning; mount -o ro /srv/lightning",
+        "umount /srv/lightning; mdadm --readwrite /dev/md/lightning; systemctl start lightningd.service",
+        2,
+        &["MIR-READONLY"],
+    ),
+    (
+        "the array is not started",
+        "systemctl stop lightningd.service; umount /srv/lightning; udevadm settle; mdadm --stop /dev/md/lightning",
+        "mdadm --assemble --scan; udevadm settle; systemctl start lightningd.service",
+        2,
+        &["MIR-INACTIVE", "MNT-ABSENT"],
     ),
 ];
 
 pub(crate) fn each_thing_that_is_wrong_is_found(b: &Backend) {
     let mut m = mirrored("each_thing_that_is_wrong_is_found", b);
     let mut wrong = Vec::new();
-    for (what, make, mend, code, codes) in STATES {
+    let own = if b.name == "btrfs" { OF_BTRFS } else { OF_MD };
+    for (what, make, mend, code, codes) in STATES.iter().chain(own) {
         println!("note: {what}");
         m.ok(&format!("set -e; {make}"));
         let expected = (*code, codes.iter().map(ToString::to_string).collect());

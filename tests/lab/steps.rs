@@ -121,6 +121,7 @@ fn mirrored_once(b: &Backend) -> PathBuf {
         let done = m.raidguard(&asked.iter().map(String::as_str).collect::<Vec<_>>());
         assert_eq!(done.code, 0, "{}{}", done.stdout, done.stderr);
         is_at_work(&mut m, b);
+        (b.settle)(&mut m);
         m.keep(place);
     })
 }

@@ -68,7 +68,7 @@ pub(super) fn exchange(
 ) -> Result<ExchangeEnd, BackendError> {
     let now = array(host, &exchange.uuid)?;
     let device = now.state.device.clone();
-    if part(host, &now, &exchange.new).is_none() {
+    if part(host, &now, &exchange.new).is_none_or(|part| part.is("faulty")) {
         clear(host, &now)?;
         if superblock(host, &exchange.new, &exchange.uuid)?.is_some() {
             host.runner().run(&zero(&exchange.new))?;
@@ -104,7 +104,7 @@ pub(super) fn take_back(
     watch: &mut Watcher<'_, ExchangeProgress>,
 ) -> Result<ExchangeEnd, BackendError> {
     let now = array(host, &exchange.uuid)?;
-    if part(host, &now, &exchange.new).is_none() {
+    if part(host, &now, &exchange.new).is_none_or(|part| part.is("faulty")) {
         clear(host, &now)?;
         let device = &now.state.device;
         if let Err(e) = host.runner().run(&re_add(device, &exchange.new)) {

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     backend::{Exchange, rescue::Rescue as _},
     config::{Member, Mirror},
-    exec::ScriptedRunner,
+    exec::{Flow, Reply, ScriptedRunner},
     health::{judge, samples},
     model::{BackendKind, Bytes, FilesystemKind, Seen},
 };
@@ -286,6 +286,25 @@ fn an_exchange_is_done_when_the_new_device_serves_in_the_place() {
     assert_eq!(retire(&recorded!("healthy"), "/dev/sdc"), 0);
     assert_eq!(retire(&recorded!("rebuilding"), "/dev/sdc"), 1);
     assert_eq!(retire(&recorded!("rebuilding"), "/dev/sdd"), 0, "an empty disk");
+}
+
+type Work = fn(&Host, &Exchange) -> Result<ExchangeEnd, BackendError>;
+
+#[test]
+fn a_device_that_the_kernel_gave_up_is_taken_out_before_it_is_taken_in() {
+    let exchange = Exchange { uuid: UUID.into(), id: 2, new: "/dev/sdc".into(), avoid_old: false };
+    let back: Work = |host, exchange| Mdadm.take_back(host, exchange, &mut |_| Flow::Stop);
+    let anew: Work = |host, exchange| Mdadm.exchange(host, exchange, Path::new(MNT), &mut |_| Flow::Stop);
+    for (work, how) in [(back, "--re-add"), (anew, "--add")] {
+        let machine = recorded!("faulty");
+        let runner = Arc::new(ScriptedRunner::new().on("mdadm", Reply::ok("")).on("wipefs", Reply::ok("")));
+        let host = Host::captured(machine.dir.path(), Arc::clone(&runner) as _, samples::now());
+        // Nothing changes in what was recorded, so it does not end well.
+        assert!(work(&host, &exchange).is_err());
+        let lines: Vec<_> = runner.calls().into_iter().map(|(_, line)| line).collect();
+        assert_eq!(lines[0], "mdadm --manage /dev/md127 --remove /dev/sdc");
+        assert_eq!(lines.last().unwrap(), &format!("mdadm --manage /dev/md127 {how} /dev/sdc"));
+    }
 }
 
 #[test]

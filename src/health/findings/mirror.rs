@@ -36,7 +36,7 @@ pub(super) const CODES: &[Entry] = &[
         meaning: "The block by which the kernel knows the member has a wrong checksum. A mounted mirror works with what the kernel has in \
                   memory, and the next commit writes the block anew. But until then a mount that begins with this member is refused, and \
                   a thaw after a freeze, as some backup programs ask for, makes the mirror read-only.",
-        remedy: "While it is mounted: `touch MOUNTPOINT && btrfs filesystem sync MOUNTPOINT`. If it comes again, exchange the member: \
+        remedy: "While it is mounted: `raidguard repair NAME`, which has it written anew. If it comes again, exchange the member: \
                  `raidguard replace NAME --old DEVID --new NEW-DEVICE`. Where the mount is refused, do not have the block made from another \
                  copy: those know nothing of the last fsync. Let another member go ahead: `btrfs device scan --forget DEVICE && mount -o \
                  degraded OTHER-MEMBER MOUNTPOINT && touch MOUNTPOINT && umount MOUNTPOINT && btrfs device scan DEVICE && mount MOUNTPOINT \

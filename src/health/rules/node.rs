@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     config::Node,
     health::case::Case,
     model::{
-        NodeKind, Severity, Source,
+        NodeKind, Record, Severity, Source,
         observed::{DatabaseFacts, DatabaseState, DatabaseVersion, NetworkFacts, NodeFacts, Standing},
         quote::shell_quote,
     },
@@ -176,9 +176,15 @@ fn databases(case: &mut Case<'_>) {
             }
             // The directory itself says that.
             DatabaseState::Missing => {}
+            // A start that has seen it since knows better than the last look.
+            DatabaseState::Sound(_) if at.is_some_and(|at| seen_after(case.record, network, at)) => {}
             DatabaseState::Sound(version) => ledger(case, network, &name, version, evidence),
         }
     }
+}
+
+fn seen_after(record: &Record, network: &str, at: Timestamp) -> bool {
+    record.ledger.get(network).is_some_and(|known| known.at > at)
 }
 
 fn ledger(

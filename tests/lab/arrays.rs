@@ -1,0 +1,93 @@
+//! What there is of arrays beside the raid1 of two with XFS that every other case has.
+
+use crate::{
+    backend::{Backend, MDADM},
+    disks::Bus,
+    machine::Machine,
+    steps::{
+        MOUNT, NODE, SIZE, alone_has, does, elsewhere, finds, is_at_work, is_critical, setup_arguments,
+        unmirrored,
+    },
+};
+
+/// Moves the node onto an array; what is asked for beyond the two disks.
+fn set_up(m: &mut Machine, b: &Backend, more: &[&str]) {
+    let mut asked = setup_arguments(m, b);
+    asked.extend(more.iter().map(ToString::to_string));
+    does(m, &asked.iter().map(String::as_str).collect::<Vec<_>>());
+    is_at_work(m, b);
+    (b.settle)(m);
+    finds(m, 0, &[]);
+    does(m, &["check", "--deep"]);
+}
+
+/// Two of three go, and the one that is left has every commit.
+pub(crate) fn three_members_with_ext4_survive_two(_: &Backend) {
+    let b = Backend { filesystem: "ext4", ..MDADM };
+    let mut m = unmirrored("three_members_with_ext4_survive_two");
+    let three = m.new_disk("three", Bus::Scsi, SIZE);
+    set_up(&mut m, &b, &["--device", &three, "--filesystem", "ext4"]);
+    m.pull("two");
+    m.commits_past(m.committed() + 5);
+    finds(&mut m, 1, &[b.pulled]);
+    m.pull("one");
+    m.commits_past(m.committed() + 5);
+    is_critical(&mut m, &[b.pulled]);
+    is_at_work(&mut m, &b);
+    m.cut();
+    let mut rescue = elsewhere("three_members_with_ext4");
+    alone_has(&mut rescue, &b, Bus::Scsi, &m.disk("three").image, m.committed());
+}
+
+/// It goes on without one of four, and another disk takes its place.
+pub(crate) fn a_raid10_of_four_is_made_whole_again(b: &Backend) {
+    let mut m = unmirrored("a_raid10_of_four_is_made_whole_again");
+    let more = ["three", "four"].map(|serial| m.new_disk(serial, Bus::Scsi, SIZE));
+    set_up(&mut m, b, &["--device", &more[0], "--device", &more[1], "--level", "raid10"]);
+    m.pull("two");
+    m.commits_past(m.committed() + 5);
+    is_critical(&mut m, &[b.pulled]);
+    let five = m.new_disk("five", Bus::Usb, SIZE);
+    does(&mut m, &["replace", "--new", &five, "--yes"]);
+    is_at_work(&mut m, b);
+    finds(&mut m, 0, &[]);
+    m.pull("one");
+    m.commits_past(m.committed() + 5);
+    is_at_work(&mut m, b);
+}
+
+/// An array that somebody made, with the node on it: taken into care as it is; then the node is taken off it, and it is left as it is.
+pub(crate) fn an_array_made_by_hand_is_taken_into_care_and_left_again(b: &Backend) {
+    let mut m = unmirrored("an_array_made_by_hand_is_taken_into_care_and_left_again");
+    let (one, two) = (m.device("one"), m.device("two"));
+    m.ok(&format!(
+        "set -e
+        systemctl stop lightningd.service
+        mdadm --create /dev/md/store --run --level=1 --raid-devices=2 --metadata=1.2 --bitmap=internal {one} {two}
+        mdadm --detail --brief /dev/md/store >>/etc/mdadm/mdadm.conf
+        mkfs.xfs -q /dev/md/store
+        mkdir {MOUNT}
+        echo \"UUID=$(blkid -o value -s UUID /dev/md/store) {MOUNT} xfs defaults,nofail 0 0\" >>/etc/fstab
+        systemctl daemon-reload
+        mount {MOUNT}
+        mv {NODE} {MOUNT}/lightning
+        ln -s {MOUNT}/lightning {NODE}
+        systemctl start lightningd.service"
+    ));
+    is_at_work(&mut m, b);
+    (b.settle)(&mut m);
+    let known = "cat /etc/mdadm/mdadm.conf; mdadm --detail /dev/md/store | grep -E 'UUID|Name|Raid'";
+    let before = m.ok(known);
+    let asked = ["adopt", MOUNT, "--name", "lightning", "--lightning-dir", NODE, "--scheduler", "systemd"];
+    does(&mut m, &[&asked[..], &["--node-unit", "lightningd.service", "--yes"]].concat());
+    assert_eq!(m.ok(known), before);
+    does(&mut m, &["scrub"]);
+    finds(&mut m, 0, &[]);
+    does(&mut m, &["check", "--deep"]);
+    does(&mut m, &["guard"]);
+    does(&mut m, &["release", "--yes"]);
+    let at = m.ok(&format!("stat --format=%F {NODE}; systemctl is-active lightningd.service; {known}"));
+    assert_eq!(at, format!("directory\nactive\n{before}"));
+    m.commits_past(m.committed());
+    assert!(m.database_version() >= m.committed());
+}
