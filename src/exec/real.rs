@@ -170,6 +170,14 @@ mod tests {
     }
 
     #[test]
+    fn so_can_one_that_was_itself_started_deaf_to_it() {
+        let again = r#"trap "" INT; exec "$0" --exact exec::real::tests::a_watcher_can_stop_a_command"#;
+        let cmd = Cmd::probe("sh").args(["-c", again]).arg(std::env::current_exe().unwrap());
+        let output = RealRunner.run(&cmd.timeout(Duration::from_secs(60))).unwrap();
+        assert!(output.text().contains("1 passed"), "{}", output.text());
+    }
+
+    #[test]
     fn what_is_held_runs_until_it_is_let_go() {
         let mut held = RealRunner.hold(&Cmd::probe("cat")).unwrap();
         assert!(held.runs());

@@ -19,7 +19,10 @@ use crate::{
 };
 
 const SECRET: &str = "s3cret";
+/// For what never answers.
 const QUICK: Duration = Duration::from_secs(1);
+/// For what does, on a busy machine too.
+const PATIENT: Duration = Duration::from_secs(20);
 /// Far longer than any of it takes.
 const LONG: Duration = Duration::from_secs(60);
 
@@ -55,12 +58,16 @@ fn nothing() -> Host {
 }
 
 fn post(url: &str, roots: Roots) -> Result<(), HttpError> {
+    post_within(PATIENT, url, roots)
+}
+
+fn post_within(limit: Duration, url: &str, roots: Roots) -> Result<(), HttpError> {
     let request = http::Request { url, token: Some(SECRET), message: Some(("id-1", "{}")) };
     let names = ScriptedRunner::new()
         .on("getent -- ahosts localhost", Reply::ok("127.0.0.1       STREAM localhost\n"))
         .on("getent -- ahosts raidguard.invalid", Reply::fail(2, ""));
     let host = Host::captured("/nowhere", Arc::new(names), now());
-    http::ask(&host, &request, roots, QUICK)
+    http::ask(&host, &request, roots, limit)
 }
 
 #[test]
@@ -97,7 +104,8 @@ fn each_failure_of_a_server_is_named_and_no_secret_is_in_it() {
     ] {
         server.set(mood);
         let began = Instant::now();
-        let error = post(&url, Roots::OfTheMachine).unwrap_err();
+        let limit = if mood == Mood::Slow(LONG) { QUICK } else { PATIENT };
+        let error = post_within(limit, &url, Roots::OfTheMachine).unwrap_err();
         assert!(began.elapsed() < LONG / 2, "{name}: {:?}", began.elapsed());
         said.insert(name, causes(&error));
     }
@@ -185,8 +193,9 @@ fn a_command_has_the_facts_in_its_environment_and_on_its_standard_input() {
 #[test]
 fn a_program_that_fails_or_hangs_did_not_take_the_message() {
     let host = Host::real(crate::exec::Interrupt::default());
-    let limits = Limits { program: QUICK, ..Limits::default() };
     let send = |argv: &[&str]| {
+        let program = if argv[0] == "/bin/sleep" { QUICK } else { PATIENT };
+        let limits = Limits { program, ..Limits::default() };
         let argv = argv.iter().map(ToString::to_string).collect();
         causes(&Channel::Command(argv).send(&host, &event(EventKind::Change), limits).unwrap_err())
     };
@@ -221,7 +230,7 @@ fn a_heartbeat_asks_and_writes_and_one_does_not_hinder_the_other() {
     let written = || fs::read_to_string(dir.path().join("beat")).ok();
     let beat = |url: String, file: &Path| {
         let beat = Heartbeat::of(Some(url), Some(file.into())).unwrap();
-        beat.beat(&host, now(), Severity::Warning, Limits { http: QUICK, ..Limits::default() })
+        beat.beat(&host, now(), Severity::Warning, Limits::default())
     };
     beat(server.url("/ping"), file).unwrap();
     assert_eq!(server.received()[0].line, "GET /ping");
