@@ -2,6 +2,7 @@
 
 mod blocks;
 pub mod btrfs;
+mod fresh;
 pub mod mdadm;
 mod members;
 mod report;

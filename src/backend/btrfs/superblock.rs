@@ -1,34 +1,22 @@
 //! A btrfs superblock: who a device belongs to, read without a process and without a mount.
 
-use std::{
-    fs::{File, OpenOptions},
-    io,
-    os::unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _},
-    path::Path,
-    thread,
-    time::Duration,
-};
+use std::{io, path::Path, thread, time::Duration};
 
-use nix::{
-    fcntl::{PosixFadviseAdvice, posix_fadvise},
-    libc,
-};
 use ring::digest;
 
 use super::{ParseError, rescue::crc32c::crc32c};
 pub(super) use crate::backend::blocks::{field, format_uuid};
+use crate::backend::fresh::{self, Fresh};
 
 /// Where the first copy lies, and its size in bytes (kernel: `BTRFS_SUPER_INFO_OFFSET`, `BTRFS_SUPER_INFO_SIZE`).
 pub(super) const OFFSET: u64 = 64 << 10;
-pub(super) const SIZE: usize = 4096;
+pub(super) const SIZE: usize = fresh::SIZE;
 const MAGIC: &[u8; 8] = b"_BHRfS_M";
 /// What mkfs.btrfs writes until the filesystem is whole (btrfs-progs: `BTRFS_MAGIC_TEMPORARY`).
 const UNFINISHED: &[u8; 8] = b"!BHRfS_M";
 
 /// The checksum's length in a block; what follows it is what it is of (kernel: `BTRFS_CSUM_SIZE`).
 const CHECKSUM: usize = 32;
-/// What of the page cache may hold the first copy: a block device's pages may be as large as this, and are dropped only as a whole.
-const CACHED: i64 = 2 << 20;
 /// How long is waited before a wrong checksum is looked at again, in milliseconds: a commit may be under way.
 const AGAIN: [u64; 5] = [20, 50, 100, 200, 400];
 
@@ -126,8 +114,8 @@ impl Superblock {
     /// Reads it from a device. `None` where there is no btrfs signature, or the device is too small for one. A checksum that is wrong was
     /// so for most of a second.
     pub(super) fn read(path: &Path) -> io::Result<Option<Self>> {
-        let file = Device::open(path)?;
-        Self::settled(|| Self::read_once(&file))
+        let device = Fresh::open(path)?;
+        Self::settled(|| Self::read_once(&device))
     }
 
     fn settled(mut read: impl FnMut() -> io::Result<Option<Self>>) -> io::Result<Option<Self>> {
@@ -142,47 +130,9 @@ impl Superblock {
         Ok(found)
     }
 
-    fn read_once(device: &Device) -> io::Result<Option<Self>> {
-        let mut block = Block([0; SIZE]);
-        match device.read(&mut block) {
-            Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-                // A block device that was pulled but is still open has size 0.
-                let pulled = device.file.metadata()?.file_type().is_block_device();
-                return if pulled { Err(io::Error::from_raw_os_error(libc::ENXIO)) } else { Ok(None) };
-            }
-            Err(e) => return Err(e),
-        }
-        Self::parse(&block.0).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
-    }
-}
-
-/// As direct I/O wants it: no logical sector is larger (open(2), `O_DIRECT`).
-#[repr(align(4096))]
-struct Block([u8; SIZE]);
-
-/// A device, read past the page cache: what other openers left there may be older than what is on it.
-struct Device {
-    file: File,
-    direct: bool,
-}
-
-impl Device {
-    fn open(path: &Path) -> io::Result<Self> {
-        match OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path) {
-            // An image, on a filesystem that knows no such thing.
-            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
-                Ok(Self { file: File::open(path)?, direct: false })
-            }
-            opened => Ok(Self { file: opened?, direct: true }),
-        }
-    }
-
-    fn read(&self, block: &mut Block) -> io::Result<()> {
-        if !self.direct {
-            let _ = posix_fadvise(&self.file, 0, CACHED, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
-        }
-        self.file.read_exact_at(&mut block.0, OFFSET)
+    fn read_once(device: &Fresh) -> io::Result<Option<Self>> {
+        let Some(block) = device.block(OFFSET)? else { return Ok(None) };
+        Self::parse(&block).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
     }
 }
 

@@ -1,26 +1,21 @@
 //! The filesystem on an array, seen on a member: it begins where the member's data do, whichever member that is.
 
 use std::{
-    fs::File,
     io,
-    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
-
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use super::superblock::Superblock;
 use crate::{
     backend::{
         MirrorSpec,
         blocks::{field, format_uuid},
+        fresh::Fresh,
     },
     exec::Cmd,
     model::{Filesystem, FilesystemKind},
 };
 
-/// How much of its beginning is read.
-const SIZE: usize = 4096;
 /// How long a label may be (mkfs.xfs(8), mke2fs(8)).
 const LABEL: [(FilesystemKind, usize); 2] = [(FilesystemKind::Xfs, 12), (FilesystemKind::Ext4, 16)];
 
@@ -42,15 +37,7 @@ pub(super) fn parse(start: &[u8]) -> Option<Filesystem> {
 
 /// What lies on a member.
 pub(super) fn on(device: &Path, sb: &Superblock) -> io::Result<Option<Filesystem>> {
-    let file = File::open(device)?;
-    let offset = i64::try_from(sb.data_offset).map_err(io::Error::other)?;
-    // The array writes it past this device's page cache.
-    let _ = posix_fadvise(&file, offset, 4096, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
-    let mut start = [0; SIZE];
-    match file.read_exact_at(&mut start, sb.data_offset) {
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
-        read => read.map(|()| parse(&start)),
-    }
+    Ok(Fresh::open(device)?.block(sb.data_offset)?.and_then(|start| parse(&start)))
 }
 
 /// Makes it.
@@ -81,9 +68,9 @@ mod tests {
 
     #[test]
     fn whole_filesystems_are_known_and_others_are_not() {
-        assert_eq!(parse(&[0; SIZE]), None);
+        assert_eq!(parse(&[0; 4096]), None);
         assert_eq!(parse(b"XFSB"), None, "cut short");
-        let mut xfs = vec![0; SIZE];
+        let mut xfs = vec![0; 4096];
         xfs[..4].copy_from_slice(b"XFSB");
         xfs[32..48].copy_from_slice(&0x1f62_4a50_0f62_4fea_8ae9_9164_7e74_e09e_u128.to_be_bytes());
         let found = parse(&xfs).unwrap();
@@ -93,7 +80,7 @@ mod tests {
         );
         xfs[126] = 1;
         assert_eq!(parse(&xfs), None, "mkfs has not ended");
-        let mut ext4 = vec![0; SIZE];
+        let mut ext4 = vec![0; 4096];
         ext4[1080..1082].copy_from_slice(&[0x53, 0xef]);
         ext4[1128..1144].fill(0xab);
         let found = parse(&ext4).unwrap();

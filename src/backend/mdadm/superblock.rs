@@ -1,22 +1,15 @@
 //! An md superblock of version 1.2: who a device belongs to, read without a process and whether or not the array is assembled.
 
-use std::{
-    fs::File,
-    io,
-    os::unix::fs::{FileExt as _, FileTypeExt as _},
-    path::Path,
-};
-
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use std::{io, path::Path};
 
 use crate::backend::{
     ParseError,
     blocks::{field, format_uuid},
+    fresh::Fresh,
 };
 
-/// Where version 1.2 lies, and how much of it is read: 256 bytes of fields, then two bytes for each device that it has a role for.
+/// Where version 1.2 lies: 256 bytes of fields, then two bytes for each device that it has a role for.
 const OFFSET: u64 = 4096;
-const SIZE: usize = 4096;
 const MAGIC: u32 = 0xa92b_4efc;
 /// `MD_FEATURE_RECOVERY_OFFSET`: the device is being filled. `MD_FEATURE_REPLACEMENT`: it fills the place of one that still serves.
 const FILLING: u32 = 2;
@@ -122,9 +115,11 @@ impl Superblock {
     /// # Errors
     /// The device cannot be read, or what is there cannot be understood.
     pub(super) fn read(path: &Path) -> io::Result<Option<Self>> {
+        let device = Fresh::open(path)?;
         let mut tries = 1;
         loop {
-            match Self::parse(&read_block(path)?) {
+            let Some(block) = device.block(OFFSET)? else { return Ok(None) };
+            match Self::parse(&block) {
                 // The kernel may be writing it.
                 Err(_) if tries < TRIES => tries += 1,
                 parsed => return parsed.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)),
@@ -158,24 +153,6 @@ impl Superblock {
     /// The array's name without the machine's.
     pub(super) fn short_name(&self) -> &str {
         self.name.split_once(':').map_or(&self.name, |(_, name)| name)
-    }
-}
-
-/// The block where the superblock would be; all zeros where the device is too small for one.
-fn read_block(path: &Path) -> io::Result<[u8; SIZE]> {
-    let file = File::open(path)?;
-    // The kernel writes it past the page cache, which may hold what was there before.
-    let _ = posix_fadvise(&file, 4096, 4096, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
-    let mut block = [0; SIZE];
-    match file.read_exact_at(&mut block, OFFSET) {
-        // A block device that was pulled but is still open has size 0.
-        Err(e)
-            if e.kind() == io::ErrorKind::UnexpectedEof && file.metadata()?.file_type().is_block_device() =>
-        {
-            Err(io::Error::from_raw_os_error(nix::libc::ENXIO))
-        }
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok([0; SIZE]),
-        read => read.map(|()| block),
     }
 }
 
@@ -246,7 +223,7 @@ pub(super) mod tests {
 
     #[test]
     fn what_is_not_whole_is_an_error_and_nothing_is_nothing() {
-        assert_eq!(Superblock::parse(&[0; SIZE]), Ok(None));
+        assert_eq!(Superblock::parse(&[0; 4096]), Ok(None));
         let mut broken = block(|_| {});
         broken[80] ^= 1;
         assert!(Superblock::parse(&broken).is_err(), "the checksum");

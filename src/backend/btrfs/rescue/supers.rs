@@ -2,22 +2,14 @@
 //! when a transaction is committed, so none of them knows of what was fsynced since (kernel: `write_all_supers` is told to write one
 //! copy by `btrfs_sync_log`).
 
-use std::{
-    fs::File,
-    io::{self, Seek as _, SeekFrom},
-    ops::Range,
-    os::unix::fs::FileExt as _,
-    path::Path,
-};
-
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use std::{io, ops::Range, path::Path};
 
 pub(super) use super::super::superblock::seal;
 use super::{
     super::superblock::{CRC32C, Checksum, OFFSET, SIZE, Superblock, field},
     map::Chunk,
 };
-use crate::backend::ParseError;
+use crate::backend::{ParseError, fresh::Fresh};
 
 /// Where the second copy lies.
 pub(super) const SECOND: u64 = 64 << 20;
@@ -166,23 +158,20 @@ pub(super) fn system_chunks(block: &[u8]) -> Option<Vec<Chunk>> {
 /// # Errors
 /// The device cannot be opened.
 pub(super) fn read(path: &Path) -> io::Result<Vec<(u64, Copy)>> {
-    let mut file = File::open(path)?;
-    let size = file.seek(SeekFrom::End(0))?;
+    let device = Fresh::open(path)?;
+    let size = device.size()?;
     if size == 0 {
         return Err(io::Error::from_raw_os_error(nix::libc::ENXIO));
     }
     let places = PLACES.into_iter().filter(|place| place + SIZE as u64 <= size);
-    Ok(places.map(|place| (place, read_one(&file, place))).collect())
+    Ok(places.map(|place| (place, read_one(&device, place))).collect())
 }
 
-fn read_one(file: &File, place: u64) -> Copy {
-    // What other openers of the device left in the page cache may be older than what is on it.
-    let at = i64::try_from(place).unwrap_or_default();
-    let _ = posix_fadvise(file, at, 4096, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
-    let mut block = [0; SIZE];
-    match file.read_exact_at(&mut block, place) {
+fn read_one(device: &Fresh, place: u64) -> Copy {
+    match device.block(place) {
         Err(e) => Copy::Unread(e),
-        Ok(()) => match Super::parse(&block, place) {
+        Ok(None) => Copy::None,
+        Ok(Some(block)) => match Super::parse(&block, place) {
             Ok(Some(found)) if found.own.finished => Copy::Good(Box::new(found)),
             Ok(_) => Copy::None,
             Err(e) => Copy::Bad(e.to_string()),
@@ -192,6 +181,8 @@ fn read_one(file: &File, place: u64) -> Copy {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::os::unix::fs::FileExt as _;
+
     use super::{
         super::{super::superblock::tests as crafted, map::tests::item},
         *,
