@@ -223,7 +223,9 @@ pub(crate) fn each_thing_that_is_wrong_is_found(b: &Backend) {
         if found != expected {
             wrong.push(format!("{what}: {found:?}"));
         }
-        m.ok(&format!("set -e; {mend}"));
+        let mended = m.sh(&format!("set -e; {mend}"));
+        let mut why = || m.sh("journalctl --no-pager --lines=20 --unit=lightningd.service").stdout;
+        assert_eq!(mended.code, 0, "{what}: {}{}", mended.stderr, why());
     }
     a_clone_is_found(&mut m, &mut wrong);
     assert!(wrong.is_empty(), "{wrong:#?}");
