@@ -83,7 +83,10 @@ pub fn rest_of(file: &File) -> io::Result<Vec<u8>> {
 /// # Errors
 /// As [`open_regular`].
 pub fn read_text(path: &Path) -> io::Result<String> {
-    String::from_utf8(read_regular(path)?).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+    String::from_utf8(read_regular(path)?).map_err(|e| {
+        let good = e.utf8_error().valid_up_to();
+        io::Error::new(io::ErrorKind::InvalidData, format!("it is no UTF-8 text: byte {} is wrong", good + 1))
+    })
 }
 
 /// Makes the names in a directory durable.
@@ -226,6 +229,11 @@ mod tests {
             }
             assert!(read_regular(&place(name)).is_err());
         }
+        fs::write(place("bytes"), b"text \xff").unwrap();
+        assert_eq!(
+            read_text(&place("bytes")).unwrap_err().to_string(),
+            "it is no UTF-8 text: byte 6 is wrong"
+        );
         assert_eq!(read_text(&place("nothing")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
