@@ -119,8 +119,11 @@ fn candidates_listed(host: &Host, own: fn(&str) -> bool) -> Result<Vec<(String, 
         }
         // A loop device without a file has no size, as has a card reader without a card: most of them are such.
         let Some(size) = size_of(host, &name)?.filter(|size| size.0 > 0) else { continue };
-        let holders = Path::new(CLASS).join(&name).join("holders");
-        if !host.path(&holders).is_dir() || names(host, holders)?.iter().all(|holder| own(holder)) {
+        let holders = match names(host, Path::new(CLASS).join(&name).join("holders")) {
+            Err(BackendError::File(e)) if e.source.kind() == io::ErrorKind::NotFound => Vec::new(),
+            holders => holders?,
+        };
+        if holders.iter().all(|holder| own(holder)) {
             out.push((name, size));
         }
     }

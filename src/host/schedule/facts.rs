@@ -116,7 +116,9 @@ fn compare(host: &Host, file: &Rendered) -> Result<Standing, ScheduleError> {
         Err(e) if e.kind() == io::ErrorKind::InvalidData => return Ok(Standing::Other),
         Err(e) => return Err(e).doing("reading", &file.path).map_err(ScheduleError::File),
     };
-    let Some(programs) = programs_of(&file.text, &text) else { return Ok(Standing::Other) };
+    let Some(mut programs) = programs_of(&file.text, &text) else { return Ok(Standing::Other) };
+    // A crontab names the same one for each job.
+    programs.dedup();
     let dead = programs.into_iter().map(unquoted).find(|program| !is_program(host, program));
     Ok(dead.map_or(Standing::Same, Standing::Dead))
 }

@@ -108,19 +108,7 @@ impl State {
     /// It cannot be opened, is none, or is a newer version's.
     pub fn open(host: &Host) -> Result<Self, StateError> {
         let path = host.path(PATH);
-        files::create_dirs(files::parent(&path), 0o700)?;
-        if path.symlink_metadata().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
-            make(&path)?;
-        }
-        let file = files::open_regular(&path, OpenOptions::new().append(true)).doing("opening", &path)?;
-        let meta = file.metadata().doing("reading", &path)?;
-        if meta.len() == 0 {
-            return Err(StateError::Empty);
-        }
-        let mode = meta.permissions().mode() & 0o7777;
-        if mode & 0o077 != 0 {
-            file.set_permissions(Permissions::from_mode(0o600)).doing("setting the mode of", &path)?;
-        }
+        prepare(&path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let db = Connection::open_with_flags(&path, flags)?;
         db.busy_timeout(BUSY)?;
@@ -343,6 +331,30 @@ impl State {
         })
         .collect()
     }
+}
+
+/// A file for SQLite to open. It is closed again before that: closing it later would take SQLite's locks away (sqlite.org, How To Corrupt
+/// An SQLite Database File, section 2.2).
+fn prepare(path: &Path) -> Result<(), StateError> {
+    let open = || files::open_regular(path, OpenOptions::new().append(true));
+    let file = match open() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            files::create_dirs(files::parent(path), 0o700)?;
+            make(path)?;
+            open()
+        }
+        opened => opened,
+    };
+    let file = file.doing("opening", path)?;
+    let meta = file.metadata().doing("reading", path)?;
+    if meta.len() == 0 {
+        return Err(StateError::Empty);
+    }
+    let mode = meta.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        file.set_permissions(Permissions::from_mode(0o600)).doing("setting the mode of", path)?;
+    }
+    Ok(())
 }
 
 /// Makes a new record. It gets its name when it is whole, so that an empty one is never a new one; who comes second leaves it to the
