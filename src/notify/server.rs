@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::{AsRawFd as _, OwnedFd},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -12,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, socket};
 use rustls::{
     ServerConfig, ServerConnection, StreamOwned,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
@@ -56,7 +58,22 @@ struct Shared {
     tls: Option<Arc<ServerConfig>>,
 }
 
-/// An address where nobody listens.
+/// An address that nobody else gets as long as this lives, and where nobody listens.
+pub(crate) struct Deaf {
+    pub(crate) address: SocketAddr,
+    _bound: OwnedFd,
+}
+
+impl Deaf {
+    pub(crate) fn new() -> Self {
+        let bound = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        bind(bound.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
+        let port = getsockname::<SockaddrIn>(bound.as_raw_fd()).unwrap().port();
+        Self { address: ([127, 0, 0, 1], port).into(), _bound: bound }
+    }
+}
+
+/// An address where nobody listens yet.
 pub(crate) fn nobody() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }

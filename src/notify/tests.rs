@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     http::Roots,
-    server::{Mood, Server, nobody},
+    server::{Deaf, Mood, Server},
     *,
 };
 use crate::{
@@ -89,7 +89,8 @@ fn a_webhook_is_given_the_event_its_id_and_the_token() {
 
 #[test]
 fn each_failure_of_a_server_is_named_and_no_secret_is_in_it() {
-    let refused = format!("http://{}/{SECRET}", nobody());
+    let deaf = Deaf::new();
+    let refused = format!("http://{}/{SECRET}", deaf.address);
     let server = Server::start(Mood::Answer(200));
     let url = server.url(&format!("/{SECRET}?token={SECRET}"));
     let mut said = BTreeMap::new();
@@ -236,7 +237,8 @@ fn a_heartbeat_asks_and_writes_and_one_does_not_hinder_the_other() {
     assert_eq!(server.received()[0].line, "GET /ping");
     assert_eq!(written(), Some(format!("{:.0} warning\n", now())));
     fs::remove_file(dir.path().join("beat")).unwrap();
-    beat(format!("http://{}/", nobody()), file).unwrap_err();
+    let deaf = Deaf::new();
+    beat(format!("http://{}/", deaf.address), file).unwrap_err();
     assert!(written().is_some(), "written, though nobody answered");
     beat(server.url("/ping"), Path::new("/none/beat")).unwrap_err();
     assert_eq!(server.received().len(), 2, "asked, though the file could not be written");

@@ -8,7 +8,7 @@ use crate::{
     exec::ScriptedRunner,
     health::{judge, samples},
     model::Seen,
-    notify::server::{Mood, Received, Server, nobody},
+    notify::server::{Deaf, Mood, Received, Server, nobody},
 };
 
 /// Enough on a busy machine.
@@ -193,7 +193,8 @@ fn a_test_tries_each_channel_and_none_is_said_to_work_that_does_not() {
         try_each(&host, &Channels::of(&host, None), "lightning".into(), PATIENT)
     };
     assert!(matches!(try_out(), Err(Trouble::Refused(_))), "no channel at all");
-    let text = format!("webhook = \"{}\"\nheartbeat = \"http://{}/secret\"\n", server.url("/"), nobody());
+    let deaf = Deaf::new();
+    let text = format!("webhook = \"{}\"\nheartbeat = \"http://{}/secret\"\n", server.url("/"), deaf.address);
     secrets(dir.path(), &text);
     let tried = try_out().unwrap();
     assert_eq!(kinds(&server.received()), ["test ok"]);
