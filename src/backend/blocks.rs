@@ -4,6 +4,7 @@ use std::{
     fs, io,
     os::unix::fs::{FileTypeExt as _, MetadataExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use nix::{
@@ -128,6 +129,32 @@ fn candidates_listed(host: &Host, own: fn(&str) -> bool) -> Result<Vec<(String, 
         }
     }
     Ok(out)
+}
+
+/// A block device and what its superblock, of one kind, says.
+#[derive(Debug)]
+pub(super) struct Seen<S> {
+    pub(super) path: PathBuf,
+    pub(super) size: Option<Bytes>,
+    pub(super) superblock: io::Result<Option<S>>,
+}
+
+/// Looks at a block device by the kernel's name of it: once for all who ask at a glance.
+pub(super) fn look_at<S: Send + Sync + 'static>(
+    host: &Host,
+    name: &str,
+    read: fn(&Path) -> io::Result<Option<S>>,
+) -> Result<Arc<Seen<S>>, BackendError> {
+    host.once(name, || {
+        let path = node_of(name);
+        let size = size_of(host, name)?;
+        let superblock = match size {
+            None => Err(io::Error::other("its block device is gone")),
+            Some(Bytes(0)) => Err(io::Error::other("its block device has size 0")),
+            Some(_) => read(&host.path(&path)),
+        };
+        Ok(Seen { path, size, superblock })
+    })
 }
 
 /// The block devices that may hold a member, and their sizes.

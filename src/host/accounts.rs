@@ -41,8 +41,12 @@ pub fn find(host: &Host, name: &str) -> Result<Option<Account>, AccountError> {
     if let Some(found) = in_passwd(&text, name) {
         return Ok(Some(found));
     }
-    let asked = Cmd::probe("getent").args(["--", "passwd", name]).accept(&[0, NOT_FOUND]);
-    Ok(in_passwd(&host.runner().run(&asked)?.text(), name))
+    Ok(in_passwd(&host.runner().run(&getent("passwd", name))?.text(), name))
+}
+
+/// Asks for what one of the machine's databases has of a name: `passwd`, `ahosts`. It says nothing where that is nothing.
+pub fn getent(database: &str, name: &str) -> Cmd {
+    Cmd::probe("getent").args(["--", database, name]).accept(&[0, NOT_FOUND])
 }
 
 /// The line of this name: getent takes a number for a user's, too.

@@ -14,12 +14,9 @@ use ureq::{
 };
 
 use crate::{
-    exec::{Cmd, Failure},
-    host::Host,
+    exec::Failure,
+    host::{Host, accounts::getent},
 };
-
-/// getent's exit code for what is not there.
-const NOT_FOUND: i32 = 2;
 
 /// Asks getent on this machine.
 #[derive(Debug)]
@@ -46,8 +43,7 @@ impl Getent {
         if let Ok(address) = bare.parse() {
             return Ok(vec![address]);
         }
-        let asked =
-            Cmd::probe("getent").args(["--", "ahosts", host]).accept(&[0, NOT_FOUND]).timeout(*within.after);
+        let asked = getent("ahosts", host).timeout(*within.after);
         match self.0.runner().run(&asked) {
             Ok(said) => Ok(parse(&said.text())),
             Err(e) if matches!(e.failure, Failure::TimedOut(_)) => Err(Error::Timeout(within.reason)),

@@ -1,11 +1,6 @@
 //! What a btrfs mirror is, seen without a process: mountinfo, sysfs and each member's superblock.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use super::{
     BackendError, space,
@@ -25,13 +20,7 @@ use crate::{
     },
 };
 
-/// A block device and what its superblock says.
-#[derive(Debug)]
-struct Seen {
-    path: PathBuf,
-    size: Option<Bytes>,
-    superblock: io::Result<Option<Superblock>>,
-}
+type Seen = blocks::Seen<Superblock>;
 
 /// Observes the filesystem with this UUID, which should be mounted at `mountpoint`.
 pub(super) fn observe(host: &Host, uuid: &str, mountpoint: &Path) -> Result<MirrorState, BackendError> {
@@ -136,18 +125,7 @@ pub(super) fn uuid_at(host: &Host, mountpoint: &Path) -> Result<Option<String>, 
 }
 
 fn look_at(host: &Host, name: &str) -> Result<Arc<Seen>, BackendError> {
-    host.once(name, || look_closely(host, name))
-}
-
-fn look_closely(host: &Host, name: &str) -> Result<Seen, BackendError> {
-    let path = blocks::node_of(name);
-    let size = blocks::size_of(host, name)?;
-    let superblock = match size {
-        None => Err(io::Error::other("its block device is gone")),
-        Some(Bytes(0)) => Err(io::Error::other("its block device has size 0")),
-        Some(_) => Superblock::read(&host.path(&path)),
-    };
-    Ok(Seen { path, size, superblock })
+    blocks::look_at(host, name, Superblock::read)
 }
 
 /// Joins what the kernel counts as members with the devices that are really there.

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -24,13 +23,7 @@ use crate::{
     },
 };
 
-/// A block device and what its superblock says.
-#[derive(Debug)]
-pub(super) struct Seen {
-    pub(super) path: PathBuf,
-    pub(super) size: Option<Bytes>,
-    pub(super) superblock: io::Result<Option<Superblock>>,
-}
+pub(super) type Seen = blocks::Seen<Superblock>;
 
 /// The number by which a member is known: its place in the array, from 1. 0 is a device that is being made a member.
 pub(super) fn number_of(slot: u64) -> u64 {
@@ -109,18 +102,7 @@ pub(super) fn uuid_at(host: &Host, mountpoint: &Path) -> Result<Option<String>, 
 }
 
 pub(super) fn look_at(host: &Host, name: &str) -> Result<Arc<Seen>, BackendError> {
-    host.once(name, || look_closely(host, name))
-}
-
-fn look_closely(host: &Host, name: &str) -> Result<Seen, BackendError> {
-    let path = blocks::node_of(name);
-    let size = blocks::size_of(host, name)?;
-    let superblock = match size {
-        None => Err(io::Error::other("its block device is gone")),
-        Some(Bytes(0)) => Err(io::Error::other("its block device has size 0")),
-        Some(_) => Superblock::read(&host.path(&path)),
-    };
-    Ok(Seen { path, size, superblock })
+    blocks::look_at(host, name, Superblock::read)
 }
 
 /// The members of an array that runs: each place, with the device that fills it.
