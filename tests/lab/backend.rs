@@ -14,6 +14,8 @@ pub(crate) struct Backend {
     pub(crate) takes_no_writes: &'static str,
     /// The finding of a member of which sectors cannot be read.
     pub(crate) unreadable: &'static str,
+    /// What a check ends with then: whether another member has what this one lacks.
+    pub(crate) unreadable_is: i64,
     /// Of a member of which sectors cannot be read, the scrub makes one that is as good as any.
     pub(crate) scrub_mends: bool,
     /// How many jobs the schedule has.
@@ -37,6 +39,7 @@ pub(crate) const BTRFS: Backend = Backend {
     boots_degraded: false,
     takes_no_writes: "MIR-WRITE-ERRORS",
     unreadable: "MIR-READ-ERRORS",
+    unreadable_is: 1,
     scrub_mends: true,
     jobs: 4,
     mount_alone: |m, device| {
@@ -60,6 +63,7 @@ pub(crate) const MDADM: Backend = Backend {
     // The kernel gives it up.
     takes_no_writes: "MIR-MISSING",
     unreadable: "MIR-BAD-BLOCKS",
+    unreadable_is: 2,
     scrub_mends: false,
     jobs: 3,
     mount_alone: |m, device| {

@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use super::{
-    BackendError, space,
+    BackendError,
+    replace::FILLING,
+    space,
     superblock::Superblock,
     sysfs::{DevInfo, SysFs},
 };
@@ -231,7 +233,7 @@ fn scan(host: &Host, state: &mut MirrorState) -> Result<(), BackendError> {
                     unallocated: Some(Bytes(sb.total - sb.allocated)),
                     generation: Some(sb.generation),
                     writeable: None,
-                    replace_target: false,
+                    replace_target: sb.devid == FILLING,
                     bad_sectors: 0,
                 });
             }

@@ -183,6 +183,10 @@ pub(super) fn parse_record(
                 scrubbed: Bytes(sum.scrubbed.0.saturating_add(one.scrubbed.0)),
                 corrected: sum.corrected.saturating_add(one.corrected),
                 uncorrectable: sum.uncorrectable.saturating_add(one.uncorrectable),
+                unmended_on: match (sum.unmended_on, one.unmended_on) {
+                    (Some(some), Some(more)) => Some(some.into_iter().chain(more).collect()),
+                    (some, more) => some.or(more),
+                },
             },
         });
     }
@@ -192,6 +196,8 @@ pub(super) fn parse_record(
 fn parse_line(line: &str, written: Timestamp, now: Timestamp) -> Result<ScrubRecord, ParseError> {
     let bad = |what: &str| ParseError::new("the scrub status file", what);
     let mut fields = BTreeMap::new();
+    let devid = line.split('|').next().and_then(|of| of.rsplit_once(':')?.1.parse::<u64>().ok());
+    let devid = devid.ok_or_else(|| bad(line))?;
     for field in line.split('|').skip(1) {
         let (name, value) = field.split_once(':').ok_or_else(|| bad(field))?;
         fields.insert(name, value.parse::<u64>().map_err(|_| bad(field))?);
@@ -219,6 +225,7 @@ fn parse_line(line: &str, written: Timestamp, now: Timestamp) -> Result<ScrubRec
         scrubbed: Bytes(get("data_bytes_scrubbed")?.saturating_add(get("tree_bytes_scrubbed")?)),
         corrected: get("corrected_errors")?,
         uncorrectable,
+        unmended_on: (uncorrectable > 0).then(|| vec![devid]),
     })
 }
 

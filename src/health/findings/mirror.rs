@@ -125,6 +125,15 @@ pub(super) const CODES: &[Entry] = &[
         remedy: "Unplug the copy now, without mounting anything; then `raidguard scrub NAME`.",
     },
     Entry {
+        code: "MIR-LEFTOVER",
+        source: Clones,
+        title: "a device says that it is being made a member, and it is not",
+        meaning: "It was away or failed when an exchange was given up, so what it says of itself could not be erased. While it is attached \
+                  the kernel refuses to mount the mirror: after the next boot it would not be there.",
+        remedy: "Where `raidguard replace` was interrupted, run the same command again. Otherwise erase it, when it is sure that it is this \
+                 one: `wipefs --all --types btrfs DEVICE`, then `btrfs device scan --forget DEVICE`.",
+    },
+    Entry {
         code: "MIR-STALE",
         source: Storage,
         title: "a member holds older data than another",
@@ -246,6 +255,15 @@ pub(super) const CODES: &[Entry] = &[
         meaning: "Blocks of one copy were wrong and were written anew from the other. Nothing is lost; the cause is still there.",
         remedy: "Look at the member whose counters grew (`btrfs device stats MOUNTPOINT`) and its cable. When that is settled: `raidguard \
                  check --acknowledge`.",
+    },
+    Entry {
+        code: "SCR-UNMENDED",
+        source: Scrubs,
+        title: "the last scrub could not mend one of the members",
+        meaning: "Blocks of one member could not be read. Nothing is lost: the same scrub has read their other copies, and they are good. Of \
+                  a member with read errors the kernel also counts empty space here (seen with Linux 6.12).",
+        remedy: "`raidguard scrub NAME` once more, when its cable and power are good. Where that does not mend it, exchange it: \
+                 `raidguard replace NAME --old DEVID --new NEW-DEVICE`.",
     },
     Entry {
         code: "SCR-UNCORRECTABLE",
