@@ -99,6 +99,16 @@ pub enum Verb {
         #[arg(long = "override", value_name = "REASON")]
         reason: Option<String>,
     },
+    /// Were this half of an array and another each written to alone? What udev asks before md gets it
+    #[command(
+        hide = true,
+        after_help = "Says `apart` if so, and nothing else. The rule that asks is /etc/udev/rules.d/62-raidguard-NAME.rules.\n\n\
+        Exit codes: 0 it is told; 1 it cannot be told, so md gets the device; 2 usage.\n\nExample:\n  raidguard apart /dev/sdb"
+    )]
+    Apart {
+        /// The device that has come
+        device: PathBuf,
+    },
     /// Try every channel by which you are told
     #[command(
         after_help = "Channels are in [notify] of /etc/raidguard/raidguard.toml (mail, command, heartbeat_file) and in \

@@ -31,6 +31,7 @@ pub fn run(verb: Verb, host: &Host, console: &mut Console) -> Result<u8, Trouble
         Verb::Status(args) => ops::status(host, args.json, console).map(|()| Exit::Done)?,
         Verb::Check(args) => return ops::check(host, &check(args), console),
         Verb::Guard { name, reason } => ops::guard(host, name.as_deref(), reason.as_deref(), console)?,
+        Verb::Apart { device } => ops::apart(host, &device, console)?,
         Verb::Explain { code } => ops::explain(code.as_deref(), console)?,
         Verb::Scrub(args) => ops::scrub(host, args.name.as_deref(), args.output.json, console)?,
         Verb::Balance(args) => ops::balance(host, args.name.as_deref(), args.output.json, console)?,

@@ -47,7 +47,10 @@ macro_rules! cases {
                 setup_is_taken_back_after_a_power_cut
             );
             cases!(@case $is, states: each_thing_that_is_wrong_is_found);
-            cases!(@case $is, parted: halves_that_parted_are_never_merged);
+            cases!(@case $is, parted:
+                halves_that_parted_are_never_merged
+                halves_that_parted_start_no_node_at_a_boot
+            );
             cases!(@case $is, rot: read_errors_are_named_and_cost_nothing write_errors_are_named_and_repaired);
             cases!(@long $is, pulled: a_member_pulled_while_idle_is_told_by_the_next_check_of_cron);
             cases!(@long $is, cuts:

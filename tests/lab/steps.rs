@@ -84,6 +84,8 @@ pub(crate) fn unmirrored(name: &str) -> Machine {
     let booted = Machine::booted_once();
     let kept = ready::kept(&booted, "node", &ready::programs_key(), |place| {
         let mut m = Machine::fresh("node");
+        m.ok("modprobe md_mod");
+        m.copies_at_once();
         m.new_disk("one", Bus::Scsi, SIZE);
         m.new_disk("two", Bus::Usb, SIZE);
         m.ok(&format!(
