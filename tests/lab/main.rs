@@ -14,6 +14,7 @@
 
 mod arrays;
 mod backend;
+mod busy;
 mod cache;
 mod cuts;
 mod disks;
@@ -47,10 +48,7 @@ macro_rules! cases {
                 setup_is_taken_back_after_a_power_cut
             );
             cases!(@case $is, states: each_thing_that_is_wrong_is_found);
-            cases!(@case $is, parted:
-                halves_that_parted_are_never_merged
-                halves_that_parted_start_no_node_at_a_boot
-            );
+            cases!(@case $is, parted: halves_that_parted_are_never_merged);
             cases!(@case $is, rot: read_errors_are_named_and_cost_nothing write_errors_are_named_and_repaired);
             cases!(@long $is, pulled: a_member_pulled_while_idle_is_told_by_the_next_check_of_cron);
             cases!(@long $is, cuts:
@@ -84,6 +82,12 @@ mod only_mdadm {
         a_raid10_of_four_is_made_whole_again
         an_array_made_by_hand_is_taken_into_care_and_left_again
     );
+    cases!(@long crate::backend::MDADM, busy:
+        a_member_goes_while_members_are_compared
+        the_new_disk_goes_while_it_is_filled
+        the_last_whole_member_goes_while_another_is_filled
+    );
+    cases!(@case crate::backend::MDADM, parted: halves_that_parted_start_no_node_at_a_boot);
     cases!(@case crate::backend::MDADM, rot: silent_corruption_is_counted_and_nothing_is_guessed);
 }
 
