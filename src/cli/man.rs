@@ -16,10 +16,14 @@ use crate::{
 const CODES: &str = "Exit codes:";
 const EXAMPLES: [&str; 2] = ["Examples:", "Example:"];
 
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 7] = [
     ("/etc/raidguard/raidguard.toml", "The declared mirrors, and the channels of notification."),
     ("/etc/raidguard/secrets.toml", "Webhook tokens and heartbeat URLs; readable by root only."),
     ("/etc/cron.d/raidguard, /etc/systemd/system/raidguard-*", "The regular jobs."),
+    (
+        "/etc/udev/rules.d/62-raidguard-*.rules",
+        "Keeps halves of an array apart that were each written to alone.",
+    ),
     ("/var/lib/raidguard/journal/", "What each change of the machine was to do, and how far it got."),
     (
         "/var/lib/raidguard/state.sqlite3",

@@ -88,6 +88,13 @@ pub enum Verb {
         raidguard guard lightning --override \"restored on purpose\""
     )]
     Guard(Later<GuardArgs>),
+    /// Were this half of an array and another each written to alone? What udev asks before md gets it
+    #[command(
+        hide = true,
+        after_help = "Says `apart` if so, and nothing else. The rule that asks is /etc/udev/rules.d/62-raidguard-NAME.rules.\n\n\
+        Exit codes: 0 it is told; 1 it cannot be told, so md gets the device; 2 usage.\n\nExample:\n  raidguard apart /dev/sdb"
+    )]
+    Apart(Later<ApartArgs>),
     /// Try every channel by which you are told
     #[command(
         after_help = "Channels are in [notify] of /etc/raidguard/raidguard.toml (mail, command, heartbeat_file) and in \
@@ -146,6 +153,13 @@ pub struct GuardArgs {
     /// Allow what stands against a start now; recorded, and shown by status until the guard passes by itself
     #[arg(long = "override", value_name = "REASON")]
     pub reason: Option<String>,
+}
+
+/// Which half is asked about.
+#[derive(Debug, Args)]
+pub struct ApartArgs {
+    /// The device that has come
+    pub device: PathBuf,
 }
 
 /// For whom completions are.

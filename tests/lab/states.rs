@@ -175,6 +175,13 @@ const OF_MD: &[State] = &[
         &["SPC-FREE"],
     ),
     (
+        "nothing keeps its halves apart",
+        "mv /etc/udev/rules.d/62-raidguard-lightning.rules /root/",
+        "mv /root/62-raidguard-lightning.rules /etc/udev/rules.d/",
+        1,
+        &["SCH-UDEV"],
+    ),
+    (
         "the array has no bitmap",
         "mdadm --grow --bitmap=none /dev/md/lightning",
         "mdadm --grow --bitmap=internal /dev/md/lightning",

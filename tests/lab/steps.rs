@@ -4,6 +4,7 @@ use std::{
     cell::Cell,
     collections::BTreeSet,
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 use serde_json::Value;
@@ -84,6 +85,8 @@ pub(crate) fn unmirrored(name: &str) -> Machine {
     let booted = Machine::booted_once();
     let kept = ready::kept(&booted, "node", &ready::programs_key(), |place| {
         let mut m = Machine::fresh("node");
+        m.ok("modprobe md_mod");
+        m.copies_at_once();
         m.new_disk("one", Bus::Scsi, SIZE);
         m.new_disk("two", Bus::Usb, SIZE);
         m.ok(&format!(
@@ -212,7 +215,9 @@ fn newness(m: &mut Machine, journal: bool) -> i64 {
 /// A verb that must succeed, and what it said.
 #[track_caller]
 pub(crate) fn does(m: &mut Machine, args: &[&str]) -> String {
+    let began = Instant::now();
     let Ran { code, stdout, stderr } = m.raidguard(args);
+    println!("note: {} took {} s", args[0], began.elapsed().as_secs());
     assert_eq!(code, 0, "{args:?}: {stdout}{stderr}");
     stdout + &stderr
 }

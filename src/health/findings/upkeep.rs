@@ -55,6 +55,14 @@ pub(super) const CODES: &[Entry] = &[
         remedy: "Write it anew: `raidguard schedule install`.",
     },
     Entry {
+        code: "SCH-UDEV",
+        source: Jobs,
+        title: "nothing keeps halves of the array apart at a boot",
+        meaning: "Where two halves of an array were each written to alone and both are there when the machine starts, udev can have md add \
+                  one to the other, and the kernel copies over what only one of them has. A rule of udev keeps them apart.",
+        remedy: "`raidguard schedule install` writes the rule, and the initramfs anew.",
+    },
+    Entry {
         code: "SCH-DISTRIBUTION",
         source: Jobs,
         title: "the distribution has a job for the same",

@@ -33,6 +33,10 @@ pub(in crate::health) fn judge(case: &mut Case<'_>) {
                 vec![why.clone()],
             );
         }
+        if let Some(why) = &facts.rule {
+            let says = format!("nothing keeps halves of mirror {} apart at a boot", case.declared.name);
+            case.add("SCH-UDEV", Severity::Warning, "", says, vec![why.clone()]);
+        }
     }
     if let Some(schedule) = case.declared.schedule.clone() {
         let deep = case.declared.node.is_some();
