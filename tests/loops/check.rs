@@ -394,6 +394,10 @@ fn a_check_by_hand_is_no_run_of_the_schedule() {
         };
         assert_eq!(s.run(&["check"]).code, 0);
         assert!(last().is_null(), "{}", last());
+        let log = || fs::read("/var/lib/raidguard/state.sqlite3-wal").unwrap();
+        let before = log();
+        assert_eq!(s.run(&["check"]).code, 0);
+        assert!(log() == before, "nothing is new, and it was written");
         assert_eq!(s.run(&["check", "--notify"]).code, 0);
         assert!(last().is_string(), "{}", last());
     });
