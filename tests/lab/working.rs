@@ -13,17 +13,23 @@ use crate::{
 /// How much there is to read, beside what the node has.
 const MUCH: u64 = 64 << 20;
 
-/// The kernel's work on each member is slow enough to be met.
+/// The kernel's work on each member is slow enough to be met, until it is fast again. `btrfs` sets the limit anew when it begins.
 fn slow(m: &mut Machine) {
-    m.ok(&format!(
-        "head -c {MUCH} /dev/urandom >{MOUNT}/much; sync -f {MOUNT}
-        for limit in /sys/fs/btrfs/*/devinfo/*/scrub_speed_max; do echo 4194304 >$limit; done"
-    ));
+    m.ok(&format!("head -c {MUCH} /dev/urandom >{MOUNT}/much; sync -f {MOUNT}; rm -f /run/fast"));
+    m.begin(&[
+        "/bin/bash",
+        "-c",
+        &format!("until [ -e /run/fast ]; do {}; sleep 0.02; done", limit(4 << 20)),
+    ]);
 }
 
-/// The kernel's work is as fast as it can be.
 fn fast(m: &mut Machine) {
-    m.ok("for limit in /sys/fs/btrfs/*/devinfo/*/scrub_speed_max; do echo 0 >$limit; done");
+    m.ok(&format!("touch /run/fast; sleep 0.1; {}", limit(0)));
+}
+
+/// Sets how much of each member the kernel reads in a second.
+fn limit(bytes: u64) -> String {
+    format!("for limit in /sys/fs/btrfs/*/devinfo/*/scrub_speed_max; do echo {bytes} >$limit; done")
 }
 
 /// Waits until so many bytes were read from a disk, or written to it, since this was first asked.

@@ -228,6 +228,13 @@ fn a_member_is_pulled_from_the_running_mirror() {
         let tree = s.tree();
         let (_, codes) = faults(s, &[]);
         assert!(codes.contains("MIR-PULLED"), "{codes:?}");
+        // The kernel would say that it has mended everything.
+        let scrub = s.run(&["scrub"]);
+        assert!(
+            scrub.code == 1 && scrub.stdout.contains("ended before everything was read"),
+            "{}",
+            scrub.stdout
+        );
         let new = s.disk("new", 2 * GIB);
         // While its old state is back under another name it is not exchanged: two would say that they are it.
         let back = s.attach_again(&kept);

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, path::Path}
 
 use jiff::Timestamp;
 
-use super::{BackendError, ParseError};
+use super::{BackendError, ParseError, observe};
 use crate::{
     backend::{
         ScrubCounts, ScrubEnd, ScrubProgress, ScrubReport, ScrubStatus, Watcher, blocks::parse_number,
@@ -67,11 +67,16 @@ pub(super) fn scrub(
     let output = host.runner().run(&Cmd::probe("btrfs").args(["scrub", "status", "-R"]).arg(mountpoint))?;
     let status = parse_status(&output.text())?;
     let end = match status.as_ref().map(|s| s.status.as_str()) {
-        Some("finished") => ScrubEnd::Finished,
+        // The kernel comes to the end also without a member that was pulled, and calls mended what it has read from another.
+        Some("finished") if is_whole(host, mountpoint, state)? => ScrubEnd::Finished,
         _ if stopping => ScrubEnd::Stopped,
         _ => ScrubEnd::Aborted,
     };
     Ok(ScrubReport { command: line, end, compared: false, status })
+}
+
+fn is_whole(host: &Host, mountpoint: &Path, state: &MirrorState) -> Result<bool, BackendError> {
+    Ok(observe::observe(host, &state.uuid, mountpoint)?.members.iter().all(|m| !m.missing))
 }
 
 fn already_running(error: &CmdError) -> bool {
