@@ -6,7 +6,8 @@ pub(crate) struct Backend {
     pub(crate) name: &'static str,
     /// What the node's files lie on, as findmnt calls it.
     pub(crate) filesystem: &'static str,
-    /// How large the disks are, in bytes. md copies and compares all of them, used or not: gigabytes take minutes here.
+    /// How large the disks are, in bytes. md copies and compares all of them, used or not, which takes minutes here: they are as small as
+    /// raidguard takes them.
     pub(crate) size: u64,
     /// The finding of a member that was pulled while the mirror is mounted.
     pub(crate) pulled: &'static str,
@@ -57,7 +58,7 @@ pub(crate) const BTRFS: Backend = Backend {
 pub(crate) const MDADM: Backend = Backend {
     name: "mdadm",
     filesystem: "xfs",
-    size: 640 << 20,
+    size: 1 << 30,
     // udev has taken it out of the array.
     pulled: "MIR-MISSING",
     boots_degraded: true,
