@@ -6,6 +6,9 @@ pub(crate) struct Backend {
     pub(crate) name: &'static str,
     /// What the node's files lie on, as findmnt calls it.
     pub(crate) filesystem: &'static str,
+    /// How large the disks are, in bytes. md copies and compares all of them, used or not, which takes minutes here: they are as small as
+    /// raidguard takes them.
+    pub(crate) size: u64,
     /// The finding of a member that was pulled while the mirror is mounted.
     pub(crate) pulled: &'static str,
     /// A boot without a member mounts the mirror all the same.
@@ -37,6 +40,7 @@ pub(crate) struct Backend {
 pub(crate) const BTRFS: Backend = Backend {
     name: "btrfs",
     filesystem: "btrfs",
+    size: 2 << 30,
     pulled: "MIR-PULLED",
     boots_degraded: false,
     takes_no_writes: "MIR-WRITE-ERRORS",
@@ -60,6 +64,7 @@ pub(crate) const BTRFS: Backend = Backend {
 pub(crate) const MDADM: Backend = Backend {
     name: "mdadm",
     filesystem: "xfs",
+    size: 1 << 30,
     // udev has taken it out of the array.
     pulled: "MIR-MISSING",
     boots_degraded: true,

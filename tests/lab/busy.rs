@@ -4,7 +4,7 @@ use crate::{
     backend::Backend,
     disks::Bus,
     machine::Machine,
-    steps::{SIZE, alone_has, does, elsewhere, finds, is_at_work, is_critical, mirrored},
+    steps::{alone_has, does, elsewhere, finds, is_at_work, is_critical, mirrored},
 };
 
 /// Has the kernel take its time for what it copies or compares.
@@ -43,7 +43,7 @@ pub(crate) fn a_member_goes_while_members_are_compared(b: &Backend) {
 pub(crate) fn the_new_disk_goes_while_it_is_filled(b: &Backend) {
     let mut m = mirrored("the_new_disk_goes_while_it_is_filled", b);
     m.pull("two");
-    let three = m.new_disk("three", Bus::Usb, SIZE);
+    let three = m.new_disk("three", Bus::Usb, b.size);
     slowly(&mut m, true);
     let asked = ["/usr/local/sbin/raidguard", "replace", "--new", &three, "--yes"];
     let replace = m.begin(&asked);
@@ -70,7 +70,7 @@ pub(crate) fn the_new_disk_goes_while_it_is_filled(b: &Backend) {
 pub(crate) fn the_last_whole_member_goes_while_another_is_filled(b: &Backend) {
     let mut m = mirrored("the_last_whole_member_goes_while_another_is_filled", b);
     m.pull("two");
-    let three = m.new_disk("three", Bus::Usb, SIZE);
+    let three = m.new_disk("three", Bus::Usb, b.size);
     slowly(&mut m, true);
     let replace = m.begin(&["/usr/local/sbin/raidguard", "replace", "--new", &three, "--yes"]);
     until_it(&mut m, "recover");

@@ -84,7 +84,7 @@ pub(crate) fn setup_is_taken_up_or_back_after_a_power_cut_in_each_step(b: &Backe
 /// The power is cut while `setup` takes this step, or the one in which it is by then; after a boot it is completed, or taken back.
 fn cut_in_setup(name: &str, b: &Backend, step: usize, way: &str) -> usize {
     let random = Random::new();
-    let mut m = unmirrored(&format!("{name}-{}-{step}", b.name));
+    let mut m = unmirrored(&format!("{name}-{}-{step}", b.name), b);
     let asked = setup_arguments(&m, b);
     let seen = m.console_since(0).len();
     m.begin_raidguard(&asked.iter().map(String::as_str).collect::<Vec<_>>());

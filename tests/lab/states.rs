@@ -169,7 +169,7 @@ const OF_MD: &[State] = &[
     ),
     (
         "there is hardly any room",
-        "fallocate -l 1750M /srv/lightning/full",
+        "set -- $(df --output=avail,size -BM /srv/lightning | tail -1 | tr -d M); fallocate -l $(($1 - $2 / 20))M /srv/lightning/full",
         "rm /srv/lightning/full",
         1,
         &["SPC-FREE"],

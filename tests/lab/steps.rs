@@ -17,7 +17,6 @@ use crate::{
     ready,
 };
 
-pub(crate) const SIZE: u64 = 2 << 30;
 pub(crate) const NODE: &str = "/home/bitcoin/.lightning";
 pub(crate) const MOUNT: &str = "/srv/lightning";
 
@@ -81,14 +80,14 @@ pub(crate) fn setup_arguments(m: &Machine, b: &Backend) -> Vec<String> {
 }
 
 /// A node at work beside two empty disks, SCSI and USB.
-pub(crate) fn unmirrored(name: &str) -> Machine {
+pub(crate) fn unmirrored(name: &str, b: &Backend) -> Machine {
     let booted = Machine::booted_once();
-    let kept = ready::kept(&booted, "node", &ready::programs_key(), |place| {
+    let kept = ready::kept(&booted, &format!("node-{}", b.name), &ready::programs_key(), |place| {
         let mut m = Machine::fresh("node");
         m.ok("modprobe md_mod");
         m.copies_at_once();
-        m.new_disk("one", Bus::Scsi, SIZE);
-        m.new_disk("two", Bus::Usb, SIZE);
+        m.new_disk("one", Bus::Scsi, b.size);
+        m.new_disk("two", Bus::Usb, b.size);
         m.ok(&format!(
             "install -d -m 0700 -o bitcoin -g bitcoin {NODE} && systemctl enable --now lightningd.service"
         ));
@@ -119,7 +118,7 @@ pub(crate) fn alone_has(rescue: &mut Machine, b: &Backend, bus: Bus, image: &Pat
 fn mirrored_once(b: &Backend) -> PathBuf {
     let booted = Machine::booted_once();
     ready::kept(&booted, &format!("mirrored-{}", b.name), &ready::programs_key(), |place| {
-        let mut m = unmirrored(&format!("mirrored-{}", b.name));
+        let mut m = unmirrored(&format!("mirrored-{}", b.name), b);
         let asked = setup_arguments(&m, b);
         let done = m.raidguard(&asked.iter().map(String::as_str).collect::<Vec<_>>());
         assert_eq!(done.code, 0, "{}{}", done.stdout, done.stderr);
