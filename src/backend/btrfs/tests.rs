@@ -462,7 +462,8 @@ fn run_scrub(start: Reply, status: &str, stop: bool) -> (Result<ScrubReport, Bac
             .on("btrfs scrub status -R", Reply::ok(fixture(status)))
             .on("btrfs scrub cancel", Reply::ok("scrub cancelled\n")),
     );
-    let host = Machine::bare().host_with(Arc::clone(&runner));
+    let machine = Machine::bare();
+    let host = machine.host_with(Arc::clone(&runner));
     let flow = if stop { Flow::Stop } else { Flow::Continue };
     let report = Btrfs.scrub(&host, Path::new(MNT), &big(), &mut |p| {
         assert!(p.bytes_total.is_some());
