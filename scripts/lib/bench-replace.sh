@@ -39,7 +39,7 @@ replace_ours() {
 
 # In the namespace.
 bench_replace() {
-  local i raw ratio ratios=() megabytes=5000 third free used
+  local i way order raw own ratio ratios=() megabytes=5000 third free used
   ((quick == 0)) || megabytes=150
   truncate -s 10G "$scratch/three"
   third=$(losetup --find --show --direct-io=on "$scratch/three")
@@ -49,19 +49,26 @@ bench_replace() {
   used=${loops[1]} free=$third
   printf '\nreplace of a member with %s MB on it\n%4s  %18s  %22s  %6s\n' "$megabytes" pair 'btrfs replace, s' 'ours before proof, s' ratio
   for ((i = 0; i <= pairs; i++)); do
-    replace_ready "$free"
-    timed replace_raw "$free"
-    raw=$took
-    read -r used free <<<"$free $used"
-    replace_ready "$free"
-    replace_ours "$free" || return 1
-    read -r used free <<<"$free $used"
-    # Until the proof has ended nothing else may begin.
-    while pgrep -f "^$scratch/raidguard replace" >/dev/null; do sleep 0.1; done
+    # Each goes first in turn, so that each fills either device.
+    order='raw ours'
+    ((i % 2)) || order='ours raw'
+    for way in $order; do
+      replace_ready "$free"
+      if [[ $way == raw ]]; then
+        timed replace_raw "$free"
+        raw=$took
+      else
+        replace_ours "$free" || return 1
+        own=$took
+        # Until the proof has ended nothing else may begin.
+        while pgrep -f "^$scratch/raidguard replace" >/dev/null; do sleep 0.1; done
+      fi
+      read -r used free <<<"$free $used"
+    done
     ((i > 0)) || continue # warms up, not measured
-    ratio=$(calculate %.3f "$took / $raw")
+    ratio=$(calculate %.3f "$own / $raw")
     ratios+=("$ratio")
-    printf '%4d  %18.3f  %22.3f  %6s\n' "$i" "$raw" "$took" "$ratio"
+    printf '%4d  %18.3f  %22.3f  %6s\n' "$i" "$raw" "$own" "$ratio"
   done
 
   heading
