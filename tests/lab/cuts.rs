@@ -111,7 +111,11 @@ fn cut_in_setup(name: &str, b: &Backend, step: usize, way: &str) -> usize {
     // The boot has started the node on the mirror before `setup` did.
     let forward = way == "--rollback" && said.contains("old state");
     println!("note: {way} ends with {}: {}", ran.code, said.lines().last().unwrap_or_default());
-    assert!(ran.code == 0 || nothing || complete || forward, "{}: {said}", ran.code);
+    if !(ran.code == 0 || nothing || complete || forward) {
+        let guard = m.raidguard(&["guard"]);
+        let journal = m.sh("journalctl --no-pager --boot --lines=30 --unit=lightningd.service").stdout;
+        panic!("{}: {said}\nguard: {} {}\n{journal}", ran.code, guard.code, guard.stderr);
+    }
     let moved = if forward {
         does(&mut m, &["setup", "--resume", "--yes"]);
         true
