@@ -250,6 +250,10 @@ pub(super) fn upkeep_states() -> Vec<(&'static str, Change)> {
             unmended(state.1.scrub.get_mut().unwrap(), &[2]);
             state.1.storage.get_mut().unwrap().members[0].missing = true;
         }),
+        ("a scrub could not mend one member, which is gone", |state| {
+            unmended(state.1.scrub.get_mut().unwrap(), &[2]);
+            state.1.storage.get_mut().unwrap().members[1].missing = true;
+        }),
         (
             "a scrub could not mend one member, and was cancelled",
             read!(scrub, s, {

@@ -228,6 +228,12 @@ impl<'a, S: Step + Serialize + DeserializeOwned> Executor<'a, S> {
             return Err(ExecuteError::TooLate { says: step.says() });
         }
         let of = self.plan.steps.len();
+        for (index, step) in self.plan.steps.iter().enumerate().rev() {
+            if self.state.begun.get(index).copied().unwrap_or_default() {
+                let failed = |source| ExecuteError::Undo { index, of, says: step.says(), source };
+                step.may_undo(self.host).map_err(failed)?;
+            }
+        }
         if !self.state.rolling_back {
             self.journal.write(self.host.now(), Record::RollBack)?;
             self.state.rolling_back = true;

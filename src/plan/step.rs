@@ -178,6 +178,14 @@ pub trait Step: std::fmt::Debug {
     /// It could not be put back, or putting back would lose something newer.
     fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError>;
 
+    /// Whether it can be put back as the machine is now, where that must be known before anything is.
+    ///
+    /// # Errors
+    /// Why not.
+    fn may_undo(&self, _: &Host) -> Result<(), StepError> {
+        Ok(())
+    }
+
     /// The devices whose content or partition table this step writes over: their identity is compared right before.
     fn erases(&self) -> &[Identity] {
         &[]

@@ -21,8 +21,6 @@ pub(crate) struct Backend {
     pub(crate) unreadable_is: i64,
     /// Of a member of which sectors cannot be read, the scrub makes one that is as good as any.
     pub(crate) scrub_mends: bool,
-    /// The findings of halves that parted and are both there after a boot.
-    pub(crate) parted: &'static [&'static str],
     /// How many jobs the schedule has.
     pub(crate) jobs: usize,
     /// Mounts what this one member alone has, to be written to.
@@ -47,7 +45,6 @@ pub(crate) const BTRFS: Backend = Backend {
     unreadable: "MIR-READ-ERRORS",
     unreadable_is: 1,
     scrub_mends: true,
-    parted: &[],
     jobs: 4,
     mount_alone: |m, device| {
         m.ok(&format!("mount -o degraded {device} {MOUNT}"));
@@ -73,7 +70,6 @@ pub(crate) const MDADM: Backend = Backend {
     unreadable: "MIR-BAD-BLOCKS",
     unreadable_is: 2,
     scrub_mends: false,
-    parted: &["MIR-SPLIT"],
     jobs: 3,
     mount_alone: |m, device| {
         // udev may have put it into an array that it does not start.

@@ -88,14 +88,18 @@ fn cut_in_setup(name: &str, b: &Backend, step: usize, way: &str) -> usize {
     let asked = setup_arguments(&m, b);
     let seen = m.console_since(0).len();
     m.begin_raidguard(&asked.iter().map(String::as_str).collect::<Vec<_>>());
-    // What it says before the first step; then a line for each that is done.
-    let before = if step == 1 { "\n".to_owned() } else { format!("done {:>2}/", step - 1) };
+    // What it says before the first step; then a line for each that is done, or is found to be so.
+    let before = ["done", "held"].map(|word| match step {
+        1 => "\n".to_owned(),
+        _ => format!("{word} {:>2}/", step - 1),
+    });
     m.console_says(seen, &before);
     thread::sleep(Duration::from_millis(random.below(400)));
     m.cut();
     let last = m.committed();
     let done = m.console_since(seen);
-    let done = done.lines().rev().find(|line| line.starts_with("done")).unwrap_or_default().to_owned();
+    let is_step = |line: &&str| line.starts_with("done") || line.starts_with("held");
+    let done = done.lines().rev().find(is_step).unwrap_or_default().to_owned();
     println!("note: cut after {done}");
     m.boot();
     m.settle();
@@ -107,7 +111,11 @@ fn cut_in_setup(name: &str, b: &Backend, step: usize, way: &str) -> usize {
     // The boot has started the node on the mirror before `setup` did.
     let forward = way == "--rollback" && said.contains("old state");
     println!("note: {way} ends with {}: {}", ran.code, said.lines().last().unwrap_or_default());
-    assert!(ran.code == 0 || nothing || complete || forward, "{}: {said}", ran.code);
+    if !(ran.code == 0 || nothing || complete || forward) {
+        let guard = m.raidguard(&["guard"]);
+        let journal = m.sh("journalctl --no-pager --boot --lines=30 --unit=lightningd.service").stdout;
+        panic!("{}: {said}\nguard: {} {}\n{journal}", ran.code, guard.code, guard.stderr);
+    }
     let moved = if forward {
         does(&mut m, &["setup", "--resume", "--yes"]);
         true

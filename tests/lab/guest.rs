@@ -77,11 +77,11 @@ impl Machine {
         String::from_utf8_lossy(bytes.get(seen..).unwrap_or_default()).into_owned()
     }
 
-    /// Waits until the console has said this, after it had said `seen` bytes.
+    /// Waits until the console has said one of these, after it had said `seen` bytes.
     #[track_caller]
-    pub(crate) fn console_says(&self, seen: usize, what: &str) {
+    pub(crate) fn console_says(&self, seen: usize, what: &[String]) {
         let began = Instant::now();
-        while !self.console_since(seen).contains(what) {
+        while !what.iter().any(|what| self.console_since(seen).contains(what)) {
             assert!(began.elapsed() < PATIENCE, "it does not say {what:?}: {}", self.console_since(seen));
             thread::sleep(Duration::from_millis(5));
         }

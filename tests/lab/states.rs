@@ -144,18 +144,18 @@ const OF_BTRFS: &[State] = &[
         &["MNT-FSTAB-DEGRADED"],
     ),
     (
-        "a file has no checksums",
-        "touch /srv/lightning/lightning/bitcoin/peers.sqlite3; chattr +C /srv/lightning/lightning/bitcoin/peers.sqlite3",
-        "rm /srv/lightning/lightning/bitcoin/peers.sqlite3",
+        "what is written to the directory has no checksums",
+        "chattr +C /srv/lightning/lightning/bitcoin",
+        "chattr -C /srv/lightning/lightning/bitcoin",
         1,
         &["DIR-NOCOW"],
     ),
     (
         "there is hardly any room",
-        "fallocate -l 1600M /srv/lightning/full || true",
-        "rm /srv/lightning/full; sync -f /srv/lightning",
+        "fallocate -l 1650M /srv/lightning/full",
+        "rm /srv/lightning/full; sync -f /srv/lightning; btrfs balance start -dusage=0 /srv/lightning",
         1,
-        &["SPC-FREE"],
+        &["SPC-FREE", "SPC-UNALLOCATED"],
     ),
 ];
 

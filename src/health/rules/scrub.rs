@@ -48,13 +48,13 @@ fn overdue(case: &Case<'_>, since: Timestamp) -> bool {
 /// every member that should have had it.
 fn unmended(case: &Case<'_>, record: &ScrubRecord) -> Option<(String, u64)> {
     let state = case.observed.storage.get()?;
+    let [devid] = record.unmended_on.as_deref()? else { return None };
     let whole = record.finished
         && !record.cancelled
         && record.ended.is_some()
         && state.mounted
-        && state.members.iter().all(|m| !m.missing && !m.replace_target)
+        && state.members.iter().all(|m| !m.replace_target && (!m.missing || m.devid == *devid))
         && state.drifted(case.declared.level.as_str()).is_empty();
-    let [devid] = record.unmended_on.as_deref()? else { return None };
     let member = state.members.iter().find(|m| m.devid == *devid).filter(|_| whole)?;
     Some((name_of(member), *devid))
 }

@@ -44,6 +44,12 @@ impl Step for Touch {
             _ => Ok(()),
         }
     }
+    fn may_undo(&self, _: &Host) -> Result<(), StepError> {
+        match fs::read_to_string(&self.file) {
+            Ok(text) if !text.is_empty() => Err(StepError::refused("somebody has written to it")),
+            _ => Ok(()),
+        }
+    }
     fn erases(&self) -> &[Identity] {
         &self.erases
     }
@@ -143,6 +149,24 @@ fn nothing_goes_back_after_a_final_step_was_begun() {
     executor.forward(&mut ()).unwrap_err();
     assert!(matches!(executor.back(&mut ()), Err(ExecuteError::TooLate { .. })));
     assert_eq!(made(m.dir.path(), 3), 2);
+}
+
+#[test]
+fn what_cannot_all_be_put_back_is_not_begun_to_be() {
+    let m = machine();
+    let mut list = steps(m.dir.path(), 3);
+    list[2].fails = true;
+    let mut executor = Executor::begin(&m.host, &same, plan(list)).unwrap();
+    executor.forward(&mut ()).unwrap_err();
+    let first = m.dir.path().join("s0");
+    fs::write(&first, "newer").unwrap();
+    let error = executor.back(&mut ()).unwrap_err();
+    assert!(matches!(error, ExecuteError::Undo { index: 0, of: 3, .. }), "{error}");
+    assert_eq!(made(m.dir.path(), 3), 2, "nothing was put back");
+    assert!(matches!(executor.forward(&mut ()), Err(ExecuteError::Step { .. })), "it can still go on");
+    fs::write(&first, "").unwrap();
+    assert_eq!(executor.back(&mut ()).unwrap(), Ended::RolledBack);
+    assert_eq!(made(m.dir.path(), 3), 0);
 }
 
 #[test]

@@ -118,12 +118,20 @@ impl Step for Exchange {
         }))
     }
 
+    /// After a power cut the boot may have started the node on the mirror.
+    fn may_undo(&self, host: &Host) -> Result<(), StepError> {
+        if !self.points(&self.directory)? {
+            return Ok(());
+        }
+        unchanged(&self.data, &self.manifest, "the data on the mirror changed since they were copied, so the original is old state")
+            .map_err(|e| e.hint("`raidguard setup --resume` finishes the move; `raidguard release` then brings the newest data back"))?;
+        quiet(host, &self.data)
+    }
+
     fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
         exchange::settle(&self.directory, &self.aside).map_err(fail("settling", &self.directory))?;
         if self.points(&self.directory)? {
-            quiet(cx.host, &self.data)?;
-            unchanged(&self.data, &self.manifest, "the data on the mirror changed since they were copied, so the original is old state")
-                .map_err(|e| e.hint("`raidguard setup --resume` finishes the move; `raidguard release` then brings the newest data back"))?;
+            self.may_undo(cx.host)?;
             exchange::exchange(&self.directory, &self.aside).map_err(fail("exchanging", &self.directory))?;
         }
         if self.points(&self.aside)? {

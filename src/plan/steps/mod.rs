@@ -149,6 +149,9 @@ impl Step for Action {
     fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
         self.step().undo(cx)
     }
+    fn may_undo(&self, host: &Host) -> Result<(), StepError> {
+        self.step().may_undo(host)
+    }
     fn erases(&self) -> &[Identity] {
         self.step().erases()
     }
