@@ -100,6 +100,14 @@ pub enum BackendError {
     /// Something was not in the form that it should have.
     #[error(transparent)]
     Parse(#[from] ParseError),
+    /// A device that was being made a member is of no use.
+    #[error("the new device {} fails: {why}", device.display())]
+    NewDevice {
+        /// The device.
+        device: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The mirror is not as what was to be done needs it.
     #[error("{0}")]
     State(String),

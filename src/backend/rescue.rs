@@ -32,6 +32,8 @@ pub struct Remains {
     pub mounted: Option<Vec<PathBuf>>,
     /// The members that can still be read.
     pub survivors: Vec<Survivor>,
+    /// Devices that were being made a member: none is a half, and the kernel must not know of any when it mounts the halves.
+    pub begun: Vec<PathBuf>,
 }
 
 /// A member that can still be read.

@@ -147,12 +147,16 @@ fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
         out.push(page(command, above)?);
         below.into_iter().try_for_each(|verb| visit(verb, Some(&name), out))
     }
-    let mut command = Cli::command().disable_help_subcommand(true);
-    // Gives each verb its full name: raidguard-setup.
-    command.build();
     let mut pages = Vec::new();
-    visit(command, None, &mut pages)?;
+    visit(described(), None, &mut pages)?;
     Ok(pages)
+}
+
+/// The command line with the flags of every verb, each of which has its full name: raidguard-setup.
+fn described() -> Command {
+    let mut command = Cli::command().disable_help_subcommand(true);
+    command.build();
+    command
 }
 
 /// Prints the page of the whole program, or writes every page into `dir`.
@@ -220,7 +224,7 @@ mod tests {
             }
             command.get_subcommands().for_each(visit);
         }
-        visit(&Cli::command());
+        visit(&described());
     }
 
     #[test]

@@ -169,6 +169,7 @@ pub(crate) fn healthy() -> (Mirror, Observed, Record) {
         scrubbed: Bytes::gib(1),
         corrected: 0,
         uncorrectable: 0,
+        unmended_on: None,
     };
     let observed = Observed {
         storage: Seen::Read(state(&declared)),

@@ -56,6 +56,11 @@ fn run_at(hours: i64) -> JobRun {
     }
 }
 
+fn unmended(scrub: &mut Option<crate::model::observed::ScrubRecord>, on: &[u64]) {
+    let scrub = scrub.as_mut().unwrap();
+    (scrub.uncorrectable, scrub.unmended_on) = (14, Some(on.to_vec()));
+}
+
 #[allow(clippy::too_many_lines, reason = "one table")]
 pub(super) fn mirror_states() -> Vec<(&'static str, Change)> {
     vec![
@@ -109,6 +114,14 @@ pub(super) fn mirror_states() -> Vec<(&'static str, Change)> {
                 let mut twin = c[1].clone();
                 twin.path = "/dev/sdz".into();
                 c.push(twin);
+            }),
+        ),
+        (
+            "a device that was being filled",
+            read!(claims, c, {
+                let mut begun = c[1].clone();
+                (begun.devid, begun.path, begun.uuid) = (0, "/dev/sdz".into(), "begun".into());
+                c.insert(0, begun);
             }),
         ),
         ("data on one member", storage!(s, s.profiles.push(profile(ChunkKind::Data, "single", 1)))),
@@ -231,6 +244,19 @@ pub(super) fn upkeep_states() -> Vec<(&'static str, Change)> {
             state.2.acknowledged_scrub = Some(s.started);
         }),
         ("a scrub could not mend", read!(scrub, s, s.as_mut().unwrap().uncorrectable = 2)),
+        ("a scrub could not mend both members", read!(scrub, s, unmended(s, &[1, 2]))),
+        ("a scrub could not mend one member", read!(scrub, s, unmended(s, &[2]))),
+        ("a scrub could not mend one member, the other is gone", |state| {
+            unmended(state.1.scrub.get_mut().unwrap(), &[2]);
+            state.1.storage.get_mut().unwrap().members[0].missing = true;
+        }),
+        (
+            "a scrub could not mend one member, and was cancelled",
+            read!(scrub, s, {
+                unmended(s, &[2]);
+                s.as_mut().unwrap().cancelled = true;
+            }),
+        ),
         ("no line in fstab", read!(mount, m, m.lines.clear())),
         ("fstab by device", read!(mount, m, m.lines[0].source = "/dev/sdb".into())),
         (

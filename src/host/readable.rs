@@ -1,4 +1,4 @@
-//! Which files of a tree cannot be read: every byte of every file is asked for. After a scrub that found blocks without a good copy
+//! Which files of a tree cannot be read: every byte of every file is asked for. After a scrub that could not mend everything
 //! this names just the files that have lost something, snapshots included; the kernel's own messages are cut short when there are many.
 
 use std::{

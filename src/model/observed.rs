@@ -185,6 +185,9 @@ pub struct ScrubRecord {
     pub corrected: u64,
     /// Blocks that were wrong and could not be mended.
     pub uncorrectable: u64,
+    /// The members that they are on; nothing where there are none, or where that is not kept.
+    #[serde(default)]
+    pub unmended_on: Option<Vec<u64>>,
 }
 
 /// How one member's disk is attached.

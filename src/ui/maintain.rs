@@ -24,7 +24,7 @@ fn counted(counts: &ScrubCounts) -> Vec<String> {
         (counts.superblock, "were superblocks in error"),
         (counts.memory, "could not be checked for want of memory"),
         (counts.corrected, "were mended from another copy"),
-        (counts.uncorrectable, "have no good copy"),
+        (counts.uncorrectable, "could not be mended"),
         (counts.unverified, "were wrong at first, and right when read again"),
     ];
     let blocks = all.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} blocks {what}"));
@@ -184,7 +184,7 @@ pub(super) mod tests {
           3 GiB read in 0:01:12 (h:mm:ss)
           3 blocks had a wrong checksum
           2 blocks were mended from another copy
-          1 blocks have no good copy
+          1 blocks could not be mended
           to do: raidguard repair lightning, which names the files that are damaged
         ");
         let aborted =

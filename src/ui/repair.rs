@@ -100,7 +100,7 @@ pub(super) mod tests {
         scrub of lightning: not everything is good
           3 GiB read in 0:01:12 (h:mm:ss)
           2 blocks had a wrong checksum
-          2 blocks have no good copy
+          2 blocks could not be mended
           damaged: /srv/lightning/lightning/log (Input/output error (os error 5))
           to do: stop the node; take each of these files from a backup, or remove it; then
                  `raidguard repair lightning` again. Never start a node on an old database.

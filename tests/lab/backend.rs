@@ -17,8 +17,12 @@ pub(crate) struct Backend {
     pub(crate) takes_no_writes: &'static str,
     /// The finding of a member of which sectors cannot be read.
     pub(crate) unreadable: &'static str,
+    /// What a check ends with then: whether another member has what this one lacks.
+    pub(crate) unreadable_is: i64,
     /// Of a member of which sectors cannot be read, the scrub makes one that is as good as any.
     pub(crate) scrub_mends: bool,
+    /// The findings of halves that parted and are both there after a boot.
+    pub(crate) parted: &'static [&'static str],
     /// How many jobs the schedule has.
     pub(crate) jobs: usize,
     /// Mounts what this one member alone has, to be written to.
@@ -41,7 +45,9 @@ pub(crate) const BTRFS: Backend = Backend {
     boots_degraded: false,
     takes_no_writes: "MIR-WRITE-ERRORS",
     unreadable: "MIR-READ-ERRORS",
+    unreadable_is: 1,
     scrub_mends: true,
+    parted: &[],
     jobs: 4,
     mount_alone: |m, device| {
         m.ok(&format!("mount -o degraded {device} {MOUNT}"));
@@ -65,7 +71,9 @@ pub(crate) const MDADM: Backend = Backend {
     // The kernel gives it up.
     takes_no_writes: "MIR-MISSING",
     unreadable: "MIR-BAD-BLOCKS",
+    unreadable_is: 2,
     scrub_mends: false,
+    parted: &["MIR-SPLIT"],
     jobs: 3,
     mount_alone: |m, device| {
         // udev may have put it into an array that it does not start.

@@ -31,6 +31,7 @@ mod rot;
 mod states;
 mod steps;
 mod talk;
+mod working;
 
 /// The cases, for one backend. Those that are `long` only `scripts/test --all` runs.
 macro_rules! cases {
@@ -94,4 +95,9 @@ mod only_mdadm {
 /// What only btrfs can promise, or have.
 mod only_btrfs {
     cases!(@case crate::backend::BTRFS, rot: silent_corruption_is_named_and_mended);
+    cases!(@case crate::backend::BTRFS, parted: halves_that_parted_start_no_node_at_a_boot);
+    cases!(@case crate::backend::BTRFS, working:
+        a_member_pulled_while_a_scrub_runs
+        a_device_pulled_while_it_takes_a_members_place
+    );
 }

@@ -131,8 +131,7 @@ fn what_rotted_is_mended_and_what_cannot_be_is_named() {
         rot(s.one(), &images[0]);
         rot(s.two(), &images[1]);
         assert_eq!(s.run(&["scrub"]).code, 1);
-        let ran =
-            repaired(s, 1, &["blocks without a good copy", "damaged: /srv/lightning/lightning/rotting"]);
+        let ran = repaired(s, 1, &["could not mend", "damaged: /srv/lightning/lightning/rotting"]);
         assert_eq!(ran.stdout.matches("damaged:").count(), 1, "{}", ran.stdout);
         let named = s.run(&["repair", "--yes", "--json"]);
         let printed: serde_json::Value = serde_json::from_str(&named.stdout).unwrap();

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -185,6 +186,37 @@ fn a_member_is_gone_and_what_is_left_is_mounted() {
     });
 }
 
+/// Newer kernels do not begin then: that is foretold, leaves everything as it is, and room helps.
+#[test]
+fn too_full_for_an_exchange_is_foretold_and_costs_nothing() {
+    isolated("replace::too_full_for_an_exchange_is_foretold_and_costs_nothing", |s| {
+        set_up(s);
+        let big = format!("{MIRROR}/big");
+        s.tool("fallocate", &["-l", "1300M", &big]);
+        s.tool("btrfs", &["filesystem", "sync", MIRROR]);
+        let tree = s.tree();
+        let new = s.disk("new", 2 * GIB);
+        let args = ["--old", "1", "--new", new.name()];
+        let planned = s.run(&[&["replace"], &args[..], &["--dry-run"]].concat());
+        let shown = format!("{}{}", planned.stdout, planned.stderr);
+        assert!(planned.code == 0 && shown.contains("in no chunk"), "{shown}");
+        let ran = s.run(&[&["replace"], &args[..], &["--yes"]].concat());
+        note(format!("with a mirror that full, replace ended with {}", ran.code));
+        if ran.code != 0 {
+            assert!(ran.stderr.contains("it is a member still"), "{}", ran.stderr);
+            assert!(ran.stderr.contains("raidguard balance"), "{}", ran.stderr);
+            let (code, found) = faults(s, &[]);
+            assert!(code == 1 && found == ["SPC-UNALLOCATED".to_owned()].into(), "{found:?}");
+            assert_eq!(s.tree(), tree);
+            fs::remove_file(&big).unwrap();
+            s.tool("btrfs", &["balance", "start", "-dusage=5", MIRROR]);
+            let ran = replaced(s, &args);
+            assert!(!ran.stderr.contains("in no chunk"), "{}", ran.stderr);
+        }
+        is_whole(s, "raid1");
+    });
+}
+
 #[test]
 fn a_member_is_pulled_from_the_running_mirror() {
     isolated("replace::a_member_is_pulled_from_the_running_mirror", |s| {
@@ -196,6 +228,13 @@ fn a_member_is_pulled_from_the_running_mirror() {
         let tree = s.tree();
         let (_, codes) = faults(s, &[]);
         assert!(codes.contains("MIR-PULLED"), "{codes:?}");
+        // The kernel would say that it has mended everything.
+        let scrub = s.run(&["scrub"]);
+        assert!(
+            scrub.code == 1 && scrub.stdout.contains("ended before everything was read"),
+            "{}",
+            scrub.stdout
+        );
         let new = s.disk("new", 2 * GIB);
         // While its old state is back under another name it is not exchanged: two would say that they are it.
         let back = s.attach_again(&kept);
@@ -413,6 +452,70 @@ fn exchange_had_ended() -> bool {
     let mut journals = fs::read_dir("/var/lib/raidguard/journal").unwrap().map(|e| e.unwrap().path());
     let journal = journals.find(|p| p.to_str().unwrap().ends_with("-replace.jsonl"));
     journal.is_some_and(|p| fs::read_to_string(p).unwrap().contains("\"record\":\"complete\""))
+}
+
+/// The device that comes goes again: its device has no size any more. The kernel would go on, and call the mirror whole without it.
+#[test]
+fn the_new_device_is_pulled_while_it_is_filled() {
+    isolated("replace::the_new_device_is_pulled_while_it_is_filled", |s| {
+        set_up(s);
+        filled("some more", 60 << 20);
+        let tree = s.tree();
+        let (image, new) = (s.scratch().join("new"), s.disk("new", 2 * GIB));
+        slow(s, "15M");
+        let args = ["replace", "--old", s.two(), "--new", new.name(), "--yes"];
+        let mut cmd = Command::new(s.program());
+        let replace = cmd.args(args).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let is_filled = || {
+            Path::new(&format!("/sys/fs/btrfs/{}/devinfo/0", uuid(s))).exists()
+                && fs::metadata(&image).unwrap().blocks() > (8 << 20) / 512
+        };
+        while !is_filled() {
+            thread::sleep(Duration::from_millis(10));
+        }
+        let kept = s.scratch().join("kept");
+        s.tool("cp", &["--sparse=always", image.to_str().unwrap(), kept.to_str().unwrap()]);
+        fs::OpenOptions::new().write(true).open(&image).unwrap().set_len(0).unwrap();
+        s.tool("losetup", &["--set-capacity", new.name()]);
+        let ended = replace.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(1), "{said}");
+        for words in ["it is gone", "is a member still", "before the next boot"] {
+            assert!(said.contains(words), "{words}: {said}");
+        }
+        // The kernel counts on the old one what failed on the new one.
+        let repaired = s.run(&["repair", "--yes"]);
+        assert_eq!(repaired.code, 0, "{}{}", repaired.stdout, repaired.stderr);
+        assert_eq!(s.run(&["check", "--acknowledge"]).code, 0);
+        is_whole(s, "raid1");
+        assert!(s.tree() == tree, "a file is missing or another");
+        drop(new);
+
+        // Back as it was, it keeps the mirror from being mounted.
+        let twin = s.scratch().join("twin");
+        s.tool("cp", &["--sparse=always", kept.to_str().unwrap(), twin.to_str().unwrap()]);
+        let back = s.attach_again(&twin);
+        finds(s, &[], 1, &["MIR-LEFTOVER"]);
+        s.tool("umount", &[MIRROR]);
+        s.tool("btrfs", &["device", "scan", back.name()]);
+        let mount = Command::new("mount").arg(MIRROR).output().unwrap();
+        assert!(!mount.status.success(), "it is mounted beside it");
+        finds(s, &[], 2, &["MIR-LEFTOVER", "MNT-ABSENT"]);
+        refused(s, &["--old", "2", "--new", back.name()], &["cannot be mounted", "--forget"]);
+        fs::create_dir_all("/var/tmp").unwrap();
+        let found = s.run(&["recover", "--degraded", "--to", "/var/rescued", "--yes"]);
+        assert_eq!(found.code, 0, "{}{}", found.stdout, found.stderr);
+        s.tool("wipefs", &["--all", "--types", "btrfs", back.name()]);
+        s.tool("btrfs", &["device", "scan", "--forget", back.name()]);
+        s.tool("btrfs", &["device", "scan", s.one(), s.two()]);
+        s.tool("mount", &[MIRROR]);
+        drop(back);
+        // While it is mounted, it can be filled again.
+        let back = s.attach_again(&kept);
+        replaced(s, &["--old", s.two(), "--new", back.name()]);
+        is_whole(s, "raid1");
+        alone(s, &[back.name()], &[s.one()], &tree);
+    });
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! What a btrfs mirror is, seen without a process: mountinfo, sysfs and each member's superblock.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc, thread, time::Duration};
 
 use super::{
-    BackendError, space,
+    BackendError,
+    replace::FILLING,
+    space,
     superblock::Superblock,
     sysfs::{DevInfo, SysFs},
 };
@@ -22,8 +24,22 @@ use crate::{
 
 type Seen = blocks::Seen<Superblock>;
 
+/// What is mounted, and of which devices a filesystem is made, are two looks, and an exchange may end between them.
+const AGAIN: u32 = 3;
+const APART: Duration = Duration::from_millis(50);
+
 /// Observes the filesystem with this UUID, which should be mounted at `mountpoint`.
 pub(super) fn observe(host: &Host, uuid: &str, mountpoint: &Path) -> Result<MirrorState, BackendError> {
+    for _ in 0..AGAIN {
+        match observed(host, uuid, mountpoint) {
+            Err(BackendError::UnclearMount { .. }) => thread::sleep(APART),
+            told => return told,
+        }
+    }
+    observed(host, uuid, mountpoint)
+}
+
+fn observed(host: &Host, uuid: &str, mountpoint: &Path) -> Result<MirrorState, BackendError> {
     let mounts = mountinfo::read(host)?;
     let mut state = MirrorState::unseen(uuid, mountpoint);
     let found = SysFs::find(host, uuid)?;
@@ -231,7 +247,7 @@ fn scan(host: &Host, state: &mut MirrorState) -> Result<(), BackendError> {
                     unallocated: Some(Bytes(sb.total - sb.allocated)),
                     generation: Some(sb.generation),
                     writeable: None,
-                    replace_target: false,
+                    replace_target: sb.devid == FILLING,
                     bad_sectors: 0,
                 });
             }

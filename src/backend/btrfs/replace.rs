@@ -11,13 +11,13 @@ use crate::{
     backend::{Exchange, ExchangeEnd, ExchangeProgress, Layout, Watcher, blocks},
     exec::{Cmd, Flow},
     host::{Host, files::Doing as _},
-    model::Bytes,
+    model::{Bytes, observed::causes},
 };
 
 /// What the kernel calls it in `exclusive_operation`.
 pub(super) const OPERATION: &str = "device replace";
 /// The number that a member has while it is being filled (kernel: `BTRFS_DEV_REPLACE_DEVID`).
-const FILLING: u64 = 0;
+pub(super) const FILLING: u64 = 0;
 
 /// What `btrfs replace status -1` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +98,31 @@ fn superblock(host: &Host, exchange: &Exchange) -> Result<Option<Superblock>, Ba
 
 /// The kernel gives the new device the old one's number when it is done.
 pub(super) fn is_exchanged(host: &Host, exchange: &Exchange) -> Result<bool, BackendError> {
-    Ok(superblock(host, exchange)?.is_some_and(|sb| sb.devid == exchange.id))
+    let unread = match superblock(host, exchange) {
+        Ok(found) => return Ok(found.is_some_and(|sb| sb.devid == exchange.id)),
+        Err(e) => e,
+    };
+    // One that fails, or is gone, cannot say it itself. The kernel lists it while it is filled, and from when it is a member.
+    let Some(dir) = SysFs::find(host, &exchange.uuid)? else { return Err(unread) };
+    let is_listed = dir.devices()?.contains(&blocks::kernel_name(host, &exchange.new));
+    Ok(is_listed && dir.exclusive_operation()?.as_deref() != Some(OPERATION))
+}
+
+/// Why the new device cannot be filled, where it cannot. The kernel would go on to the end without it, call it the member, and erase the
+/// superblock of the old one.
+fn fails(host: &Host, exchange: &Exchange) -> Option<String> {
+    let size = blocks::size_of(host, &blocks::kernel_name(host, &exchange.new)).ok()?;
+    if size.is_none_or(|size| size.0 == 0) {
+        return Some("it is gone".to_owned());
+    }
+    let members = SysFs::find(host, &exchange.uuid).ok()??.members().ok()?;
+    let errors = members.iter().find(|m| m.replace_target)?.errors?;
+    let failed = errors.write.saturating_add(errors.flush);
+    (failed > 0).then(|| format!("{failed} writes to it failed"))
+}
+
+fn failed(exchange: &Exchange, why: String) -> BackendError {
+    BackendError::NewDevice { device: exchange.new.clone(), why }
 }
 
 pub(super) fn is_grown(host: &Host, exchange: &Exchange) -> Result<bool, BackendError> {
@@ -108,13 +132,22 @@ pub(super) fn is_grown(host: &Host, exchange: &Exchange) -> Result<bool, Backend
         .is_some_and(|sb| size.is_some_and(|size| sb.total >= size.0 / 4096 * 4096)))
 }
 
-/// A superblock that an exchange which did not end has left on the new device.
-fn wipe_remains(host: &Host, exchange: &Exchange) -> Result<(), BackendError> {
-    if superblock(host, exchange)?.is_some_and(|sb| sb.devid == FILLING) {
-        let cmd = Cmd::destroy("wipefs").args(["--all", "--types", "btrfs"]).arg(&exchange.new);
-        host.runner().run(&cmd)?;
+/// A superblock that an exchange which did not end has left on the new device. On one that fails it stays, and a check finds it there.
+fn wipe_remains(host: &Host, exchange: &Exchange) {
+    let wipe = || -> Result<(), BackendError> {
+        if superblock(host, exchange)?.is_some_and(|sb| sb.devid == FILLING) {
+            let cmd = Cmd::destroy("wipefs").args(["--all", "--types", "btrfs"]).arg(&exchange.new);
+            host.runner().run(&cmd)?;
+        }
+        Ok(())
+    };
+    if let Err(e) = wipe() {
+        let new = exchange.new.display();
+        tracing::warn!(
+            "{new} may say of itself that it is being filled; it could not be erased: {}",
+            causes(&e)
+        );
     }
-    Ok(())
 }
 
 /// The old member's superblock, where the kernel has left it: a signal that ends `btrfs` keeps it from reading what it would erase.
@@ -181,7 +214,7 @@ pub(super) fn exchange(
         cancel(host, exchange, at)?;
     }
     if !is_exchanged(host, exchange)? {
-        wipe_remains(host, exchange)?;
+        wipe_remains(host, exchange);
         if start(host, exchange, at, &mut meter, watch)? == Flow::Stop {
             return Ok(ExchangeEnd::Stopped);
         }
@@ -212,9 +245,14 @@ fn follow(
     while is_running(host, &exchange.uuid)? {
         let permille = if ticks % LOOK == 0 { permille(host, at) } else { None };
         ticks = ticks.wrapping_add(1);
-        if watch(&meter.progress(permille)) == Flow::Stop {
+        let failing = fails(host, exchange);
+        if failing.is_some() || watch(&meter.progress(permille)) == Flow::Stop {
             cancel(host, exchange, at)?;
-            return Ok(if is_exchanged(host, exchange)? { Flow::Continue } else { Flow::Stop });
+            return match failing {
+                _ if is_exchanged(host, exchange)? => Ok(Flow::Continue),
+                Some(why) => Err(failed(exchange, why)),
+                None => Ok(Flow::Stop),
+            };
         }
         thread::sleep(TICK);
     }
@@ -236,11 +274,15 @@ fn start(
     meter: &mut Meter,
     watch: &mut Watcher<'_, ExchangeProgress>,
 ) -> Result<Flow, BackendError> {
-    let (mut ticks, mut stopping) = (0_u32, false);
+    let (mut ticks, mut stopping, mut failing) = (0_u32, false, None);
     let mut tick = || {
         let permille = if ticks % LOOK == 1 { permille(host, at) } else { None };
         ticks = ticks.wrapping_add(1);
-        if stopping || watch(&meter.progress(permille)) == Flow::Continue {
+        if stopping {
+            return Flow::Continue;
+        }
+        failing = fails(host, exchange);
+        if failing.is_none() && watch(&meter.progress(permille)) == Flow::Continue {
             return Flow::Continue;
         }
         stopping = true;
@@ -253,8 +295,8 @@ fn start(
     let ended = host.runner().run_watched(&command(exchange, at), &mut tick);
     if stopping && !is_exchanged(host, exchange)? {
         sync(host, at)?;
-        wipe_remains(host, exchange)?;
-        return Ok(Flow::Stop);
+        wipe_remains(host, exchange);
+        return failing.map_or(Ok(Flow::Stop), |why| Err(failed(exchange, why)));
     }
     match ended {
         Ok(_) => Ok(Flow::Continue),
@@ -262,7 +304,7 @@ fn start(
         Err(e) => {
             // What is left of it must not be on the disk.
             sync(host, at)?;
-            wipe_remains(host, exchange)?;
+            wipe_remains(host, exchange);
             Err(e.into())
         }
     }
@@ -285,18 +327,18 @@ fn cancel(host: &Host, exchange: &Exchange, at: &Path) -> Result<(), BackendErro
         thread::sleep(TICK);
     }
     sync(host, at)?;
-    wipe_remains(host, exchange)
+    wipe_remains(host, exchange);
+    Ok(())
 }
 
 pub(super) fn give_up(host: &Host, exchange: &Exchange, at: Option<&Path>) -> Result<(), BackendError> {
-    match at {
-        Some(at) => {
-            if is_running(host, &exchange.uuid)? || status(host, at)?.state == State::Suspended {
-                return cancel(host, exchange, at);
-            }
-            // A device that is gone has nothing on it that could be wiped.
-            if host.path(&exchange.new).exists() { wipe_remains(host, exchange) } else { Ok(()) }
-        }
-        None => Ok(()),
+    let Some(at) = at else { return Ok(()) };
+    if is_running(host, &exchange.uuid)? || status(host, at)?.state == State::Suspended {
+        return cancel(host, exchange, at);
     }
+    // A device that is gone has nothing on it that could be wiped.
+    if host.path(&exchange.new).exists() {
+        wipe_remains(host, exchange);
+    }
+    Ok(())
 }

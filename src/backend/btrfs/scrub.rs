@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, path::Path}
 
 use jiff::Timestamp;
 
-use super::{BackendError, ParseError};
+use super::{BackendError, ParseError, observe};
 use crate::{
     backend::{
         ScrubCounts, ScrubEnd, ScrubProgress, ScrubReport, ScrubStatus, Watcher, blocks::parse_number,
@@ -67,11 +67,16 @@ pub(super) fn scrub(
     let output = host.runner().run(&Cmd::probe("btrfs").args(["scrub", "status", "-R"]).arg(mountpoint))?;
     let status = parse_status(&output.text())?;
     let end = match status.as_ref().map(|s| s.status.as_str()) {
-        Some("finished") => ScrubEnd::Finished,
+        // The kernel comes to the end also without a member that was pulled, and calls mended what it has read from another.
+        Some("finished") if is_whole(host, mountpoint, state)? => ScrubEnd::Finished,
         _ if stopping => ScrubEnd::Stopped,
         _ => ScrubEnd::Aborted,
     };
     Ok(ScrubReport { command: line, end, compared: false, status })
+}
+
+fn is_whole(host: &Host, mountpoint: &Path, state: &MirrorState) -> Result<bool, BackendError> {
+    Ok(observe::observe(host, &state.uuid, mountpoint)?.members.iter().all(|m| !m.missing))
 }
 
 fn already_running(error: &CmdError) -> bool {
@@ -183,6 +188,10 @@ pub(super) fn parse_record(
                 scrubbed: Bytes(sum.scrubbed.0.saturating_add(one.scrubbed.0)),
                 corrected: sum.corrected.saturating_add(one.corrected),
                 uncorrectable: sum.uncorrectable.saturating_add(one.uncorrectable),
+                unmended_on: match (sum.unmended_on, one.unmended_on) {
+                    (Some(some), Some(more)) => Some(some.into_iter().chain(more).collect()),
+                    (some, more) => some.or(more),
+                },
             },
         });
     }
@@ -192,6 +201,8 @@ pub(super) fn parse_record(
 fn parse_line(line: &str, written: Timestamp, now: Timestamp) -> Result<ScrubRecord, ParseError> {
     let bad = |what: &str| ParseError::new("the scrub status file", what);
     let mut fields = BTreeMap::new();
+    let devid = line.split('|').next().and_then(|of| of.rsplit_once(':')?.1.parse::<u64>().ok());
+    let devid = devid.ok_or_else(|| bad(line))?;
     for field in line.split('|').skip(1) {
         let (name, value) = field.split_once(':').ok_or_else(|| bad(field))?;
         fields.insert(name, value.parse::<u64>().map_err(|_| bad(field))?);
@@ -219,6 +230,7 @@ fn parse_line(line: &str, written: Timestamp, now: Timestamp) -> Result<ScrubRec
         scrubbed: Bytes(get("data_bytes_scrubbed")?.saturating_add(get("tree_bytes_scrubbed")?)),
         corrected: get("corrected_errors")?,
         uncorrectable,
+        unmended_on: (uncorrectable > 0).then(|| vec![devid]),
     })
 }
 

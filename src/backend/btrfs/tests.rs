@@ -444,7 +444,13 @@ fn scrub_status_of_both_versions() {
             assert!(record.cancelled && !record.finished, "{stopped}");
         }
         assert!(read(&file("returned")).unwrap().unwrap().corrected > 0);
-        assert!(read(&file("uncorrectable")).unwrap().unwrap().uncorrectable > 0);
+        let lost = file("uncorrectable");
+        let record = read(&lost).unwrap().unwrap();
+        assert_eq!((record.uncorrectable, record.unmended_on), (4, Some(vec![1, 2])));
+        let on_one = lost.replacen("uncorrectable_errors:2", "uncorrectable_errors:0", 1);
+        assert_eq!(read(&on_one).unwrap().unwrap().unmended_on, Some(vec![2]));
+        assert_eq!(whole.unmended_on, None);
+        assert!(read(&lost.replacen(":1|", "|", 1)).is_err(), "whose line is it?");
         assert!(read(file("running").trim_start_matches("scrub")).is_err());
     }
 }

@@ -350,6 +350,11 @@ impl Members for Mdadm {
         exchange::give_up(host, exchange)
     }
 
+    /// An array is copied whole, however full what lies on it is.
+    fn exchange_is_tight(&self, _: &MirrorState, _: Level) -> Option<String> {
+        None
+    }
+
     fn retire_commands(&self, host: &Host, exchange: &Exchange, old: &Path) -> Vec<Cmd> {
         exchange::retire(host, exchange, old)
     }

@@ -156,6 +156,7 @@ fn remains(host: &Host) -> Result<Vec<Remains>, BackendError> {
                 mirrored: matches!(sb.level, 1 | 10),
                 mounted: mounted.get(&sb.array).cloned(),
                 survivors: vec![survivor],
+                begun: Vec::new(),
             }),
         }
     }

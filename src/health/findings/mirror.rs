@@ -125,6 +125,15 @@ pub(super) const CODES: &[Entry] = &[
         remedy: "Unplug the copy now, without mounting anything; then `raidguard scrub NAME`.",
     },
     Entry {
+        code: "MIR-LEFTOVER",
+        source: Clones,
+        title: "a device says that it is being made a member, and it is not",
+        meaning: "It was away or failed when an exchange was given up, so what it says of itself could not be erased. While it is attached \
+                  the kernel refuses to mount the mirror: after the next boot it would not be there.",
+        remedy: "Where `raidguard replace` was interrupted, run the same command again. Otherwise erase it, when it is sure that it is this \
+                 one: `wipefs --all --types btrfs DEVICE`, then `btrfs device scan --forget DEVICE`.",
+    },
+    Entry {
         code: "MIR-STALE",
         source: Storage,
         title: "a member holds older data than another",
@@ -248,6 +257,15 @@ pub(super) const CODES: &[Entry] = &[
                  check --acknowledge`.",
     },
     Entry {
+        code: "SCR-UNMENDED",
+        source: Scrubs,
+        title: "the last scrub could not mend one of the members",
+        meaning: "Blocks of one member could not be read. Nothing is lost: the same scrub has read their other copies, and they are good. Of \
+                  a member with read errors the kernel also counts empty space here (seen with Linux 6.12).",
+        remedy: "`raidguard scrub NAME` once more, when its cable and power are good. Where that does not mend it, exchange it: \
+                 `raidguard replace NAME --old DEVID --new NEW-DEVICE`.",
+    },
+    Entry {
         code: "SCR-UNCORRECTABLE",
         source: Scrubs,
         title: "the last scrub found errors that it could not mend",
@@ -272,7 +290,8 @@ pub(super) const CODES: &[Entry] = &[
         code: "SPC-UNALLOCATED",
         source: Storage,
         title: "a member has hardly any unallocated space",
-        meaning: "btrfs takes space in chunks. When no new chunk fits on enough members, it reports a full disk although files would fit.",
+        meaning: "btrfs takes space in chunks. When no new chunk fits on enough members, it reports a full disk although files would fit, \
+                  and since Linux 6.7 it does not begin to exchange a member.",
         remedy: "`raidguard balance NAME`; if that finds nothing to give back, make room or use larger members.",
     },
     Entry {

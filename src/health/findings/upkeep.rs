@@ -36,7 +36,8 @@ pub(super) const CODES: &[Entry] = &[
         code: "SCH-OVERDUE",
         source: Record,
         title: "a regular job did not run when it should have",
-        meaning: "The machine was off, the scheduler is stuck, or the job died.",
+        meaning: "The machine was off, the scheduler is stuck, or the job died. A check that you run yourself is no run of the job: \
+                  it would hide that nothing else runs.",
         remedy: "`raidguard schedule show`, then run it by hand: `raidguard JOB`.",
     },
     Entry {

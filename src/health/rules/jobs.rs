@@ -55,7 +55,7 @@ pub(in crate::health) fn judge(case: &mut Case<'_>) {
 /// What one types to run a job by hand.
 fn by_hand(job: &str, mirror: &str) -> String {
     match job {
-        "check" => "check".to_owned(),
+        "check" => "check --notify".to_owned(),
         "deep" => "check --deep".to_owned(),
         other => format!("{other} {mirror}"),
     }

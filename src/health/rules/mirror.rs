@@ -9,6 +9,7 @@ use crate::{
     model::{
         BackendKind, Record, Severity, Source,
         mirror::{ErrorCounts, MemberState, MirrorState, ProfileUse},
+        quote::shell_quote,
     },
 };
 
@@ -25,6 +26,7 @@ pub(in crate::health) fn judge(case: &mut Case<'_>) {
         modes(case, state);
     }
     clones(case);
+    leftovers(case);
     md::halves(case);
 }
 
@@ -179,7 +181,8 @@ fn profiles(case: &mut Case<'_>, state: &MirrorState) {
 /// Which members' last commit is older than another's. One commit apart is no fault: it may be on its way, or was cut by a power
 /// failure.
 fn stale(case: &mut Case<'_>, state: &MirrorState) {
-    let present = || state.members.iter().filter(|m| !m.missing).filter_map(|m| Some((m, m.generation?)));
+    let whole = |m: &&MemberState| !m.missing && !m.replace_target;
+    let present = || state.members.iter().filter(whole).filter_map(|m| Some((m, m.generation?)));
     let Some(newest) = present().map(|(_, generation)| generation).max() else { return };
     for (member, generation) in present().filter(|(_, generation)| newest - generation > 1) {
         let what = if state.md.is_some() || case.declared.backend == BackendKind::Mdadm {
@@ -286,6 +289,27 @@ fn modes(case: &mut Case<'_>, state: &MirrorState) {
     if let Some(work) = state.exclusive_operation.as_deref().filter(|w| w.starts_with("device ")) {
         let says = format!("{work} runs on mirror {name}");
         case.add("MIR-REPLACING", Severity::Warning, "", says, Vec::new());
+    }
+}
+
+/// A device that an exchange which did not end has left: beside it the kernel mounts nothing (`btrfs_init_dev_replace` in
+/// fs/btrfs/dev-replace.c).
+fn leftovers(case: &mut Case<'_>) {
+    let Some(claims) = case.observed.claims.get().filter(|_| case.declared.backend == BackendKind::Btrfs)
+    else {
+        return;
+    };
+    let state = case.observed.storage.get();
+    let is_filled = state.is_some_and(|s| s.exclusive_operation.as_deref() == Some("device replace"));
+    for claim in claims.iter().filter(|c| c.devid == 0 && !is_filled) {
+        let path = claim.path.display();
+        let says = format!(
+            "{path} says that it is being made a member of mirror {}, and it is not",
+            case.declared.name
+        );
+        let evidence = vec![format!("its last commit is {}", claim.generation)];
+        let words = [("DEVICE", shell_quote(claim.path.as_os_str()).into_owned())];
+        case.add_with("MIR-LEFTOVER", Severity::Warning, path.to_string(), says, evidence, &words);
     }
 }
 

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    health::case::Case,
+    health::case::{Case, name_of},
     model::{Severity, ago, observed::ScrubRecord},
 };
 
@@ -44,6 +44,21 @@ fn overdue(case: &Case<'_>, since: Timestamp) -> bool {
     due + GRACE < case.now
 }
 
+/// The one member that a scrub could not mend. Each member is read by itself, and then its blocks' other copies: what is lost is counted on
+/// every member that should have had it.
+fn unmended(case: &Case<'_>, record: &ScrubRecord) -> Option<(String, u64)> {
+    let state = case.observed.storage.get()?;
+    let whole = record.finished
+        && !record.cancelled
+        && record.ended.is_some()
+        && state.mounted
+        && state.members.iter().all(|m| !m.missing && !m.replace_target)
+        && state.drifted(case.declared.level.as_str()).is_empty();
+    let [devid] = record.unmended_on.as_deref()? else { return None };
+    let member = state.members.iter().find(|m| m.devid == *devid).filter(|_| whole)?;
+    Some((name_of(member), *devid))
+}
+
 fn result(case: &mut Case<'_>, record: &ScrubRecord) {
     let name = &case.declared.name;
     let began = format!("it began {:.0} and read {}", record.started, record.scrubbed);
@@ -60,7 +75,18 @@ fn result(case: &mut Case<'_>, record: &ScrubRecord) {
         let says = format!("the last scrub of mirror {name} {says}");
         case.add("SCR-ABORTED", Severity::Warning, "", says, vec![began.clone()]);
     }
-    if record.uncorrectable > 0 {
+    if let Some((member, devid)) = unmended(case, record) {
+        let says = format!("the last scrub could not mend {} blocks of {member}", record.uncorrectable);
+        let evidence = vec![began, "every other copy was read too, and is good".to_owned()];
+        case.add_with(
+            "SCR-UNMENDED",
+            Severity::Warning,
+            format!("member {devid}"),
+            says,
+            evidence,
+            &[("DEVID", devid.to_string())],
+        );
+    } else if record.uncorrectable > 0 {
         let says =
             format!("{} blocks of mirror {name} are lost: every copy of them is wrong", record.uncorrectable);
         case.add("SCR-UNCORRECTABLE", Severity::Critical, "", says, vec![began]);

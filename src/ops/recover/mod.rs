@@ -86,7 +86,7 @@ pub fn recover(host: &Host, request: &Request, console: &mut Console) -> Result<
         .remains
         .iter()
         .filter(|r| r.uuid == picked.uuid)
-        .flat_map(|r| r.survivors.iter().map(|s| s.path.clone()))
+        .flat_map(|r| r.survivors.iter().map(|s| &s.path).chain(&r.begun).cloned())
         .collect();
     let scene = Scene {
         host,

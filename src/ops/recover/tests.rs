@@ -42,6 +42,7 @@ fn remains(uuid: &str, survivors: Vec<Survivor>) -> Remains {
         mirrored: true,
         mounted: None,
         survivors,
+        begun: Vec::new(),
     }
 }
 

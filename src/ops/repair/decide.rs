@@ -226,7 +226,7 @@ fn wrong(facts: &Facts, more: &More, back: &[&Claim]) -> Vec<String> {
         Some(scrub) if scrub.ended.is_none() => {}
         Some(scrub) if !scrub.finished => found.push("the last scrub did not read everything".to_owned()),
         Some(scrub) if scrub.uncorrectable > 0 => {
-            found.push(format!("the last scrub found {} blocks without a good copy", scrub.uncorrectable));
+            found.push(format!("the last scrub could not mend {} blocks", scrub.uncorrectable));
         }
         Some(scrub) if scrub.corrected > 0 => {
             found.push(format!("the last scrub mended {} blocks", scrub.corrected));

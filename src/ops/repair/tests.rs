@@ -89,6 +89,7 @@ fn each_fault_is_found() {
             scrubbed: Bytes::gib(1),
             corrected,
             uncorrectable,
+            unmended_on: None,
         })
     };
     let cases: &[(Change, &str)] = &[
@@ -112,7 +113,7 @@ fn each_fault_is_found() {
     for (scrub, expected) in [
         (scrub(false, 0, 0), Some("did not read everything")),
         (scrub(true, 4, 0), Some("mended 4 blocks")),
-        (scrub(true, 0, 2), Some("2 blocks without a good copy")),
+        (scrub(true, 0, 2), Some("could not mend 2 blocks")),
         (scrub(true, 0, 0), None),
     ] {
         let found = decide(&facts(), &More { scrub, ..more() }).unwrap().found;

@@ -56,6 +56,22 @@ pub(in crate::ops) fn standing(online: bool, facts: &Facts, blockers: &mut Vec<B
         }
     }
     blockers.extend(older(facts));
+    blockers.extend(leftovers(facts));
+}
+
+/// Beside a device that an exchange which was given up has left the kernel mounts nothing.
+fn leftovers(facts: &Facts) -> Vec<Blocker> {
+    let left = facts.claims.iter().filter(|c| c.devid == 0 && !facts.state.mounted);
+    let left = left.map(|claim| {
+        let path = claim.path.display();
+        Blocker::new(
+            format!("{path} says that it is being made a member, and beside it the mirror cannot be mounted"),
+            format!(
+                "unplug it, or erase it: wipefs --all --types btrfs {path}; btrfs device scan --forget {path}"
+            ),
+        )
+    });
+    left.collect()
 }
 
 /// What is here is older than what raidguard has seen: the newer half is elsewhere, and this one must not be taken for the newest.

@@ -85,14 +85,19 @@ fn new_device<'a>(
         return None;
     };
     let own = facts.claims.iter().find(|c| c.path == device.path);
-    if let Some(claim) = own {
+    // Of a device that was given up while it was being filled, what it holds is a part of what the others hold.
+    let begun = own.is_some_and(|claim| claim.devid == 0);
+    if let Some(claim) = own.filter(|_| !begun) {
         blockers.push(Blocker::new(
             format!("{} is member {} of this very mirror", device.path.display(), claim.devid),
             "name another device; a member that was away and is back is taken in again by `raidguard repair`",
         ));
         return None;
     }
-    let refusals = refusal::judge_device(&facts.inventory, device, &facts.declared, request.wipe);
+    // It names this mirror as its own.
+    let mirrors: Vec<_> =
+        facts.declared.iter().filter(|m| !(begun && m.name == facts.mirror.name)).cloned().collect();
+    let refusals = refusal::judge_device(&facts.inventory, device, &mirrors, request.wipe || begun);
     blockers.extend(refusals.iter().map(|r| Blocker::new(r.to_string(), r.clears_with())));
     if let Some(needed) = old.and_then(|old| facts.needed(old)).filter(|needed| device.size < *needed) {
         blockers.push(Blocker::new(
@@ -116,7 +121,7 @@ fn new_device<'a>(
             "name another device",
         ));
     }
-    let stay = facts.state.members.iter().filter(|m| !m.missing && Some(m.devid) != old);
+    let stay = facts.state.members.iter().filter(|m| !m.missing && m.devid != 0 && Some(m.devid) != old);
     let mut set: Vec<&Device> = stay.filter_map(|m| facts.inventory.by_path(m.path.as_ref()?)).collect();
     set.push(device);
     let (refusals, warned) = refusal::judge_set(&facts.inventory, &set, request.allow_same_disk);
@@ -167,6 +172,8 @@ fn plan_of(
     let control = mirror.node.as_ref().and_then(config::Node::control);
     let stopped = control.filter(|_| !request.online && !facts.running.is_quiet());
 
+    warnings.extend(backend.exchange_is_tight(state, mirror.level));
+
     let mut steps = Vec::new();
     if let (Some(control), Some(node)) = (&stopped, &mirror.node) {
         steps.push(Action::StopNode(StopNode {
@@ -177,7 +184,9 @@ fn plan_of(
             backwards: true,
         }));
     }
-    if !new.content.is_empty() {
+    // What is left of an exchange that was given up is erased when this one begins.
+    let begun = facts.claims.iter().any(|c| c.path == new.path && c.devid == 0);
+    if !new.content.is_empty() && !begun {
         steps
             .push(Action::Erase(Erase { devices: vec![new.identity()], spec: spec(vec![new.path.clone()]) }));
     }

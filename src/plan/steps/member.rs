@@ -122,12 +122,23 @@ impl ReplaceMember {
 
     fn failed(&self, e: BackendError) -> StepError {
         let told = e.to_string();
+        let fails = matches!(e, BackendError::NewDevice { .. });
         let error =
             StepError::failed(format!("{} could not be exchanged; it is a member still", self.old), e);
         if told.contains("No space left") {
             return error.hint(
-                "the mirror is so full that btrfs cannot work on it: free some space, or `raidguard balance`, then run the same command again",
+                "too little of the members is in no chunk: `raidguard balance` gives half-empty chunks back; where that is not enough, \
+                 move away what else is on the mirror and balance again; then run the same command again",
             );
+        }
+        if fails {
+            return error.hint(format!(
+                "name another device, or run the same command again when this one is sound. The kernel counts writes that failed on it on the \
+                 old one too: raidguard repair {} reads all of it. While the new one still says that it is being filled, the kernel mounts \
+                 nothing of the mirror beside it: erase it before the next boot (wipefs --all --types btrfs {})",
+                self.spec.name,
+                self.new.path.display()
+            ));
         }
         error.hint("see in dmesg which device failed; where it is the new one, name another")
     }

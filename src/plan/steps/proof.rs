@@ -210,7 +210,7 @@ impl Step for Prove {
             notes.push(format!("{mended} blocks were mended from another copy"));
         }
         if end.uncorrectable > 0 {
-            notes.push(format!("{} blocks have no good copy", end.uncorrectable));
+            notes.push(format!("{} blocks could not be mended", end.uncorrectable));
         } else if end.superblock > 0 {
             notes.push(format!("{} superblocks are wrong", end.superblock));
         } else if proof.scrubs.last().is_some_and(|s| s.compared) {

@@ -23,6 +23,7 @@ use self::{
 };
 use super::{
     Btrfs,
+    replace::FILLING,
     superblock::{OFFSET, SIZE},
     sysfs::SysFs,
 };
@@ -185,6 +186,7 @@ fn remains(host: &Host) -> Result<Vec<Remains>, BackendError> {
     found
         .into_iter()
         .map(|(uuid, members)| {
+            let (begun, members) = apart(members);
             let newest = members.iter().map(|m| &m.best).max_by_key(|sb| sb.own.generation);
             let (label, count) = newest.map(|sb| (sb.label.clone(), sb.own.num_devices)).unwrap_or_default();
             let mirrored = count > 1 && members.iter().any(|m| m.best.mirrored);
@@ -217,9 +219,20 @@ fn remains(host: &Host) -> Result<Vec<Remains>, BackendError> {
                 mirrored,
                 mounted,
                 survivors,
+                begun,
             })
         })
         .collect()
+}
+
+/// Devices that were being filled, and the members. One that has got its place is known by its number; where none is left but such a device,
+/// that is what is left.
+fn apart(members: Vec<Member>) -> (Vec<PathBuf>, Vec<Member>) {
+    let (begun, whole): (Vec<_>, Vec<_>) = members.into_iter().partition(|m| m.best.own.devid == FILLING);
+    if whole.is_empty() {
+        return (Vec::new(), begun);
+    }
+    (begun.into_iter().map(|m| m.path).collect(), whole)
 }
 
 /// The newest good copy, what is wrong with the others, and whether it is the first, by which the kernel mounts.
