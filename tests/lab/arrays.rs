@@ -91,6 +91,7 @@ pub(crate) fn an_array_made_by_hand_is_taken_into_care_and_left_again(b: &Backen
     assert_eq!(m.ok("ls /etc/udev/rules.d | grep raidguard || true"), "", "a rule is left");
     let at = m.ok(&format!("stat --format=%F {NODE}; systemctl is-active lightningd.service; {known}"));
     assert_eq!(at, format!("directory\nactive\n{before}"));
-    m.commits_past(m.committed());
-    assert!(m.database_version() >= m.committed());
+    let last = m.committed();
+    m.commits_past(last);
+    assert!(m.database_version() > last);
 }
