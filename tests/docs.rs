@@ -36,7 +36,9 @@ fn the_command_line_is_documented_as_it_is() {
     let mut text = String::from(
         "# The command line\n\nGenerated from the program: `UPDATE_DOCS=1 cargo test --test docs` writes it anew.\n",
     );
-    section(&Cli::command(), "raidguard", &mut text);
+    let mut command = Cli::command();
+    command.build();
+    section(&command, "raidguard", &mut text);
     is_written("docs/cli.md", &text);
 }
 

@@ -54,14 +54,14 @@ median_of_five() {
 
 # In the namespace.
 bench_check() {
-  local i six=() ours=() ratios=() peaks=() peak few many
+  local i six=() ours=() ratios=() peaks=() peak few many theirs own
   healthy_mirror
   for ((i = 0; i < 5; i++)); do six_commands && our_check; done # warms up, not measured
   for ((i = 0; i < pairs * 20; i++)); do
-    timed six_commands
-    six+=("$(calculate %.3f "$took * 1000")")
-    timed our_check
-    ours+=("$(calculate %.3f "$took * 1000")")
+    timed six_commands && theirs=$took
+    timed our_check && own=$took
+    six+=("$(calculate %.3f "$theirs * 1000")")
+    ours+=("$(calculate %.3f "$own * 1000")")
     ratios+=("$(calculate %.3f "${ours[-1]} / ${six[-1]}")")
   done
   for ((i = 0; i < 10; i++)); do

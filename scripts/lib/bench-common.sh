@@ -29,11 +29,12 @@ cold() {
   echo 3 >/proc/sys/vm/drop_caches
 }
 
-# timed COMMAND...: its seconds in `took`.
+# timed COMMAND...: its seconds in `took`. Starts no process itself: the next thing that is timed would pay for that.
 timed() {
-  local began=$EPOCHREALTIME
+  local began=${EPOCHREALTIME/[.,]/} us
   "$@"
-  took=$(calculate %.6f "$EPOCHREALTIME - $began")
+  us=$((${EPOCHREALTIME/[.,]/} - began))
+  printf -v took '%d.%06d' $((us / 1000000)) $((us % 1000000))
 }
 
 heading() { printf '\n%-36s  %-28s  %-12s  %s\n' 'what' 'measured' 'target' 'reached'; }

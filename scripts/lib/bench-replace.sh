@@ -39,9 +39,9 @@ replace_ours() {
 
 # In the namespace.
 bench_replace() {
-  local i raw ratio ratios=() megabytes=2000 third free used
+  local i raw ratio ratios=() megabytes=5000 third free used
   ((quick == 0)) || megabytes=150
-  truncate -s 4G "$scratch/three"
+  truncate -s 10G "$scratch/three"
   third=$(losetup --find --show --direct-io=on "$scratch/three")
   # shellcheck disable=SC2064 # this one
   trap "umount /srv/lightning 2>/dev/null; losetup --detach '$third'" EXIT

@@ -49,6 +49,14 @@ needs_rust() {
   fi
 }
 
+# has_oldest_rust VERSION: the oldest Rust that must build this, where rustup is what Rust comes from; elsewhere it is that already, or
+# scripts/msrv has it.
+has_oldest_rust() {
+  command -v rustup >/dev/null || return
+  rustup run "$1" cargo --version >/dev/null 2>&1 && return
+  rustup toolchain install "$1" --profile minimal --no-self-update >/dev/null 2>&1
+}
+
 # What an overlay is made of where there is no device-mapper. Debian 12 has it in another package.
 needs_qemu_daemon() {
   local package=qemu-utils

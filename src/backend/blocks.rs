@@ -36,13 +36,18 @@ pub(super) fn node_of(name: &str) -> PathBuf {
     Path::new("/dev").join(name.replace('!', "/"))
 }
 
-/// The size of a block device, by the kernel's name of it; nothing where it is gone.
+/// What sysfs says of a device's size.
+struct Size(Option<Bytes>);
+
+/// The size of a block device, by the kernel's name of it; nothing where it is gone. Read once for all who ask at a glance.
 pub(super) fn size_of(host: &Host, name: &str) -> Result<Option<Bytes>, BackendError> {
-    let size_file = Path::new(CLASS).join(name).join("size");
-    match host.read_optional(&size_file).doing("reading", &size_file)? {
-        Some(text) => Ok(Some(Bytes(parse_number("size", &text)?.saturating_mul(512)))),
-        None => Ok(None),
-    }
+    let read = || -> Result<Size, BackendError> {
+        let size_file = Path::new(CLASS).join(name).join("size");
+        let text = host.read_optional(&size_file).doing("reading", &size_file)?;
+        let sectors = text.map(|text| parse_number("size", &text)).transpose()?;
+        Ok(Size(sectors.map(|sectors| Bytes(sectors.saturating_mul(512)))))
+    };
+    Ok(host.once(name, read)?.0)
 }
 
 /// The names in a directory, sorted.

@@ -196,6 +196,10 @@ pub trait Members {
         watch: &mut Watcher<'_, ExchangeProgress>,
     ) -> Result<ExchangeEnd, BackendError>;
 
+    /// Why the kernel may refuse to begin an exchange in a mirror of this level that is as full as this one; nothing where there is room,
+    /// or where that cannot be told.
+    fn exchange_is_tight(&self, state: &MirrorState, level: Level) -> Option<String>;
+
     /// Takes back an exchange that has not ended, and what it left on the new device. `at` is where the mirror is mounted, if it is.
     ///
     /// # Errors

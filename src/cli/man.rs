@@ -16,10 +16,14 @@ use crate::{
 const CODES: &str = "Exit codes:";
 const EXAMPLES: [&str; 2] = ["Examples:", "Example:"];
 
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 7] = [
     ("/etc/raidguard/raidguard.toml", "The declared mirrors, and the channels of notification."),
     ("/etc/raidguard/secrets.toml", "Webhook tokens and heartbeat URLs; readable by root only."),
     ("/etc/cron.d/raidguard, /etc/systemd/system/raidguard-*", "The regular jobs."),
+    (
+        "/etc/udev/rules.d/62-raidguard-*.rules",
+        "Keeps halves of an array apart that were each written to alone.",
+    ),
     ("/var/lib/raidguard/journal/", "What each change of the machine was to do, and how far it got."),
     (
         "/var/lib/raidguard/state.sqlite3",
@@ -143,12 +147,16 @@ fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
         out.push(page(command, above)?);
         below.into_iter().try_for_each(|verb| visit(verb, Some(&name), out))
     }
-    let mut command = Cli::command().disable_help_subcommand(true);
-    // Gives each verb its full name: raidguard-setup.
-    command.build();
     let mut pages = Vec::new();
-    visit(command, None, &mut pages)?;
+    visit(described(), None, &mut pages)?;
     Ok(pages)
+}
+
+/// The command line with the flags of every verb, each of which has its full name: raidguard-setup.
+fn described() -> Command {
+    let mut command = Cli::command().disable_help_subcommand(true);
+    command.build();
+    command
 }
 
 /// Prints the page of the whole program, or writes every page into `dir`.
@@ -216,7 +224,7 @@ mod tests {
             }
             command.get_subcommands().for_each(visit);
         }
-        visit(&Cli::command());
+        visit(&described());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What was typed. The types here are the command line's contract; `run` turns each into a request and hands it to its verb.
 
 mod adopt;
+mod later;
 mod man;
 mod rescue;
 mod run;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use adopt::AdoptArgs;
+pub use later::Later;
 pub use rescue::{DrillArgs, OverlayArg, RecoverArgs, RepairArgs, ReplaceArgs};
 pub use run::run;
 pub use setup::{LevelArg, OriginalArg, SchedulerArg, SetupArgs};
@@ -43,47 +45,40 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 refused and nothing changed, 4 done, re
 pub enum Verb {
     /// Every block device, usable or refused, and why
     #[command(after_help = "Examples:\n  raidguard devices\n  raidguard devices --json")]
-    Devices(JsonArgs),
+    Devices(Later<JsonArgs>),
     /// Make a mirror of two or more devices and move the node's directory onto it
-    Setup(Box<SetupArgs>),
+    Setup(Later<SetupArgs>),
     /// Take a mirror that is there already into care, changing nothing on it
-    Adopt(Box<AdoptArgs>),
+    Adopt(Later<AdoptArgs>),
     /// The picture: mirror, members, data, space, jobs
     #[command(after_help = "Examples:\n  raidguard status\n  raidguard status --json")]
-    Status(JsonArgs),
+    Status(Later<JsonArgs>),
     /// Is the redundancy real? By the exit code too: 0 ok, 1 warning, 2 critical, 3 unknown
     #[command(
         after_help = "Exit codes: 0 ok, 1 warning, 2 critical, 3 unknown.\n\nExamples:\n  raidguard check\n  raidguard check --deep\n  raidguard check --format json\n  raidguard check --format \
         prometheus \\\n      --output /var/lib/prometheus/node-exporter/raidguard.prom"
     )]
-    Check(CheckArgs),
+    Check(Later<CheckArgs>),
     /// What a finding means and how to mend it
     #[command(after_help = "Examples:\n  raidguard explain MIR-PULLED\n  raidguard explain")]
-    Explain {
-        /// The finding's code; every code where none is given
-        code: Option<String>,
-    },
+    Explain(Later<ExplainArgs>),
     /// Read every copy of everything and mend what rotted; the schedule runs it on Sundays
     #[command(after_help = "Examples:\n  raidguard scrub\n  raidguard scrub lightning")]
-    Scrub(MirrorArgs),
+    Scrub(Later<MirrorArgs>),
     /// Give half-empty chunks back, so that space does not run out; the schedule runs it at midnight
     #[command(after_help = "Examples:\n  raidguard balance\n  raidguard balance lightning")]
-    Balance(MirrorArgs),
+    Balance(Later<MirrorArgs>),
     /// The regular jobs: check, balance, scrub
     #[command(after_help = "Examples:\n  raidguard schedule show\n  raidguard schedule install")]
-    Schedule {
-        /// What to do with them
-        #[command(subcommand)]
-        action: ScheduleVerb,
-    },
+    Schedule(Later<ScheduleArgs>),
     /// Get the node's files off what is left of a mirror; nothing is written to it
-    Recover(Box<RecoverArgs>),
+    Recover(Later<RecoverArgs>),
     /// Exchange a member, and prove afterwards that the redundancy is back
-    Replace(Box<ReplaceArgs>),
+    Replace(Later<ReplaceArgs>),
     /// Bring back a member that was away, restore the level, mend what rotted
-    Repair(RepairArgs),
+    Repair(Later<RepairArgs>),
     /// Rehearse the bad day, from setup to a new disk, on throw-away loop devices
-    Drill(DrillArgs),
+    Drill(Later<DrillArgs>),
     /// May the node start? Exit code 0 yes, 3 no; what the node's unit asks before each start
     #[command(
         after_help = "Refuses when the mirror is not mounted, the directory is not on it, the database or the secret is missing, older than \
@@ -92,43 +87,37 @@ pub enum Verb {
         usage.\n\nExamples:\n  raidguard guard\n  \
         raidguard guard lightning --override \"restored on purpose\""
     )]
-    Guard {
-        /// The mirror's name; not needed where there is only one
-        name: Option<String>,
-        /// Allow what stands against a start now; recorded, and shown by status until the guard passes by itself
-        #[arg(long = "override", value_name = "REASON")]
-        reason: Option<String>,
-    },
+    Guard(Later<GuardArgs>),
+    /// Were this half of an array and another each written to alone? What udev asks before md gets it
+    #[command(
+        hide = true,
+        after_help = "Says `apart` if so, and nothing else. The rule that asks is /etc/udev/rules.d/62-raidguard-NAME.rules.\n\n\
+        Exit codes: 0 it is told; 1 it cannot be told, so md gets the device; 2 usage.\n\nExample:\n  raidguard apart /dev/sdb"
+    )]
+    Apart(Later<ApartArgs>),
     /// Try every channel by which you are told
     #[command(
         after_help = "Channels are in [notify] of /etc/raidguard/raidguard.toml (mail, command, heartbeat_file) and in \
         /etc/raidguard/secrets.toml (webhook, webhook_token, heartbeat).\n\nExamples:\n  raidguard notify --test\n  raidguard notify \
         --test --json"
     )]
-    Notify(NotifyArgs),
+    Notify(Later<NotifyArgs>),
     /// Take the node off the mirror: newest data copied back and verified, everything setup added removed
     #[command(
         after_help = "The mirror itself is left as it is; what is on it is old state from then on.\n\nExamples:\n  \
         raidguard release --dry-run\n  raidguard release --yes\n  raidguard release --resume"
     )]
-    Release(ReleaseArgs),
+    Release(Later<ReleaseArgs>),
     /// Completions for a shell, on standard output
     #[command(
         after_help = "Example:\n  raidguard completions bash \\\n      > /usr/share/bash-completion/completions/raidguard"
     )]
-    Completions {
-        /// The shell
-        shell: clap_complete::Shell,
-    },
+    Completions(Later<CompletionsArgs>),
     /// The manual page, on standard output; or all of them, into a directory
     #[command(
         after_help = "Examples:\n  raidguard man | man -l -\n  raidguard man --dir /usr/local/share/man/man8"
     )]
-    Man {
-        /// Write one page a verb into this directory
-        #[arg(long, value_name = "DIR")]
-        dir: Option<PathBuf>,
-    },
+    Man(Later<ManArgs>),
 }
 
 /// Output for programs.
@@ -147,6 +136,45 @@ pub struct MirrorArgs {
     /// How to print the report
     #[command(flatten)]
     pub output: JsonArgs,
+}
+
+/// What to explain.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// The finding's code; every code where none is given
+    pub code: Option<String>,
+}
+
+/// Which node asks whether it may start.
+#[derive(Debug, Args)]
+pub struct GuardArgs {
+    /// The mirror's name; not needed where there is only one
+    pub name: Option<String>,
+    /// Allow what stands against a start now; recorded, and shown by status until the guard passes by itself
+    #[arg(long = "override", value_name = "REASON")]
+    pub reason: Option<String>,
+}
+
+/// Which half is asked about.
+#[derive(Debug, Args)]
+pub struct ApartArgs {
+    /// The device that has come
+    pub device: PathBuf,
+}
+
+/// For whom completions are.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// Where the manual pages go.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Write one page a verb into this directory
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
 }
 
 /// What to do with the channels.
@@ -201,6 +229,14 @@ pub enum CheckFormat {
 }
 
 /// What to do with the regular jobs.
+#[derive(Debug, Args)]
+pub struct ScheduleArgs {
+    /// What to do with them
+    #[command(subcommand)]
+    pub action: ScheduleVerb,
+}
+
+/// The same, by its name.
 #[derive(Debug, Subcommand)]
 pub enum ScheduleVerb {
     /// Write the jobs for every declared mirror, by cron or systemd as it was declared
@@ -208,7 +244,7 @@ pub enum ScheduleVerb {
     Install,
     /// The jobs and their next runs
     #[command(after_help = "Examples:\n  raidguard schedule show\n  raidguard schedule show --json")]
-    Show(JsonArgs),
+    Show(Later<JsonArgs>),
     /// Take the jobs away
     #[command(after_help = "Example:\n  raidguard schedule remove")]
     Remove,
@@ -244,6 +280,13 @@ mod tests {
     use super::*;
     use clap::CommandFactory;
 
+    /// With the flags of every verb.
+    fn command() -> clap::Command {
+        let mut command = Cli::command();
+        command.build();
+        command
+    }
+
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
@@ -258,6 +301,14 @@ mod tests {
             }
             command.get_subcommands().for_each(visit);
         }
-        visit(&Cli::command());
+        visit(&command());
+    }
+
+    #[test]
+    fn the_flags_of_other_verbs_are_not_described() {
+        let verb =
+            |command: clap::Command, name| command.find_subcommand(name).unwrap().get_arguments().count();
+        assert_eq!(verb(Cli::command(), "setup"), 0);
+        assert!(verb(command(), "setup") > 10);
     }
 }

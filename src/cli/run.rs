@@ -3,7 +3,8 @@
 use clap::CommandFactory as _;
 
 use super::{
-    AdoptArgs, CheckArgs, CheckFormat, Cli, OverlayArg, RecoverArgs, ReplaceArgs, ScheduleVerb, Verb, man,
+    AdoptArgs, CheckArgs, CheckFormat, Cli, DrillArgs, OverlayArg, RecoverArgs, RepairArgs, ReplaceArgs,
+    ScheduleVerb, Verb, man,
     setup::{BackendArg, FilesystemArg, LevelArg, OriginalArg, SchedulerArg, SetupArgs},
 };
 use crate::{
@@ -26,33 +27,34 @@ use crate::{
 pub fn run(verb: Verb, host: &Host, console: &mut Console) -> Result<u8, Trouble> {
     let exit = match verb {
         Verb::Devices(args) => ops::devices::devices(host, args.json, console)?,
-        Verb::Setup(args) => setup(*args, host, console)?,
-        Verb::Adopt(args) => adopt(*args, host, console)?,
+        Verb::Setup(args) => setup(args.take(), host, console)?,
+        Verb::Adopt(args) => adopt(args.take(), host, console)?,
         Verb::Status(args) => ops::status(host, args.json, console).map(|()| Exit::Done)?,
-        Verb::Check(args) => return ops::check(host, &check(args), console),
-        Verb::Guard { name, reason } => ops::guard(host, name.as_deref(), reason.as_deref(), console)?,
-        Verb::Explain { code } => ops::explain(code.as_deref(), console)?,
+        Verb::Check(args) => return ops::check(host, &check(args.take()), console),
+        Verb::Guard(args) => ops::guard(host, args.name.as_deref(), args.reason.as_deref(), console)?,
+        Verb::Apart(args) => ops::apart(host, &args.device, console)?,
+        Verb::Explain(args) => ops::explain(args.code.as_deref(), console)?,
         Verb::Scrub(args) => ops::scrub(host, args.name.as_deref(), args.output.json, console)?,
         Verb::Balance(args) => ops::balance(host, args.name.as_deref(), args.output.json, console)?,
-        Verb::Schedule { action } => match action {
+        Verb::Schedule(args) => match args.take().action {
             ScheduleVerb::Install => ops::schedule::install(host, console)?,
             ScheduleVerb::Show(args) => ops::schedule::show(host, args.json, console)?,
             ScheduleVerb::Remove => ops::schedule::remove(host, console)?,
         },
-        Verb::Recover(args) => ops::recover::recover(host, &recover(*args), console)?,
+        Verb::Recover(args) => ops::recover::recover(host, &recover(args.take()), console)?,
         Verb::Replace(args) => {
             let manner = Manner { dry_run: args.dry_run, yes: args.yes };
-            ops::replace::replace(host, &replace(*args), manner, console)?
+            ops::replace::replace(host, &replace(args.take()), manner, console)?
         }
         Verb::Repair(args) => {
             let manner = Manner { dry_run: args.dry_run, yes: args.yes };
-            let request =
-                ops::repair::Request { name: args.name, discard: args.discard, json: args.output.json };
+            let RepairArgs { name, discard, output, .. } = args.take();
+            let request = ops::repair::Request { name, discard, json: output.json };
             ops::repair::repair(host, &request, manner, console)?
         }
         Verb::Drill(args) => {
-            let request =
-                ops::drill::Request { step: args.step, scratch: args.scratch, json: args.output.json };
+            let DrillArgs { step, scratch, output } = args.take();
+            let request = ops::drill::Request { step, scratch, json: output.json };
             ops::drill::drill(host, &request, console)?
         }
         Verb::Notify(args) => ops::notify_test(host, args.output.json, console)?,
@@ -64,13 +66,13 @@ pub fn run(verb: Verb, host: &Host, console: &mut Console) -> Result<u8, Trouble
                 ops::release::release(host, args.name.as_deref(), manner, console)?
             }
         },
-        Verb::Completions { shell } => {
+        Verb::Completions(args) => {
             let mut out = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "raidguard", &mut out);
+            clap_complete::generate(args.shell, &mut Cli::command(), "raidguard", &mut out);
             console.data(String::from_utf8_lossy(&out));
             Exit::Done
         }
-        Verb::Man { dir } => man::man(dir.as_deref(), console)?,
+        Verb::Man(args) => man::man(args.dir.as_deref(), console)?,
     };
     Ok(exit as u8)
 }

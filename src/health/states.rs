@@ -291,6 +291,7 @@ pub(super) fn upkeep_states() -> Vec<(&'static str, Change)> {
             read!(jobs, j, j.doubled.push("/etc/cron.monthly/btrfs-scrub".into())),
         ),
         ("no drop-in", read!(jobs, j, j.dropin = Some("it is missing".into()))),
+        ("no rule of udev", read!(jobs, j, j.rule = Some("it is missing".into()))),
         ("the check did not run", |state| drop(state.2.jobs.insert("check".into(), run_at(5)))),
         ("the check did not run, and the machine was off", |state| {
             state.2.jobs.insert("check".into(), run_at(5));

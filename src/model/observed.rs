@@ -360,6 +360,9 @@ pub struct JobFacts {
     pub doubled: Vec<String>,
     /// The drop-in of the node's unit, where it is missing or altered.
     pub dropin: Option<String>,
+    /// The rule of udev that keeps halves of an array apart, where it is missing or altered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
     /// When the machine was started, where that is known: before, nothing could run.
     #[serde(default)]
     pub booted: Option<Timestamp>,

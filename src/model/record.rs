@@ -36,6 +36,9 @@ pub struct Record {
     pub ledger: BTreeMap<String, LedgerEntry>,
     /// What the last look at the databases found, and when.
     pub databases: Option<(Timestamp, Vec<DatabaseFacts>)>,
+    /// The newest commit that was ever seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
     /// What the operator was told last.
     pub told: Option<Told>,
     /// Channels whose last message did not arrive.

@@ -3,12 +3,13 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io,
+    io::{self, Read as _},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use nix::sys::sysinfo::sysinfo;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
 use crate::{
@@ -234,8 +235,24 @@ fn open_some(copy: &Path) -> Result<Connection, DatabaseError> {
     open(copy)
 }
 
+/// How much is read at once.
+const PART: usize = 1 << 20;
+
+/// Reads the file once in its order, where memory will likely hold it: SQLite goes through a database from the end to the beginning, one
+/// page after the other, and there no kernel reads ahead. Whatever cannot be read SQLite finds out.
+fn read_in_order(open: &Connection) {
+    let (Some(path), Ok(memory)) = (open.path(), sysinfo()) else { return };
+    let Ok(mut file) = fs::File::open(path) else { return };
+    if file.metadata().is_ok_and(|meta| meta.len() > memory.ram_total() / 2) {
+        return;
+    }
+    let mut part = vec![0; PART];
+    while !open.is_interrupted() && matches!(file.read(&mut part), Ok(1..)) {}
+}
+
 /// Finds its pages whole.
 fn whole(open: &Connection) -> Result<(), DatabaseError> {
+    read_in_order(open);
     let faults = || -> rusqlite::Result<Vec<String>> {
         let mut statement = open.prepare("PRAGMA integrity_check(5)")?;
         let rows = statement.query_map([], |row| row.get::<_, String>(0))?;

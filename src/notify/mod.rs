@@ -127,10 +127,11 @@ impl Channel {
         match self {
             Self::Mail(to) => mail::send(host, to, event, limits.program),
             Self::Webhook(webhook) => {
+                let text = json(event)?;
                 let request = http::Request {
                     url: &webhook.url,
                     token: webhook.token.as_deref(),
-                    message: Some((&event.id, &json(event)?)),
+                    message: Some((&event.id, &text)),
                 };
                 Ok(http::ask(host, &request, http::Roots::OfTheMachine, limits.http)?)
             }

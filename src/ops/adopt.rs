@@ -13,7 +13,10 @@ use super::{
 use crate::{
     backend::{self, MirrorSpec},
     config::{self, Member, Mirror, Node, ScheduleConfig},
-    host::{Host, inventory, lock, schedule},
+    host::{
+        Host, inventory, lock, mdadm_conf,
+        schedule::{self, Rule},
+    },
     model::{
         BackendKind, Filesystem, Inventory, Level, NodeControl, NodeKind, Scheduler,
         inventory::Device,
@@ -21,8 +24,8 @@ use crate::{
     },
     node,
     plan::{
-        Plan,
-        steps::{Action, Declare, DropIn, InstallSchedule},
+        self, Plan,
+        steps::{Action, Declare, DropIn, Initramfs, InstallSchedule, KnowArray},
     },
     ui::{self, Console},
 };
@@ -55,6 +58,9 @@ struct Facts {
     node: Option<(PathBuf, PathBuf, NodeKind)>,
     unit: Option<String>,
     with: Result<Option<Scheduler>, String>,
+    /// mdadm.conf.
+    conf: PathBuf,
+    initramfs: Option<Initramfs>,
     systemd: bool,
     binary: PathBuf,
     now: jiff::Timestamp,
@@ -134,6 +140,8 @@ fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
             SchedulerChoice::With(with) => Ok(Some(with)),
             SchedulerChoice::Auto => schedule::detect(host).map(Some).map_err(|e| e.to_string()),
         },
+        conf: mdadm_conf::path(host),
+        initramfs: Initramfs::of(host),
         systemd: schedule::is_systemd(host),
         binary: std::env::current_exe().map_err(unchanged("raidguard's own path cannot be read"))?,
         now: host.now(),
@@ -329,6 +337,17 @@ fn steps(facts: &Facts, mirror: Mirror) -> Vec<Action> {
     let spec = MirrorSpec::of(&mirror, facts.state.members.iter().filter_map(|m| m.path.clone()).collect());
     // Declared first: the guard that the drop-in asks must know the mirror.
     steps.push(Action::Declare(Declare { spec, mirror: mirror.clone() }));
+    if let Some(rule) = Rule::of(&mirror, &facts.binary) {
+        let id = plan::id_of("adopt", &mirror.name, facts.now);
+        steps.push(Action::KnowArray(KnowArray {
+            line: None,
+            comment: String::new(),
+            file: facts.conf.clone(),
+            initramfs: facts.initramfs,
+            record: plan::record_of(&id, "initramfs"),
+            rule: Some(rule),
+        }));
+    }
     if let (Some(unit), true) = (unit, facts.systemd) {
         steps.push(Action::DropIn(DropIn {
             unit,

@@ -1,6 +1,7 @@
 //! One file per verb: gather, decide, show, apply, verify.
 
 pub mod adopt;
+mod apart;
 pub mod check;
 mod deep;
 pub mod devices;
@@ -22,6 +23,7 @@ pub mod schedule;
 pub mod setup;
 mod trouble;
 
+pub use apart::apart;
 pub use check::{check, status};
 pub use explain::explain;
 pub use guard::guard;

@@ -13,15 +13,16 @@ use crate::{
     host::{
         Host,
         copy::{self, Survey},
-        files, lock, mountinfo, schedule,
+        files, lock, mdadm_conf, mountinfo,
+        schedule::{self, Rule},
     },
     model::Bytes,
     node,
     plan::{
         self, JOURNAL_DIR, Journal, Plan, journals,
         steps::{
-            Action, CopyTree, Declare, DropIn, ExchangeBack, Fstab, InstallSchedule, MountMirror,
-            PlainDirectory, StartNode, StopNode, TakeBack, Verify,
+            Action, CopyTree, Declare, DropIn, ExchangeBack, Fstab, Initramfs, InstallSchedule, KnowArray,
+            MountMirror, PlainDirectory, StartNode, StopNode, TakeBack, Verify,
         },
     },
     ui::{self, Console},
@@ -42,6 +43,9 @@ struct Facts {
     running: node::Running,
     unfinished: Vec<(String, String)>,
     added: Vec<Action>,
+    /// mdadm.conf.
+    conf: PathBuf,
+    initramfs: Option<Initramfs>,
     systemd: bool,
     binary: PathBuf,
     now: jiff::Timestamp,
@@ -121,6 +125,8 @@ fn gather(host: &Host, mirror: Mirror) -> Result<Facts, Trouble> {
         running,
         unfinished: super::setup::unfinished(host)?,
         added: added(host, &mirror)?,
+        conf: mdadm_conf::path(host),
+        initramfs: Initramfs::of(host),
         systemd: schedule::is_systemd(host),
         binary: std::env::current_exe().map_err(unchanged("raidguard's own path cannot be read"))?,
         now: host.now(),
@@ -142,6 +148,27 @@ fn added(host: &Host, mirror: &Mirror) -> Result<Vec<Action>, Trouble> {
 
 fn made_it(plan: &Plan<Action>, uuid: &str) -> bool {
     plan.steps.iter().any(|step| matches!(step, Action::MakeMirror(made) if made.spec.uuid == uuid))
+}
+
+/// What makes the array known to what assembles it at a boot: as its setup wrote it, with the rule of udev, which may have come later.
+fn known(facts: &Facts, id: &str) -> Option<KnowArray> {
+    let made = facts.added.iter().find_map(|a| match a {
+        Action::KnowArray(known) => Some(known.clone()),
+        _ => None,
+    });
+    let rule = Rule::of(&facts.mirror, &facts.binary);
+    match (made, rule) {
+        (Some(made), rule) => Some(KnowArray { rule: rule.or(made.rule), ..made }),
+        (None, Some(rule)) => Some(KnowArray {
+            line: None,
+            comment: String::new(),
+            file: facts.conf.clone(),
+            initramfs: facts.initramfs,
+            record: plan::record_of(id, "initramfs"),
+            rule: Some(rule),
+        }),
+        (None, None) => None,
+    }
 }
 
 #[allow(clippy::too_many_lines, reason = "the order of the steps is the point of it")]
@@ -260,8 +287,7 @@ fn decide(facts: &Facts) -> Result<Plan<Action>, Vec<Blocker>> {
         })));
     }
     steps.push(back(Action::MountMirror(MountMirror { spec: spec.clone() })));
-    let known = facts.added.iter().find(|a| matches!(a, Action::KnowArray(_)));
-    steps.extend(known.cloned().map(back));
+    steps.extend(known(facts, &id).map(Action::KnowArray).map(back));
     let fstab = facts.added.iter().find(|a| matches!(a, Action::Fstab(_))).cloned();
     steps.push(back(fstab.unwrap_or_else(|| {
         Action::Fstab(Fstab {

@@ -1,10 +1,18 @@
 //! `schedule install|show|remove`.
 
+use std::path::Path;
+
 use super::{Exit, Trouble, mirrors};
 use crate::{
     config::Mirror,
-    host::{Host, schedule, state::State, zone},
+    host::{
+        Host,
+        schedule::{self, Rule},
+        state::State,
+        zone,
+    },
     model::{Record, Schedule},
+    plan::steps::Initramfs,
     ui::{self, Console, JobReport, maintain::ScheduleReport},
 };
 
@@ -28,7 +36,31 @@ pub fn install(host: &Host, console: &Console) -> Result<Exit, Trouble> {
     schedule::install(host, with, &declared, &binary)
         .and_then(|()| schedule::install_dropins(host, &declared, &binary))
         .map_err(|e| Trouble::failed("the jobs could not be installed", e))?;
+    rules(host, &declared, &binary, console)?;
     show(host, false, console)
+}
+
+/// Writes the rules of udev that are not there as they should be; the initramfs has copies of them.
+fn rules(host: &Host, declared: &[Mirror], binary: &Path, console: &Console) -> Result<(), Trouble> {
+    let failed =
+        |e| Trouble::failed("the rule of udev that keeps halves of an array apart could not be written", e);
+    let mut written = false;
+    for rule in declared.iter().filter_map(|mirror| Rule::of(mirror, binary)) {
+        if !rule.is_there(host).map_err(failed)? {
+            rule.write(host).map_err(failed)?;
+            written = true;
+        }
+    }
+    match Initramfs::of(host).filter(|_| written) {
+        Some(initramfs) => {
+            console.say("making the initramfs anew, which has copies of the rules of udev");
+            initramfs.renew(host).map_err(|e| {
+                Trouble::failed("the rule of udev is written, and the initramfs could not be made anew", e)
+                    .hint(format!("mend what it names, then make it by hand: {}", initramfs.cmd().line()))
+            })
+        }
+        None => Ok(()),
+    }
 }
 
 /// A mirror's declared jobs with their next runs.

@@ -5,8 +5,7 @@ use crate::{
     disks::Bus,
     machine::Machine,
     steps::{
-        MOUNT, NODE, SIZE, alone_has, does, elsewhere, finds, is_at_work, is_critical, setup_arguments,
-        unmirrored,
+        MOUNT, NODE, alone_has, does, elsewhere, finds, is_at_work, is_critical, setup_arguments, unmirrored,
     },
 };
 
@@ -24,8 +23,8 @@ fn set_up(m: &mut Machine, b: &Backend, more: &[&str]) {
 /// Two of three go, and the one that is left has every commit.
 pub(crate) fn three_members_with_ext4_survive_two(_: &Backend) {
     let b = Backend { filesystem: "ext4", ..MDADM };
-    let mut m = unmirrored("three_members_with_ext4_survive_two");
-    let three = m.new_disk("three", Bus::Scsi, SIZE);
+    let mut m = unmirrored("three_members_with_ext4_survive_two", &b);
+    let three = m.new_disk("three", Bus::Scsi, b.size);
     set_up(&mut m, &b, &["--device", &three, "--filesystem", "ext4"]);
     m.pull("two");
     m.commits_past(m.committed() + 5);
@@ -41,13 +40,13 @@ pub(crate) fn three_members_with_ext4_survive_two(_: &Backend) {
 
 /// It goes on without one of four, and another disk takes its place.
 pub(crate) fn a_raid10_of_four_is_made_whole_again(b: &Backend) {
-    let mut m = unmirrored("a_raid10_of_four_is_made_whole_again");
-    let more = ["three", "four"].map(|serial| m.new_disk(serial, Bus::Scsi, SIZE));
+    let mut m = unmirrored("a_raid10_of_four_is_made_whole_again", b);
+    let more = ["three", "four"].map(|serial| m.new_disk(serial, Bus::Scsi, b.size));
     set_up(&mut m, b, &["--device", &more[0], "--device", &more[1], "--level", "raid10"]);
     m.pull("two");
     m.commits_past(m.committed() + 5);
     is_critical(&mut m, &[b.pulled]);
-    let five = m.new_disk("five", Bus::Usb, SIZE);
+    let five = m.new_disk("five", Bus::Usb, b.size);
     does(&mut m, &["replace", "--new", &five, "--yes"]);
     is_at_work(&mut m, b);
     finds(&mut m, 0, &[]);
@@ -58,7 +57,7 @@ pub(crate) fn a_raid10_of_four_is_made_whole_again(b: &Backend) {
 
 /// An array that somebody made, with the node on it: taken into care as it is; then the node is taken off it, and it is left as it is.
 pub(crate) fn an_array_made_by_hand_is_taken_into_care_and_left_again(b: &Backend) {
-    let mut m = unmirrored("an_array_made_by_hand_is_taken_into_care_and_left_again");
+    let mut m = unmirrored("an_array_made_by_hand_is_taken_into_care_and_left_again", b);
     let (one, two) = (m.device("one"), m.device("two"));
     m.ok(&format!(
         "set -e
@@ -89,6 +88,7 @@ pub(crate) fn an_array_made_by_hand_is_taken_into_care_and_left_again(b: &Backen
     is_at_work(&mut m, b);
     finds(&mut m, 0, &[]);
     does(&mut m, &["release", "--yes"]);
+    assert_eq!(m.ok("ls /etc/udev/rules.d | grep raidguard || true"), "", "a rule is left");
     let at = m.ok(&format!("stat --format=%F {NODE}; systemctl is-active lightningd.service; {known}"));
     assert_eq!(at, format!("directory\nactive\n{before}"));
     m.commits_past(m.committed());

@@ -6,6 +6,9 @@ pub(crate) struct Backend {
     pub(crate) name: &'static str,
     /// What the node's files lie on, as findmnt calls it.
     pub(crate) filesystem: &'static str,
+    /// How large the disks are, in bytes. md copies and compares all of them, used or not, which takes minutes here: they are as small as
+    /// raidguard takes them.
+    pub(crate) size: u64,
     /// The finding of a member that was pulled while the mirror is mounted.
     pub(crate) pulled: &'static str,
     /// A boot without a member mounts the mirror all the same.
@@ -18,6 +21,8 @@ pub(crate) struct Backend {
     pub(crate) unreadable_is: i64,
     /// Of a member of which sectors cannot be read, the scrub makes one that is as good as any.
     pub(crate) scrub_mends: bool,
+    /// The findings of halves that parted and are both there after a boot.
+    pub(crate) parted: &'static [&'static str],
     /// How many jobs the schedule has.
     pub(crate) jobs: usize,
     /// Mounts what this one member alone has, to be written to.
@@ -35,12 +40,14 @@ pub(crate) struct Backend {
 pub(crate) const BTRFS: Backend = Backend {
     name: "btrfs",
     filesystem: "btrfs",
+    size: 2 << 30,
     pulled: "MIR-PULLED",
     boots_degraded: false,
     takes_no_writes: "MIR-WRITE-ERRORS",
     unreadable: "MIR-READ-ERRORS",
     unreadable_is: 1,
     scrub_mends: true,
+    parted: &[],
     jobs: 4,
     mount_alone: |m, device| {
         m.ok(&format!("mount -o degraded {device} {MOUNT}"));
@@ -57,6 +64,7 @@ pub(crate) const BTRFS: Backend = Backend {
 pub(crate) const MDADM: Backend = Backend {
     name: "mdadm",
     filesystem: "xfs",
+    size: 1 << 30,
     // udev has taken it out of the array.
     pulled: "MIR-MISSING",
     boots_degraded: true,
@@ -65,6 +73,7 @@ pub(crate) const MDADM: Backend = Backend {
     unreadable: "MIR-BAD-BLOCKS",
     unreadable_is: 2,
     scrub_mends: false,
+    parted: &["MIR-SPLIT"],
     jobs: 3,
     mount_alone: |m, device| {
         // udev may have put it into an array that it does not start.

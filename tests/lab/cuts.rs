@@ -84,7 +84,7 @@ pub(crate) fn setup_is_taken_up_or_back_after_a_power_cut_in_each_step(b: &Backe
 /// The power is cut while `setup` takes this step, or the one in which it is by then; after a boot it is completed, or taken back.
 fn cut_in_setup(name: &str, b: &Backend, step: usize, way: &str) -> usize {
     let random = Random::new();
-    let mut m = unmirrored(&format!("{name}-{}-{step}", b.name));
+    let mut m = unmirrored(&format!("{name}-{}-{step}", b.name), b);
     let asked = setup_arguments(&m, b);
     let seen = m.console_since(0).len();
     m.begin_raidguard(&asked.iter().map(String::as_str).collect::<Vec<_>>());
@@ -133,7 +133,7 @@ fn cut_in_setup(name: &str, b: &Backend, step: usize, way: &str) -> usize {
         finds(&mut m, 0, &[]);
     } else {
         m.commits_past(m.committed());
-        let kind = m.ok(&format!("stat --format=%F {NODE}; findmnt --noheadings {MOUNT} || true; grep -c {MOUNT} /etc/fstab || true; grep -c ^ARRAY /etc/mdadm/mdadm.conf || true; ls -d /sys/block/md* || true"));
+        let kind = m.ok(&format!("stat --format=%F {NODE}; findmnt --noheadings {MOUNT} || true; grep -c {MOUNT} /etc/fstab || true; grep -c ^ARRAY /etc/mdadm/mdadm.conf || true; ls -d /sys/block/md* || true; ls /etc/udev/rules.d | grep raidguard || true"));
         assert_eq!(kind.trim(), "directory\n0\n0", "{kind}");
     }
     // `done  7/17 ...`

@@ -14,6 +14,7 @@
 
 mod arrays;
 mod backend;
+mod busy;
 mod cache;
 mod cuts;
 mod disks;
@@ -82,6 +83,12 @@ mod only_mdadm {
         a_raid10_of_four_is_made_whole_again
         an_array_made_by_hand_is_taken_into_care_and_left_again
     );
+    cases!(@long crate::backend::MDADM, busy:
+        a_member_goes_while_members_are_compared
+        the_new_disk_goes_while_it_is_filled
+        the_last_whole_member_goes_while_another_is_filled
+    );
+    cases!(@case crate::backend::MDADM, parted: halves_that_parted_start_no_node_at_a_boot);
     cases!(@case crate::backend::MDADM, rot: silent_corruption_is_counted_and_nothing_is_guessed);
 }
 

@@ -33,6 +33,24 @@ fn parted(name: &str, b: &Backend) -> Machine {
     m
 }
 
+/// Where both are there at a boot no node starts on either. Of md each stays what it was: once one is taken into the other's array, it
+/// does not say any more that it was alone.
+pub(crate) fn halves_that_parted_start_no_node_at_a_boot(b: &Backend) {
+    let mut m = parted("halves_that_parted_start_no_node_at_a_boot", b);
+    let last = m.committed();
+    m.cut();
+    m.boot();
+    m.settle();
+    is_critical(&mut m, b.parted);
+    let guard = m.raidguard(&["guard"]);
+    println!("note: guard: {}", guard.stderr.trim());
+    assert_eq!(guard.code, 3);
+    assert_ne!(m.sh("systemctl is-active lightningd.service").code, 0, "the node runs");
+    assert_eq!(m.committed(), last);
+    let Ran { code, stdout, stderr } = m.raidguard(&["repair", "--yes"]);
+    assert!(code == 3 && stderr.contains("alone"), "{code}: {stdout}{stderr}");
+}
+
 /// Detected, refused by every verb that would have to guess, explained; mended when the operator has chosen.
 pub(crate) fn halves_that_parted_are_never_merged(b: &Backend) {
     let mut m = parted("halves_that_parted_are_never_merged", b);

@@ -5,7 +5,7 @@ use crate::{
     disks::Bus,
     machine::Machine,
     steps::{
-        MOUNT, SIZE, alone_has, boots_without, does, elsewhere, finds, is_at_work, is_critical, is_rescued,
+        MOUNT, alone_has, boots_without, does, elsewhere, finds, is_at_work, is_critical, is_rescued,
         mirrored, setup_arguments, unmirrored,
     },
 };
@@ -74,7 +74,7 @@ pub(crate) fn a_member_pulled_while_idle_is_told_by_the_next_check_of_a_timer(b:
 }
 
 pub(crate) fn a_member_pulled_while_idle_is_told_by_the_next_check_of_cron(b: &Backend) {
-    let mut m = unmirrored("a_member_pulled_while_idle_is_told_by_the_next_check_of_cron");
+    let mut m = unmirrored("a_member_pulled_while_idle_is_told_by_the_next_check_of_cron", b);
     let mut asked = setup_arguments(&m, b);
     let scheduler = asked.iter().position(|word| word == "systemd").unwrap();
     "cron".clone_into(&mut asked[scheduler]);
@@ -99,7 +99,7 @@ pub(crate) fn a_member_pulled_under_load_is_replaced_and_no_commit_is_lost(b: &B
         m.ok("sync -f /root");
         assert_eq!(m.hash("one"), before, "the survivor is not as it was");
     }
-    m.new_disk("three", Bus::Scsi, SIZE);
+    m.new_disk("three", Bus::Scsi, b.size);
     let new = m.device("three");
     does(&mut m, &["replace", "--new", &new, "--yes"]);
     // It did not run before, so `replace` has not started it.

@@ -6,7 +6,7 @@ use crate::{
     backend::Backend,
     disks::{Bus, Fault},
     machine::Machine,
-    steps::{MOUNT, SIZE, alone_has, does, elsewhere, faults, finds, is_at_work, mirrored, names},
+    steps::{MOUNT, alone_has, does, elsewhere, faults, finds, is_at_work, mirrored, names},
 };
 
 const BLOCK: usize = 4096;
@@ -94,7 +94,7 @@ pub(crate) fn silent_corruption_is_counted_and_nothing_is_guessed(b: &Backend) {
         assert_eq!(block, [0x5a; BLOCK]);
     }
     // The operator knows: the member is exchanged for another disk, filled from the other one.
-    let three = m.new_disk("three", Bus::Scsi, SIZE);
+    let three = m.new_disk("three", Bus::Scsi, b.size);
     m.pull("two");
     does(&mut m, &["replace", "--old", "missing", "--new", &three, "--yes"]);
     is_right(&mut m);
@@ -122,7 +122,7 @@ pub(crate) fn read_errors_are_named_and_cost_nothing(b: &Backend) {
         m.set_fault("two", None);
         does(&mut m, &["scrub"]);
     } else {
-        let three = m.new_disk("three", Bus::Scsi, SIZE);
+        let three = m.new_disk("three", Bus::Scsi, b.size);
         does(&mut m, &["replace", "--old", &two, "--new", &three, "--yes"]);
         is_right(&mut m);
     }

@@ -169,10 +169,17 @@ const OF_MD: &[State] = &[
     ),
     (
         "there is hardly any room",
-        "fallocate -l 1750M /srv/lightning/full",
+        "set -- $(df --output=avail,size -BM /srv/lightning | tail -1 | tr -d M); fallocate -l $(($1 - $2 / 20))M /srv/lightning/full",
         "rm /srv/lightning/full",
         1,
         &["SPC-FREE"],
+    ),
+    (
+        "nothing keeps its halves apart",
+        "mv /etc/udev/rules.d/62-raidguard-lightning.rules /root/",
+        "mv /root/62-raidguard-lightning.rules /etc/udev/rules.d/",
+        1,
+        &["SCH-UDEV"],
     ),
     (
         "the array has no bitmap",

@@ -4,6 +4,7 @@ use std::{
     cell::Cell,
     collections::BTreeSet,
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 use serde_json::Value;
@@ -16,7 +17,6 @@ use crate::{
     ready,
 };
 
-pub(crate) const SIZE: u64 = 2 << 30;
 pub(crate) const NODE: &str = "/home/bitcoin/.lightning";
 pub(crate) const MOUNT: &str = "/srv/lightning";
 
@@ -80,12 +80,14 @@ pub(crate) fn setup_arguments(m: &Machine, b: &Backend) -> Vec<String> {
 }
 
 /// A node at work beside two empty disks, SCSI and USB.
-pub(crate) fn unmirrored(name: &str) -> Machine {
+pub(crate) fn unmirrored(name: &str, b: &Backend) -> Machine {
     let booted = Machine::booted_once();
-    let kept = ready::kept(&booted, "node", &ready::programs_key(), |place| {
+    let kept = ready::kept(&booted, &format!("node-{}", b.name), &ready::programs_key(), |place| {
         let mut m = Machine::fresh("node");
-        m.new_disk("one", Bus::Scsi, SIZE);
-        m.new_disk("two", Bus::Usb, SIZE);
+        m.ok("modprobe md_mod");
+        m.copies_at_once();
+        m.new_disk("one", Bus::Scsi, b.size);
+        m.new_disk("two", Bus::Usb, b.size);
         m.ok(&format!(
             "install -d -m 0700 -o bitcoin -g bitcoin {NODE} && systemctl enable --now lightningd.service"
         ));
@@ -116,7 +118,7 @@ pub(crate) fn alone_has(rescue: &mut Machine, b: &Backend, bus: Bus, image: &Pat
 fn mirrored_once(b: &Backend) -> PathBuf {
     let booted = Machine::booted_once();
     ready::kept(&booted, &format!("mirrored-{}", b.name), &ready::programs_key(), |place| {
-        let mut m = unmirrored(&format!("mirrored-{}", b.name));
+        let mut m = unmirrored(&format!("mirrored-{}", b.name), b);
         let asked = setup_arguments(&m, b);
         let done = m.raidguard(&asked.iter().map(String::as_str).collect::<Vec<_>>());
         assert_eq!(done.code, 0, "{}{}", done.stdout, done.stderr);
@@ -212,7 +214,9 @@ fn newness(m: &mut Machine, journal: bool) -> i64 {
 /// A verb that must succeed, and what it said.
 #[track_caller]
 pub(crate) fn does(m: &mut Machine, args: &[&str]) -> String {
+    let began = Instant::now();
     let Ran { code, stdout, stderr } = m.raidguard(args);
+    println!("note: {} took {} s", args[0], began.elapsed().as_secs());
     assert_eq!(code, 0, "{args:?}: {stdout}{stderr}");
     stdout + &stderr
 }

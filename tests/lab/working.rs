@@ -7,7 +7,7 @@ use crate::{
     disks::Bus,
     guest::Ran,
     machine::Machine,
-    steps::{MOUNT, SIZE, alone_has, does, elsewhere, finds, is_at_work, is_critical, mirrored},
+    steps::{MOUNT, alone_has, does, elsewhere, finds, is_at_work, is_critical, mirrored},
 };
 
 /// How much there is to read, beside what the node has.
@@ -74,7 +74,7 @@ pub(crate) fn a_member_pulled_while_a_scrub_runs(b: &Backend) {
 pub(crate) fn a_device_pulled_while_it_takes_a_members_place(b: &Backend) {
     let mut m = mirrored("a_device_pulled_while_it_takes_a_members_place", b);
     slow(&mut m);
-    let three = m.new_disk("three", Bus::Usb, SIZE);
+    let three = m.new_disk("three", Bus::Usb, b.size);
     let two = m.device("two");
     let asked = ["/usr/local/sbin/raidguard", "replace", "--old", &two, "--new", &three, "--online", "--yes"];
     let replace = m.begin(&asked);

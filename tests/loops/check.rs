@@ -381,3 +381,24 @@ fn what_is_printed_is_written_where_it_was_asked_for_and_remembered() {
         assert_eq!(dumped["mirrors"][0]["verdict"]["findings"][0]["code"], "NODE-SECRET-MODE");
     });
 }
+
+/// Otherwise whoever looks now and then would never be told that nothing looks any more.
+#[test]
+fn a_check_by_hand_is_no_run_of_the_schedule() {
+    isolated("check::a_check_by_hand_is_no_run_of_the_schedule", |s| {
+        set_up(s);
+        let last = || {
+            let shown: Value = serde_json::from_str(&s.run(&["schedule", "show", "--json"]).stdout).unwrap();
+            let jobs = shown["schedule"][0]["jobs"].as_array().unwrap().clone();
+            jobs.into_iter().find(|job| job["job"] == "check").unwrap()["last"].clone()
+        };
+        assert_eq!(s.run(&["check"]).code, 0);
+        assert!(last().is_null(), "{}", last());
+        let log = || fs::read("/var/lib/raidguard/state.sqlite3-wal").unwrap();
+        let before = log();
+        assert_eq!(s.run(&["check"]).code, 0);
+        assert!(log() == before, "nothing is new, and it was written");
+        assert_eq!(s.run(&["check", "--notify"]).code, 0);
+        assert!(last().is_string(), "{}", last());
+    });
+}

@@ -186,6 +186,37 @@ fn a_member_is_gone_and_what_is_left_is_mounted() {
     });
 }
 
+/// Newer kernels do not begin then: that is foretold, leaves everything as it is, and room helps.
+#[test]
+fn too_full_for_an_exchange_is_foretold_and_costs_nothing() {
+    isolated("replace::too_full_for_an_exchange_is_foretold_and_costs_nothing", |s| {
+        set_up(s);
+        let big = format!("{MIRROR}/big");
+        s.tool("fallocate", &["-l", "1300M", &big]);
+        s.tool("btrfs", &["filesystem", "sync", MIRROR]);
+        let tree = s.tree();
+        let new = s.disk("new", 2 * GIB);
+        let args = ["--old", "1", "--new", new.name()];
+        let planned = s.run(&[&["replace"], &args[..], &["--dry-run"]].concat());
+        let shown = format!("{}{}", planned.stdout, planned.stderr);
+        assert!(planned.code == 0 && shown.contains("in no chunk"), "{shown}");
+        let ran = s.run(&[&["replace"], &args[..], &["--yes"]].concat());
+        note(format!("with a mirror that full, replace ended with {}", ran.code));
+        if ran.code != 0 {
+            assert!(ran.stderr.contains("it is a member still"), "{}", ran.stderr);
+            assert!(ran.stderr.contains("raidguard balance"), "{}", ran.stderr);
+            let (code, found) = faults(s, &[]);
+            assert!(code == 1 && found == ["SPC-UNALLOCATED".to_owned()].into(), "{found:?}");
+            assert_eq!(s.tree(), tree);
+            fs::remove_file(&big).unwrap();
+            s.tool("btrfs", &["balance", "start", "-dusage=5", MIRROR]);
+            let ran = replaced(s, &args);
+            assert!(!ran.stderr.contains("in no chunk"), "{}", ran.stderr);
+        }
+        is_whole(s, "raid1");
+    });
+}
+
 #[test]
 fn a_member_is_pulled_from_the_running_mirror() {
     isolated("replace::a_member_is_pulled_from_the_running_mirror", |s| {

@@ -276,6 +276,10 @@ impl Members for Btrfs {
         replace::give_up(host, exchange, at)
     }
 
+    fn exchange_is_tight(&self, state: &MirrorState, level: Level) -> Option<String> {
+        space::too_tight_to_exchange(state, level)
+    }
+
     fn retire_commands(&self, host: &Host, exchange: &Exchange, old: &Path) -> Vec<Cmd> {
         replace::retire(host, exchange, old)
     }

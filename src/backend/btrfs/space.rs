@@ -1,7 +1,7 @@
 //! How much more would fit, and whether there is room to balance metadata.
 
 use crate::model::{
-    Bytes,
+    Bytes, Level,
     mirror::{ChunkKind, MirrorState},
 };
 
@@ -54,9 +54,31 @@ pub(super) fn too_tight_for_metadata(state: &MirrorState) -> Option<String> {
     None
 }
 
+/// Why `btrfs replace` may not begin. The kernel sets each chunk read-only while it copies it, and for the only chunk of the system, which
+/// is always there, it wants room for more: since Linux 6.7 that of a data chunk, which is 1 GiB, or a tenth of all members where that is
+/// less (kernel: `inc_block_group_ro` in `fs/btrfs/block-group.c`, `calc_available_free_space` in `fs/btrfs/space-info.c`; seen on 6.18;
+/// btrfs-progs, issue 870).
+pub(super) fn too_tight_to_exchange(state: &MirrorState, level: Level) -> Option<String> {
+    let there = || state.members.iter().filter(|m| !m.missing && !m.pulled && !m.replace_target);
+    let sum =
+        |values: Option<Vec<Bytes>>| values.map(|v| v.iter().fold(0, |sum: u64, b| sum.saturating_add(b.0)));
+    let room = sum(there().map(|m| m.unallocated).collect())?;
+    let all = sum(there().map(|m| m.size).collect())?;
+    let copies = level.copies().min(there().count()).max(1) as u64;
+    let needed = Bytes((all / 10).min(Bytes::gib(1).0));
+    let room = Bytes(room / copies);
+    (room <= needed).then(|| {
+        format!(
+            "only {room} are in no chunk yet, and Linux 6.7 or newer may not begin an exchange where that is not more than {needed} (`No \
+             space left on device`): nothing is lost then; `raidguard balance` first gives half-empty chunks back"
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::health::samples;
 
     #[test]
     fn every_copy_goes_to_another_member() {
@@ -75,5 +97,32 @@ mod tests {
             assert_eq!(placeable(room, devices), fits, "{room:?} on {devices}");
         }
         assert_eq!(placeable(&[u64::MAX, u64::MAX], 2), u64::MAX / 2);
+    }
+    /// Each was tried on Linux 6.18 with two loop devices of this size (MiB) and this much in no chunk (bytes).
+    #[test]
+    fn where_the_kernel_refuses_an_exchange_it_is_foretold() {
+        for (size, room, begins) in [
+            (1024, 414_450_000, true),
+            (1024, 22_020_096, false),
+            (1500, 501_219_000, true),
+            (2048, 1_048_576, false),
+            (4096, 971_440_128, true),
+            (4096, 99_024_896, false),
+            (4400, 184_549_376, false),
+            (10240, 1_870_660_000, true),
+            (10240, 796_918_000, false),
+        ] {
+            let mut state = samples::healthy().1.storage.get().unwrap().clone();
+            for member in &mut state.members {
+                (member.size, member.unallocated) = (Some(Bytes::mib(size)), Some(Bytes(room)));
+            }
+            let told = too_tight_to_exchange(&state, Level::Raid1);
+            assert_eq!(told.is_none(), begins, "{size} {room}: {told:?}");
+            state.members[1].unallocated = None;
+            assert_eq!(too_tight_to_exchange(&state, Level::Raid1), None);
+            state.members[1].missing = true;
+            let alone = too_tight_to_exchange(&state, Level::Raid1);
+            assert_eq!(alone.is_none(), begins, "what is left alone: {size} {room}: {alone:?}");
+        }
     }
 }

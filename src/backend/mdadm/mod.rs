@@ -1,6 +1,7 @@
 //! md, the kernel's software RAID, with XFS or ext4 on it. It has no checksums: that members differ can be seen, which of them is right
 //! cannot.
 
+mod apart;
 mod exchange;
 mod filesystem;
 mod observe;
@@ -18,6 +19,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use self::apart::other_half;
 use self::{superblock::Superblock, sysfs::Array};
 use super::{
     Backend, BackendError, BalanceEnd, BalanceReport, Exchange, ExchangeEnd, ExchangeProgress, Layout,
@@ -346,6 +348,11 @@ impl Members for Mdadm {
         _: Option<&Path>,
     ) -> Result<(), BackendError> {
         exchange::give_up(host, exchange)
+    }
+
+    /// An array is copied whole, however full what lies on it is.
+    fn exchange_is_tight(&self, _: &MirrorState, _: Level) -> Option<String> {
+        None
     }
 
     fn retire_commands(&self, host: &Host, exchange: &Exchange, old: &Path) -> Vec<Cmd> {

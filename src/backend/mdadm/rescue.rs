@@ -196,7 +196,7 @@ fn survivor(path: &Path, size: Bytes, role: u16, sb: &Superblock) -> Survivor {
 const APART: u64 = 1;
 
 /// How `one` stands to `other`, whose count of events is not smaller: each remembers which devices it was written together with.
-fn by_superblocks(one: &Superblock, other: &Superblock) -> Relation {
+pub(super) fn by_superblocks(one: &Superblock, other: &Superblock) -> Relation {
     let behind = other.events.saturating_sub(one.events);
     match (one.shuts_out(other), other.shuts_out(one)) {
         // It went on without the other, which has more events all the same: those can only be of a time of its own.

@@ -132,6 +132,11 @@ impl Superblock {
         self.role.is_some() && !self.filling
     }
 
+    /// Does it count a device at each place of the array?
+    pub(super) fn counts_all(&self) -> bool {
+        (0..self.raid_disks).all(|place| self.roles.iter().flatten().any(|role| u32::from(*role) == place))
+    }
+
     /// Does it count `other` among the array's own?
     pub(super) fn counts(&self, other: &Self) -> bool {
         let place = self.roles.get(usize::try_from(other.number).unwrap_or(usize::MAX));

@@ -290,7 +290,8 @@ pub(super) const CODES: &[Entry] = &[
         code: "SPC-UNALLOCATED",
         source: Storage,
         title: "a member has hardly any unallocated space",
-        meaning: "btrfs takes space in chunks. When no new chunk fits on enough members, it reports a full disk although files would fit.",
+        meaning: "btrfs takes space in chunks. When no new chunk fits on enough members, it reports a full disk although files would fit, \
+                  and since Linux 6.7 it does not begin to exchange a member.",
         remedy: "`raidguard balance NAME`; if that finds nothing to give back, make room or use larger members.",
     },
     Entry {

@@ -36,7 +36,8 @@ pub(super) const CODES: &[Entry] = &[
         code: "SCH-OVERDUE",
         source: Record,
         title: "a regular job did not run when it should have",
-        meaning: "The machine was off, the scheduler is stuck, or the job died.",
+        meaning: "The machine was off, the scheduler is stuck, or the job died. A check that you run yourself is no run of the job: \
+                  it would hide that nothing else runs.",
         remedy: "`raidguard schedule show`, then run it by hand: `raidguard JOB`.",
     },
     Entry {
@@ -52,6 +53,14 @@ pub(super) const CODES: &[Entry] = &[
         title: "the node's unit is not tied to the mirror",
         meaning: "Without the drop-in the node is started also when the mirror is not mounted, and without the guard.",
         remedy: "Write it anew: `raidguard schedule install`.",
+    },
+    Entry {
+        code: "SCH-UDEV",
+        source: Jobs,
+        title: "nothing keeps halves of the array apart at a boot",
+        meaning: "Where two halves of an array were each written to alone and both are there when the machine starts, udev can have md add \
+                  one to the other, and the kernel copies over what only one of them has. A rule of udev keeps them apart.",
+        remedy: "`raidguard schedule install` writes the rule, and the initramfs anew.",
     },
     Entry {
         code: "SCH-DISTRIBUTION",

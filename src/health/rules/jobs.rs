@@ -33,6 +33,10 @@ pub(in crate::health) fn judge(case: &mut Case<'_>) {
                 vec![why.clone()],
             );
         }
+        if let Some(why) = &facts.rule {
+            let says = format!("nothing keeps halves of mirror {} apart at a boot", case.declared.name);
+            case.add("SCH-UDEV", Severity::Warning, "", says, vec![why.clone()]);
+        }
     }
     if let Some(schedule) = case.declared.schedule.clone() {
         let deep = case.declared.node.is_some();
@@ -51,7 +55,7 @@ pub(in crate::health) fn judge(case: &mut Case<'_>) {
 /// What one types to run a job by hand.
 fn by_hand(job: &str, mirror: &str) -> String {
     match job {
-        "check" => "check".to_owned(),
+        "check" => "check --notify".to_owned(),
         "deep" => "check --deep".to_owned(),
         other => format!("{other} {mirror}"),
     }

@@ -161,8 +161,10 @@ fn next_data(file: &File, offset: u64) -> io::Result<Option<u64>> {
     }
 }
 
-/// Reads up to `length` bytes, fewer only at the file's end. The whole window is asked for: direct reads want whole blocks.
+/// Reads up to `length` bytes, fewer only at the file's end. Whole blocks are asked for, as direct reads want them, and no more: the kernel
+/// fills all that is asked for beyond the end with zeros.
 fn fill(file: &File, window: &mut [u8], offset: u64, length: usize) -> io::Result<usize> {
+    let window = window.get_mut(..length.next_multiple_of(BLOCK)).unwrap_or_default();
     let mut filled = 0;
     while filled < length {
         match file.read_at(window.get_mut(filled..).unwrap_or_default(), offset + filled as u64) {

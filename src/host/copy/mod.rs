@@ -4,6 +4,7 @@
 //! device nodes stay behind and are named. Inode flags do not come along: NOCOW among them would take checksums from the data.
 //! Each file is read once and hashed on the way; the copy is then read back past the page cache and compared.
 
+mod ahead;
 mod content;
 mod manifest;
 mod metadata;
@@ -22,7 +23,7 @@ pub use manifest::{Entry, Kind, Manifest};
 pub(crate) use rescue::listed;
 pub use rescue::{Asked, Fault, Rescued, Wanted, copy_readable, measure, salvage, sums_file};
 pub use tree::{copy_tree, empty_tree, is_owned_by, own_tree, remove_tree, survey};
-pub use verify::{first_difference, verify_tree};
+pub use verify::{first_difference, settle, verify_tree};
 
 /// Something that is not copied.
 #[derive(Debug, Clone, PartialEq, Eq)]

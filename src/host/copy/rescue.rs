@@ -13,12 +13,14 @@ use std::{
         fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     },
     path::{Path, PathBuf},
+    rc::Rc,
 };
 
 use nix::fcntl::OFlag;
 
 use super::{
     At as _, CopyError, Kind, Manifest, Progress,
+    ahead::Scout,
     content::{BLOCK, Sum},
     metadata,
     tree::{Copier, lstat, sync},
@@ -114,14 +116,16 @@ pub fn copy_readable(
     interrupt: &Interrupt,
     trusted: &mut dyn FnMut(Asked) -> bool,
 ) -> Result<Rescued, CopyError> {
-    let copier = Copier::new(0, progress, interrupt);
-    let mut walk = Walk { copier, wanted, trusted, rescued: Rescued::default() };
-    walk.directory(source, target, Path::new(""))?;
-    walk.copier.meter.finish();
-    sync(target)?;
-    let mut rescued = walk.rescued;
-    rescued.manifest = walk.copier.out;
-    Ok(rescued)
+    Scout::with(|scout| {
+        let copier = Copier::new(0, scout, progress, interrupt);
+        let mut walk = Walk { copier, wanted, trusted, rescued: Rescued::default() };
+        walk.directory(source, target, Path::new(""))?;
+        walk.copier.meter.finish();
+        sync(target)?;
+        let mut rescued = walk.rescued;
+        rescued.manifest = walk.copier.out;
+        Ok(rescued)
+    })
 }
 
 impl Wanted {
@@ -159,8 +163,14 @@ impl Walk<'_> {
                 self.wanted.files.iter().filter_map(|file| file.strip_prefix(inside).ok()?.iter().next());
             names.extend(known.map(OsStr::to_owned));
         }
-        for name in names {
-            self.entry(&from.join(&name), &to.join(&name), &inside.join(&name))?;
+        names.retain(|name| {
+            let path = inside.join(name);
+            self.wanted.takes(&path, true) || self.wanted.takes(&path, false)
+        });
+        let names: Vec<_> = names.into_iter().collect();
+        let scout = Rc::clone(&self.copier.scout);
+        for name in scout.ahead_of(from, &names) {
+            self.entry(&from.join(name), &to.join(name), &inside.join(name))?;
         }
         metadata::apply(&meta, &attributes, to)
     }
@@ -171,10 +181,7 @@ impl Walk<'_> {
         }
         let meta = match lstat(from) {
             Ok(meta) => meta,
-            Err(e) => {
-                let wanted = self.wanted.takes(inside, true) || self.wanted.takes(inside, false);
-                return if wanted { self.unreadable(e, inside, false) } else { Ok(()) };
-            }
+            Err(e) => return self.unreadable(e, inside, false),
         };
         if !self.wanted.takes(inside, meta.is_dir()) {
             return Ok(());

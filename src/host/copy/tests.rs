@@ -58,6 +58,7 @@ fn copy(t: &Trees) -> Manifest {
 }
 
 fn verify(t: &Trees, manifest: &Manifest) -> Result<(), CopyError> {
+    settle(&t.target, manifest)?;
     verify_tree(&t.target, manifest, None, &mut |_| {}, &Interrupt::default())
 }
 

@@ -10,6 +10,7 @@ use std::{
         lchown, symlink,
     },
     path::{Path, PathBuf},
+    rc::Rc,
     sync::mpsc::{Receiver, sync_channel},
     thread,
 };
@@ -18,6 +19,7 @@ use nix::fcntl::OFlag;
 
 use super::{
     At as _, CopyError, Entry, Kind, Manifest, Meter, Progress, Skipped, Survey,
+    ahead::Scout,
     content::{
         Buffer, Digest, Pool, Returns, Sum, WINDOW, Window, announce, begin_writing, windows, write_sparse,
     },
@@ -94,6 +96,7 @@ const WRITTEN_AT_ONCE: u64 = 16 << 20;
 
 pub(super) struct Copier<'a> {
     dev: u64,
+    pub(super) scout: Rc<Scout>,
     /// The first name of each inode that has several, by filesystem and number.
     links: HashMap<(u64, u64), PathBuf>,
     buffer: Buffer,
@@ -117,11 +120,14 @@ pub fn copy_tree(
     interrupt: &Interrupt,
 ) -> Result<Manifest, CopyError> {
     empty_tree(target)?;
-    let mut copier = Copier::new(lstat(source)?.dev(), progress, interrupt);
-    copier.directory(source, target, Path::new(""))?;
-    copier.meter.finish();
-    sync(target)?;
-    Ok(copier.out)
+    let dev = lstat(source)?.dev();
+    Scout::with(|scout| {
+        let mut copier = Copier::new(dev, scout, progress, interrupt);
+        copier.directory(source, target, Path::new(""))?;
+        copier.meter.finish();
+        sync(target)?;
+        Ok(copier.out)
+    })
 }
 
 /// Has all that was written to the filesystem of a path on its devices.
@@ -131,9 +137,15 @@ pub(super) fn sync(path: &Path) -> Result<(), CopyError> {
 }
 
 impl<'a> Copier<'a> {
-    pub(super) fn new(dev: u64, progress: &'a mut dyn FnMut(Progress), interrupt: &'a Interrupt) -> Self {
+    pub(super) fn new(
+        dev: u64,
+        scout: Scout,
+        progress: &'a mut dyn FnMut(Progress),
+        interrupt: &'a Interrupt,
+    ) -> Self {
         Self {
             dev,
+            scout: Rc::new(scout),
             links: HashMap::new(),
             buffer: Buffer::new(),
             meter: Meter::new(progress),
@@ -150,8 +162,9 @@ impl<'a> Copier<'a> {
         }
         let attributes = metadata::attributes(from)?;
         self.record(inside, &meta, Kind::Directory, metadata::digest(&attributes));
-        for name in names(from)? {
-            self.entry(&from.join(&name), &to.join(&name), &inside.join(&name))?;
+        let scout = Rc::clone(&self.scout);
+        for name in scout.ahead_of(from, &names(from)?) {
+            self.entry(&from.join(name), &to.join(name), &inside.join(name))?;
         }
         if lstat(from)?.mtime_nsec() != meta.mtime_nsec() || lstat(from)?.mtime() != meta.mtime() {
             return Err(CopyError::Changed(from.to_owned()));
@@ -270,6 +283,7 @@ impl<'a> Copier<'a> {
                 }
                 write_sparse(target, offset, bytes).map_err(Stop::Writing)
             })?;
+            begin_writing(target, 0, size);
             return Ok(digest);
         }
         let (mut pool, returns) = Pool::new();

@@ -17,11 +17,34 @@ use super::{
     content::{Digest, Pool, Returns, Window, forget},
     manifest::escape,
     metadata,
-    tree::{left_out, lstat, names},
+    tree::{left_out, lstat, names, sync},
 };
 use crate::exec::Interrupt;
 
-/// Compares a copy with its record: every name, type, owner, mode, time, attribute, link and byte.
+/// Has all of a copy on its devices, and none of its content in memory: from here on whoever reads it reads what the devices give.
+///
+/// # Errors
+/// The devices do not take it, or the kernel keeps it in memory.
+pub fn settle(target: &Path, manifest: &Manifest) -> Result<(), CopyError> {
+    sync(target)?;
+    for (inside, entry) in &manifest.entries {
+        if matches!(entry.kind, Kind::File { same_as: None, .. }) {
+            let path = target.join(inside);
+            // What cannot be opened the comparison names.
+            if let Ok(file) = open_to_read(&path, OFlag::empty()) {
+                forget(&file).at("dropping the cache of", &path)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn open_to_read(path: &Path, extra: OFlag) -> io::Result<File> {
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | extra).bits();
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
+/// Compares a copy that was [settled](settle) with its record: every name, type, owner, mode, time, attribute, link and byte.
 ///
 /// # Errors
 /// The first difference, with its path; or something cannot be read, or the operator asked to stop.
@@ -32,8 +55,6 @@ pub fn verify_tree(
     progress: &mut dyn FnMut(Progress),
     interrupt: &Interrupt,
 ) -> Result<(), CopyError> {
-    let whole = File::open(target).at("opening", target)?;
-    nix::unistd::syncfs(&whole).at("syncing the filesystem of", target)?;
     if let Some(difference) = first_difference(target, manifest)? {
         return Err(CopyError::Differs { path: target.to_owned(), difference });
     }
@@ -145,17 +166,12 @@ fn belongs(entry: &Entry, meta: &Metadata, owner: Option<(u32, u32)>, path: &Pat
 impl<'m> Reader<'m, '_> {
     /// Sends a file's content as the devices hold it.
     fn content(&mut self, path: PathBuf, size: u64, expected: &'m str) -> Result<(), CopyError> {
-        let open = |extra: OFlag| {
-            let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | extra).bits();
-            OpenOptions::new().read(true).custom_flags(flags).open(&path)
-        };
-        // Direct reads pass the page cache by. Where a filesystem has none, the cache is told to forget the file first.
-        let file = match open(OFlag::O_DIRECT) {
-            Err(e) if e.kind() == io::ErrorKind::InvalidInput => open(OFlag::empty()),
+        // Direct reads pass the page cache by; some filesystems have none.
+        let file = match open_to_read(&path, OFlag::O_DIRECT) {
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput => open_to_read(&path, OFlag::empty()),
             opened => opened,
         }
         .at("opening", &path)?;
-        forget(&file).at("dropping the cache of", &path)?;
         let Self { pool, send, meter, interrupt } = self;
         let mut stopped = false;
         let read = pool.windows(&file, size, |window| {

@@ -8,7 +8,7 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{DropInOf, Rendered, ScheduleError, UNITS, cron_runs, dropin, is_systemd, present, render};
+use super::{DropInOf, Rendered, Rule, ScheduleError, UNITS, cron_runs, dropin, is_systemd, present, render};
 use crate::{
     config::Mirror,
     host::{Host, files::Doing as _, zone},
@@ -60,16 +60,23 @@ pub fn facts(host: &Host, mirrors: &[Mirror], mirror: &Mirror) -> Result<JobFact
     if let Some(unit) = unit {
         let binary = Path::new(ANY);
         let of = DropInOf { unit, mountpoint: &mirror.mountpoint, mirror: &mirror.name, binary };
-        let file = dropin(of)?;
-        let at = file.path.display().to_string();
-        facts.dropin = match compare(host, &file)? {
-            Standing::Same => None,
-            Standing::Other => Some(format!("{at} is not as raidguard writes it")),
-            Standing::Dead(program) => Some(format!("{at} asks {}, which is no program", program.display())),
-            Standing::Gone => Some(format!("{at} is missing")),
-        };
+        facts.dropin = fault(host, &dropin(of)?)?;
+    }
+    if let Some(rule) = Rule::of(mirror, Path::new(ANY)) {
+        facts.rule = fault(host, &rule.rendered()?)?;
     }
     Ok(facts)
+}
+
+/// What is wrong with a file that asks this program, if anything.
+fn fault(host: &Host, file: &Rendered) -> Result<Option<String>, ScheduleError> {
+    let at = file.path.display();
+    Ok(match compare(host, file)? {
+        Standing::Same => None,
+        Standing::Other => Some(format!("{at} is not as raidguard writes it")),
+        Standing::Dead(program) => Some(format!("{at} asks {}, which is no program", program.display())),
+        Standing::Gone => Some(format!("{at} is missing")),
+    })
 }
 
 /// When the machine was started, by `/proc/uptime` (proc_uptime(5)): seconds since then, then another number.

@@ -2,6 +2,7 @@
 
 mod dropin;
 mod facts;
+mod rule;
 
 use std::{
     fs, io,
@@ -10,6 +11,7 @@ use std::{
 
 pub use dropin::{DropInOf, dropin, install_dropins};
 pub use facts::facts;
+pub use rule::Rule;
 
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, context};
 use serde::Serialize;
@@ -39,6 +41,9 @@ pub enum ScheduleError {
     /// A template failed: a fault of this program.
     #[error("a template of raidguard is faulty")]
     Template(#[source] minijinja::Error),
+    /// The program's path cannot be written there.
+    #[error("{} cannot be written in a rule of udev: install raidguard under a name without quotes", .0.display())]
+    Unwritable(PathBuf),
     /// Nothing here runs jobs.
     #[error("neither systemd nor cron runs jobs here")]
     Nothing,

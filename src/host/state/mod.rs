@@ -385,6 +385,7 @@ fn take(record: &mut Record, name: &str, value: &str) -> Result<(), StateError> 
         ("open", _) => record.open = value_of(name, value)?,
         ("verdict", _) => record.verdict = Some(value_of(name, value)?),
         ("databases", _) => record.databases = Some(value_of(name, value)?),
+        (GENERATION, _) => record.generation = Some(value_of(name, value)?),
         ("told", _) => record.told = Some(value_of(name, value)?),
         ("overridden", _) => record.overridden = Some(value_of(name, value)?),
         ("job", job) => drop(record.jobs.insert(job.to_owned(), value_of(name, value)?)),

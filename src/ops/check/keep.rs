@@ -91,24 +91,39 @@ pub(super) fn keep(
     if !nix::unistd::geteuid().is_root() {
         return;
     }
-    let state = match state {
-        Ok(Some(state)) => Ok(state),
-        Ok(None) | Err(_) => State::open(host),
-    };
-    // In one change, so that the disk is not written to for each mirror.
-    let kept = state.and_then(|state| {
-        let all = || judged.iter().try_for_each(|one| remember(host, &state, one, options));
-        // Only the databases' newest state must not be lost.
-        if options.deep { state.durably(all) } else { state.together(all) }
-    });
-    if let Err(e) = kept {
-        console.warn(format_args!("what was seen could not be remembered: {}", causes(&e)));
+    let new: Vec<_> = judged.iter().filter(|one| options.notify || options.deep || !is_known(one)).collect();
+    if !new.is_empty() {
+        if let Err(e) = remember_all(host, state, &new, options) {
+            console.warn(format_args!("what was seen could not be remembered: {}", causes(&e)));
+        }
     }
     match judged {
         _ if !options.notify => {}
         [] => notify::tell_undeclared(host, declared, console),
         judged => notify::tell(host, declared, judged, console),
     }
+}
+
+/// Is all that a check by hand would remember of it remembered already?
+fn is_known(one: &Judged) -> bool {
+    let newest = one.observed.storage.get().and_then(MirrorState::newest);
+    one.record.get().is_some_and(|record| {
+        record.first_seen.is_some()
+            && record.open == one.verdict.findings
+            && record.verdict.is_some_and(|(level, _)| level == one.verdict.level)
+            && record.generation >= newest
+    })
+}
+
+/// In one change, so that the disk is not written to for each mirror.
+fn remember_all(host: &Host, state: Recorded, new: &[&Judged], options: &Options) -> Result<(), StateError> {
+    let state = match state {
+        Ok(Some(state)) => state,
+        Ok(None) | Err(_) => State::open(host)?,
+    };
+    let all = || new.iter().try_for_each(|one| remember(host, &state, one, options));
+    // Only the databases' newest state must not be lost.
+    if options.deep { state.durably(all) } else { state.together(all) }
 }
 
 fn remember(host: &Host, state: &State, one: &Judged, options: &Options) -> Result<(), StateError> {
@@ -119,7 +134,10 @@ fn remember(host: &Host, state: &State, one: &Judged, options: &Options) -> Resu
         state.raise_generation(name, seen)?;
     }
     let run = (one.at, now);
-    state.job_ended(name, "check", run, None)?;
+    // What is by hand is no run of the job: whoever looks now and then would never be told that nothing else looks any more.
+    if options.notify {
+        state.job_ended(name, "check", run, None)?;
+    }
     if options.deep {
         match &one.observed.databases {
             Seen::Read(found) => {

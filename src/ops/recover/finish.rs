@@ -38,6 +38,15 @@ pub(super) fn finish(
     let [_, verify, judge] = STEPS;
     console.begin(1, verify);
     let total = Bytes(manifest.bytes());
+    let not_what_was_read = |e| match e {
+        CopyError::Interrupted => interrupted(),
+        e => Trouble::failed(
+            "what the target gives back is not what was read from the survivors, so nothing is presented",
+            e,
+        )
+        .hint("the target's disk is not to be trusted; name a directory on another one with --to"),
+    };
+    copy::settle(&target.files(), manifest).map_err(not_what_was_read)?;
     // SQLite reads the databases while the devices give back what was written.
     let (networks, compared) = thread::scope(|scope| {
         let (files, scratch) = (target.files(), target.scratch());
@@ -51,14 +60,7 @@ pub(super) fn finish(
         }
         (judging.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), compared)
     });
-    compared.map_err(|e| match e {
-        CopyError::Interrupted => interrupted(),
-        e => Trouble::failed(
-            "what the target gives back is not what was read from the survivors, so nothing is presented",
-            e,
-        )
-        .hint("the target's disk is not to be trusted; name a directory on another one with --to"),
-    })?;
+    compared.map_err(not_what_was_read)?;
     if host.interrupt().is_raised() {
         return Err(interrupted());
     }

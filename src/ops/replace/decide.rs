@@ -172,6 +172,8 @@ fn plan_of(
     let control = mirror.node.as_ref().and_then(config::Node::control);
     let stopped = control.filter(|_| !request.online && !facts.running.is_quiet());
 
+    warnings.extend(backend.exchange_is_tight(state, mirror.level));
+
     let mut steps = Vec::new();
     if let (Some(control), Some(node)) = (&stopped, &mirror.node) {
         steps.push(Action::StopNode(StopNode {

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     backend::{self, MirrorSpec},
     config::{self, Member, Mirror},
+    host::schedule::Rule,
     model::{Bytes, Identity, NodeControl, Scheduler},
     ops::Blocker,
     plan::{
@@ -99,11 +100,18 @@ pub fn decide(request: &Request, facts: &Facts) -> Result<Decision, Vec<Blocker>
     steps.push(Action::MakeMirror(MakeMirror { spec: spec.clone(), members: identities.clone() }));
     if let Some(array) = &facts.array {
         steps.push(Action::KnowArray(KnowArray {
-            line: array.line.clone(),
+            line: Some(array.line.clone()),
             comment: format!("{} mirror, written by raidguard", request.name),
             file: array.file.clone(),
             initramfs: array.initramfs,
             record: plan::record_of(&id, "initramfs"),
+            rule: Rule::for_array(
+                request.backend,
+                &request.name,
+                &facts.uuid,
+                &request.mountpoint,
+                &facts.binary,
+            ),
         }));
     }
     steps.push(Action::MountPoint(MountPoint {

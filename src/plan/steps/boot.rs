@@ -1,4 +1,4 @@
-//! An array is made known to what assembles it at boot: mdadm.conf, then the initramfs, which has a copy of that.
+//! An array is made known to what assembles it at boot: mdadm.conf, a rule of udev, then the initramfs, which has copies of both.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{fail, run};
 use crate::{
     exec::{Cmd, log_change},
-    host::{Host, files, mdadm_conf},
+    host::{Host, files, mdadm_conf, schedule::Rule},
     plan::{Context, Outcome, Probe, Step, StepError},
 };
 
@@ -36,7 +36,16 @@ impl Initramfs {
         }
     }
 
-    fn cmd(self) -> Cmd {
+    /// Makes it anew.
+    ///
+    /// # Errors
+    /// The command did not succeed.
+    pub fn renew(self, host: &Host) -> Result<(), StepError> {
+        run(host, &self.cmd()).map(drop)
+    }
+
+    /// The command that does.
+    pub fn cmd(self) -> Cmd {
         let cmd = match self {
             Self::UpdateInitramfs => Cmd::change("update-initramfs").arg("-u"),
             Self::Dracut => Cmd::change("dracut").args(["--force", "--mdadmconf"]),
@@ -45,11 +54,11 @@ impl Initramfs {
     }
 }
 
-/// Adds the array to mdadm.conf, by its UUID, and makes the initramfs anew.
+/// Adds the array to mdadm.conf, by its UUID, has udev keep halves of it apart, and makes the initramfs anew.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnowArray {
-    /// The line.
-    pub line: String,
+    /// The line; nothing where somebody else has made the array known.
+    pub line: Option<String>,
     /// The comment above it.
     pub comment: String,
     /// The file.
@@ -58,61 +67,92 @@ pub struct KnowArray {
     pub initramfs: Option<Initramfs>,
     /// Where it is kept that the initramfs knows it.
     pub record: PathBuf,
+    /// The rule of udev. Plans of before there was one have none.
+    #[serde(default)]
+    pub rule: Option<Rule>,
 }
 
 impl KnowArray {
     fn tell(&self, host: &Host) -> Result<(), StepError> {
-        if let Some(initramfs) = self.initramfs {
-            run(host, &initramfs.cmd())?;
-        }
-        Ok(())
+        self.initramfs.map_or(Ok(()), |initramfs| initramfs.renew(host))
     }
 
     fn is_told(&self, host: &Host) -> bool {
         self.initramfs.is_none() || host.path(&self.record).exists()
     }
 
-    fn has(&self, host: &Host) -> Result<bool, StepError> {
-        mdadm_conf::has(host, &self.line).map_err(fail("reading", &self.file))
+    fn has_line(&self, host: &Host) -> Result<Option<bool>, StepError> {
+        let has = |line| mdadm_conf::has(host, line).map_err(fail("reading", &self.file));
+        self.line.as_deref().map(has).transpose()
+    }
+
+    /// What there is to be written, a line each: to mdadm.conf, then to udev's rules.
+    fn writes(&self) -> Vec<String> {
+        let line = self.line.iter().map(|line| format!("write {}: {line}", self.file.display()));
+        line.chain(self.rule.iter().map(|rule| format!("write {}", rule.path().display()))).collect()
+    }
+
+    /// The same taken back.
+    fn unwrites(&self) -> Vec<String> {
+        let line = self.line.iter().map(|_| format!("write {}", self.file.display()));
+        line.chain(self.rule.iter().map(|rule| Cmd::change("rm").arg(rule.path()).line())).collect()
     }
 }
 
 impl Step for KnowArray {
     fn says(&self) -> String {
-        let and = if self.initramfs.is_some() { " and to the initramfs" } else { "" };
-        format!("add the array to {}{and}", self.file.display())
+        let and = if self.initramfs.is_some() { ", and make the initramfs anew" } else { "" };
+        match (&self.line, &self.rule) {
+            (Some(_), None) => format!("add the array to {}{and}", self.file.display()),
+            (Some(_), Some(_)) => {
+                format!("add the array to {}, have udev keep its halves apart{and}", self.file.display())
+            }
+            (None, _) => format!("have udev keep the array's halves apart{and}"),
+        }
     }
 
     fn commands(&self) -> Vec<String> {
-        let mut lines = vec![format!("write {}: {}", self.file.display(), self.line)];
+        let mut lines = self.writes();
         lines.extend(self.initramfs.map(|initramfs| initramfs.cmd().line()));
         lines
     }
 
     fn unsays(&self) -> String {
-        format!("remove the array from {}", self.file.display())
+        let line = self.line.iter().map(|_| format!("remove the array from {}", self.file.display()));
+        let rule = self.rule.iter().map(|_| "remove the array's rule of udev".to_owned());
+        line.chain(rule).collect::<Vec<_>>().join(", ")
     }
 
     fn undo_commands(&self) -> Vec<String> {
-        let mut lines = vec![format!("write {}", self.file.display())];
+        let mut lines = self.unwrites();
         lines.extend(self.initramfs.map(|initramfs| initramfs.cmd().line()));
         lines
     }
 
     fn probe(&self, host: &Host) -> Result<Probe, StepError> {
-        Ok(if self.has(host)? && self.is_told(host) { Probe::Done } else { Probe::Pending })
+        let ruled = match &self.rule {
+            Some(rule) => rule.is_there(host).map_err(fail("reading", rule.path()))?,
+            None => true,
+        };
+        let known = self.has_line(host)?.unwrap_or(true) && ruled;
+        Ok(if known && self.is_told(host) { Probe::Done } else { Probe::Pending })
     }
 
     fn probe_undone(&self, host: &Host) -> Result<Probe, StepError> {
         let told = self.initramfs.is_some() && host.path(&self.record).exists();
-        Ok(if self.has(host)? || told { Probe::Pending } else { Probe::Done })
+        let ruled = self.rule.as_ref().is_some_and(|rule| host.path(rule.path()).exists());
+        let known = self.has_line(host)?.unwrap_or(false) || ruled;
+        Ok(if known || told { Probe::Pending } else { Probe::Done })
     }
 
     fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
-        if let Some(write) = self.commands().first() {
-            log_change(write);
+        if let Some(line) = &self.line {
+            log_change(&format!("write {}: {line}", self.file.display()));
+            mdadm_conf::add(cx.host, line, &self.comment).map_err(fail("changing", &self.file))?;
         }
-        mdadm_conf::add(cx.host, &self.line, &self.comment).map_err(fail("changing", &self.file))?;
+        if let Some(rule) = &self.rule {
+            rule.write(cx.host).map_err(fail("writing", rule.path()))?;
+        }
         self.tell(cx.host)?;
         files::replace(&cx.host.path(&self.record), b"told\n", 0o600)
             .map_err(fail("recording that the initramfs knows it in", &self.record))?;
@@ -120,15 +160,79 @@ impl Step for KnowArray {
     }
 
     fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
-        let known = self.has(cx.host)? || cx.host.path(&self.record).exists();
-        if let Some(write) = self.undo_commands().first() {
-            log_change(write);
+        let ruled = self.rule.as_ref().is_some_and(|rule| cx.host.path(rule.path()).exists());
+        let known = self.has_line(cx.host)?.unwrap_or(false) || ruled || cx.host.path(&self.record).exists();
+        if let Some(line) = &self.line {
+            log_change(&format!("write {}", self.file.display()));
+            mdadm_conf::remove(cx.host, line, &self.comment).map_err(fail("changing", &self.file))?;
         }
-        mdadm_conf::remove(cx.host, &self.line, &self.comment).map_err(fail("changing", &self.file))?;
+        if let Some(rule) = &self.rule {
+            rule.remove(cx.host).map_err(fail("removing", rule.path()))?;
+        }
         if known {
             self.tell(cx.host)?;
         }
         files::remove(&cx.host.path(&self.record)).map_err(fail("removing", &self.record))?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, sync::Arc};
+
+    use super::*;
+    use crate::exec::{Reply, ScriptedRunner};
+
+    const UUID: &str = "3aaa0122-294f-5372-918d-05fe88b0b1b5";
+    const RULE: &str = "etc/udev/rules.d/62-raidguard-lightning.rules";
+
+    fn step(line: bool) -> KnowArray {
+        KnowArray {
+            line: line.then(|| crate::backend::mdadm::conf_line("lightning", UUID)),
+            comment: "lightning mirror, written by raidguard".to_owned(),
+            file: "/etc/mdadm.conf".into(),
+            initramfs: Some(Initramfs::UpdateInitramfs),
+            record: "/var/lib/raidguard/journal/one.initramfs".into(),
+            rule: Some(Rule {
+                mirror: "lightning".to_owned(),
+                uuid: UUID.to_owned(),
+                binary: "/usr/local/sbin/raidguard".into(),
+            }),
+        }
+    }
+
+    #[test]
+    fn the_array_is_known_and_its_halves_are_kept_apart_and_all_of_it_goes_again() {
+        for line in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::create_dir_all(dir.path().join("var/lib/raidguard/journal")).unwrap();
+            let renew = Initramfs::UpdateInitramfs.cmd().line();
+            let runner = Arc::new(ScriptedRunner::new().on(&renew, Reply::ok("")));
+            let host = Host::captured(dir.path(), runner.clone(), jiff::Timestamp::UNIX_EPOCH);
+            let step = step(line);
+            assert_eq!(step.probe(&host).unwrap(), Probe::Pending);
+            assert_eq!(step.probe_undone(&host).unwrap(), Probe::Done);
+            step.apply(&mut Context { host: &host, watch: &mut () }).unwrap();
+            assert_eq!(step.probe(&host).unwrap(), Probe::Done);
+            assert_eq!(step.probe_undone(&host).unwrap(), Probe::Pending);
+            assert_eq!(dir.path().join("etc/mdadm.conf").exists(), line);
+            // A rule of another version is written anew.
+            fs::write(dir.path().join(RULE), "# another\n").unwrap();
+            assert_eq!(step.probe(&host).unwrap(), Probe::Pending);
+            step.undo(&mut Context { host: &host, watch: &mut () }).unwrap();
+            assert_eq!(step.probe_undone(&host).unwrap(), Probe::Done);
+            assert!(!dir.path().join(RULE).exists() && !dir.path().join("etc/mdadm.conf").exists());
+            let ran: Vec<_> = runner.calls().into_iter().map(|(_, line)| line).collect();
+            assert_eq!(ran, [&*renew, &*renew], "once when it is known, once when it is not any more");
+        }
+    }
+
+    #[test]
+    fn a_plan_of_before_there_was_a_rule_is_still_read() {
+        let old =
+            r#"{"line":"ARRAY x","comment":"c","file":"/etc/mdadm.conf","initramfs":null,"record":"/r"}"#;
+        let read: KnowArray = serde_json::from_str(old).unwrap();
+        assert_eq!((read.line.as_deref(), read.rule), (Some("ARRAY x"), None));
     }
 }

@@ -266,7 +266,8 @@ impl Step for Verify {
         let manifest = load(&self.manifest)?;
         let interrupt = cx.host.interrupt().clone();
         let mut watch = told(cx.watch, Bytes(manifest.bytes()));
-        copy::verify_tree(&self.target, &manifest, self.owner, &mut watch, &interrupt)
+        copy::settle(&self.target, &manifest)
+            .and_then(|()| copy::verify_tree(&self.target, &manifest, self.owner, &mut watch, &interrupt))
             .map_err(|e| copying("verifying", &self.target, e))?;
         drop(watch);
         let mut notes =

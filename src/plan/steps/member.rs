@@ -127,7 +127,8 @@ impl ReplaceMember {
             StepError::failed(format!("{} could not be exchanged; it is a member still", self.old), e);
         if told.contains("No space left") {
             return error.hint(
-                "the mirror is so full that btrfs cannot work on it: free some space, or `raidguard balance`, then run the same command again",
+                "too little of the members is in no chunk: `raidguard balance` gives half-empty chunks back; where that is not enough, \
+                 move away what else is on the mirror and balance again; then run the same command again",
             );
         }
         if fails {

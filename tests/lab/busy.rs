@@ -1,0 +1,90 @@
+//! Members of an array that go while the kernel works on it.
+
+use crate::{
+    backend::Backend,
+    disks::Bus,
+    machine::Machine,
+    steps::{alone_has, does, elsewhere, finds, is_at_work, is_critical, mirrored},
+};
+
+/// Has the kernel take its time for what it copies or compares.
+fn slowly(m: &mut Machine, slowly: bool) {
+    let (least, most) = if slowly { ("system", "20000") } else { ("500000", "system") };
+    m.ok(&format!("cd /sys/block/md*/md; echo {least} >sync_speed_min; echo {most} >sync_speed_max"));
+}
+
+fn until_it(m: &mut Machine, does: &str) {
+    m.ok(&format!("until grep -q {does} /sys/block/md*/md/sync_action; do sleep 0.1; done; sleep 1"));
+}
+
+/// The scrub says that it did not end well, the node goes on, and it is mended as at any other time.
+pub(crate) fn a_member_goes_while_members_are_compared(b: &Backend) {
+    let mut m = mirrored("a_member_goes_while_members_are_compared", b);
+    slowly(&mut m, true);
+    let scrub = m.begin(&["/usr/local/sbin/raidguard", "scrub"]);
+    until_it(&mut m, "check");
+    m.pull("two");
+    let ran = m.finish(scrub);
+    assert!(ran.code == 1, "{}: {}{}", ran.code, ran.stdout, ran.stderr);
+    m.commits_past(m.committed() + 5);
+    is_critical(&mut m, &[b.pulled, "SCH-FAILED"]);
+    m.attach("two");
+    slowly(&mut m, false);
+    does(&mut m, &["repair", "--yes"]);
+    does(&mut m, &["scrub"]);
+    finds(&mut m, 0, &[]);
+    is_at_work(&mut m, b);
+    m.cut();
+    let mut rescue = elsewhere("a_member_goes_while_members_are_compared");
+    alone_has(&mut rescue, b, Bus::Usb, &m.disk("two").image, m.committed());
+}
+
+/// The disk that is being filled goes: that is said, the node goes on, and the same command fills it when it is back.
+pub(crate) fn the_new_disk_goes_while_it_is_filled(b: &Backend) {
+    let mut m = mirrored("the_new_disk_goes_while_it_is_filled", b);
+    m.pull("two");
+    let three = m.new_disk("three", Bus::Usb, b.size);
+    slowly(&mut m, true);
+    let asked = ["/usr/local/sbin/raidguard", "replace", "--new", &three, "--yes"];
+    let replace = m.begin(&asked);
+    until_it(&mut m, "recover");
+    m.pull("three");
+    let ran = m.finish(replace);
+    println!("note: {}{}", ran.stdout, ran.stderr);
+    assert!(ran.code == 1, "{}", ran.code);
+    m.commits_past(m.committed() + 5);
+    is_at_work(&mut m, b);
+    is_critical(&mut m, &[b.pulled]);
+    m.attach("three");
+    slowly(&mut m, false);
+    does(&mut m, &asked[1..]);
+    is_at_work(&mut m, b);
+    finds(&mut m, 0, &[]);
+    m.cut();
+    let mut rescue = elsewhere("the_new_disk_goes_while_it_is_filled");
+    alone_has(&mut rescue, b, Bus::Usb, &m.disk("three").image, m.committed());
+}
+
+/// The member that the new disk is filled from goes, the last that holds everything: it alone has the last commit, and the other one is not
+/// taken for a member.
+pub(crate) fn the_last_whole_member_goes_while_another_is_filled(b: &Backend) {
+    let mut m = mirrored("the_last_whole_member_goes_while_another_is_filled", b);
+    m.pull("two");
+    let three = m.new_disk("three", Bus::Usb, b.size);
+    slowly(&mut m, true);
+    let replace = m.begin(&["/usr/local/sbin/raidguard", "replace", "--new", &three, "--yes"]);
+    until_it(&mut m, "recover");
+    let last = m.committed();
+    m.pull("one");
+    let ran = m.finish(replace);
+    println!("note: {}{}", ran.stdout, ran.stderr);
+    assert_eq!(ran.code, 1);
+    is_critical(&mut m, &[]);
+    m.cut();
+    let mut rescue = elsewhere("the_last_whole_member_goes");
+    alone_has(&mut rescue, b, Bus::Scsi, &m.disk("one").image, last);
+    let three = rescue.add_disk("filled", Bus::Usb, &m.disk("three").image);
+    let ran = rescue.raidguard(&["recover", "--degraded", "--from", &three, "--to", "/root/other", "--yes"]);
+    let said = format!("{}{}", ran.stdout, ran.stderr);
+    assert!(ran.code == 3 && said.contains("being filled"), "{}: {said}", ran.code);
+}
