@@ -92,6 +92,8 @@ pub(crate) fn unmirrored(name: &str, b: &Backend) -> Machine {
             "install -d -m 0700 -o bitcoin -g bitcoin {NODE} && systemctl enable --now lightningd.service"
         ));
         m.commits_past(0);
+        // The stand-in does not see to it that its secret is on the disk, as lightningd does before it goes on.
+        m.ok("sync -f /home");
         m.keep(place);
     });
     Machine::resumed(name, &kept, &[])

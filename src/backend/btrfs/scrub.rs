@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, path::Path}
 
 use jiff::Timestamp;
 
-use super::{BackendError, ParseError, observe};
+use super::{BackendError, ParseError, observe, sysfs::SysFs};
 use crate::{
     backend::{
         ScrubCounts, ScrubEnd, ScrubProgress, ScrubReport, ScrubStatus, Watcher, blocks::parse_number,
@@ -76,7 +76,9 @@ pub(super) fn scrub(
 }
 
 fn is_whole(host: &Host, mountpoint: &Path, state: &MirrorState) -> Result<bool, BackendError> {
-    Ok(observe::observe(host, &state.uuid, mountpoint)?.members.iter().all(|m| !m.missing))
+    // Where it was unmounted meanwhile there is nothing to look at, and the kernel has said how far it came.
+    Ok(SysFs::find(host, &state.uuid)?.is_none()
+        || observe::observe(host, &state.uuid, mountpoint)?.members.iter().all(|m| !m.missing))
 }
 
 fn already_running(error: &CmdError) -> bool {

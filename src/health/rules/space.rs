@@ -11,10 +11,9 @@ use crate::{
 /// Below this share of the capacity, in percent, room is low; below that, the node is about to end.
 const LOW: u64 = 10;
 const LAST: u64 = 2;
-/// A chunk is at most this large; with less room on each member than that, or this part of it where that is less, newer kernels do not
-/// begin to exchange one (see `too_tight_to_exchange` of btrfs).
+/// A chunk is at most this large. With less room on each member newer kernels do not begin to exchange one (see `too_tight_to_exchange` of
+/// btrfs).
 const CHUNK: Bytes = Bytes::gib(1);
-const PART: u64 = 5;
 /// From this share of its chunks, in percent, metadata is nearly full.
 const METADATA_FULL: u64 = 80;
 
@@ -41,7 +40,7 @@ fn free(case: &mut Case<'_>, state: &MirrorState) {
 fn unallocated(case: &mut Case<'_>, state: &MirrorState) -> bool {
     let needed = state.profiles.iter().filter_map(ProfileUse::copies).map(|c| c.devices).max().unwrap_or(2);
     let members = || state.members.iter().filter(|m| !m.missing && !m.replace_target);
-    let floor = |size: Option<Bytes>| size.map_or(CHUNK, |size| CHUNK.min(Bytes(size.0 / PART)));
+    let floor = |size: Option<Bytes>| size.map_or(CHUNK, |size| CHUNK.min(Bytes(size.0 / 20)));
     // With a member away nothing is as it should be, and that is said already.
     if members().count() < case.declared.member.len() {
         return false;

@@ -108,6 +108,7 @@ impl Prove {
         at: &std::path::Path,
         state: &MirrorState,
     ) -> Result<ScrubReport, StepError> {
+        let mut again = true;
         loop {
             let (host, watch) = (cx.host, &mut *cx.watch);
             let began = host.now();
@@ -131,6 +132,8 @@ impl Prove {
                     return Ok(report);
                 }
                 ScrubEnd::Stopped => return Err(StepError::interrupted("stopped while scrubbing, as asked")),
+                // The end of a killed run's own scrub, or somebody's `btrfs scrub cancel`, may have ended it.
+                ScrubEnd::Aborted if again => again = false,
                 ScrubEnd::Aborted => {
                     return Err(StepError::wrong("the scrub ended before everything was read")
                         .hint("see in dmesg whether a member failed; then run the same command again"));
