@@ -339,14 +339,7 @@ fn steps(facts: &Facts, mirror: Mirror) -> Vec<Action> {
     steps.push(Action::Declare(Declare { spec, mirror: mirror.clone() }));
     if let Some(rule) = Rule::of(&mirror, &facts.binary) {
         let id = plan::id_of("adopt", &mirror.name, facts.now);
-        steps.push(Action::KnowArray(KnowArray {
-            line: None,
-            comment: String::new(),
-            file: facts.conf.clone(),
-            initramfs: facts.initramfs,
-            record: plan::record_of(&id, "initramfs"),
-            rule: Some(rule),
-        }));
+        steps.push(Action::KnowArray(KnowArray::by_rule(rule, facts.conf.clone(), facts.initramfs, &id)));
     }
     if let (Some(unit), true) = (unit, facts.systemd) {
         steps.push(Action::DropIn(DropIn {

@@ -159,14 +159,7 @@ fn known(facts: &Facts, id: &str) -> Option<KnowArray> {
     let rule = Rule::of(&facts.mirror, &facts.binary);
     match (made, rule) {
         (Some(made), rule) => Some(KnowArray { rule: rule.or(made.rule), ..made }),
-        (None, Some(rule)) => Some(KnowArray {
-            line: None,
-            comment: String::new(),
-            file: facts.conf.clone(),
-            initramfs: facts.initramfs,
-            record: plan::record_of(id, "initramfs"),
-            rule: Some(rule),
-        }),
+        (None, Some(rule)) => Some(KnowArray::by_rule(rule, facts.conf.clone(), facts.initramfs, id)),
         (None, None) => None,
     }
 }

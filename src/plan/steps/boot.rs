@@ -8,7 +8,7 @@ use super::{fail, run};
 use crate::{
     exec::{Cmd, log_change},
     host::{Host, files, mdadm_conf, schedule::Rule},
-    plan::{Context, Outcome, Probe, Step, StepError},
+    plan::{Context, Outcome, Probe, Step, StepError, record_of},
 };
 
 /// An initramfs is compressed, on slow machines for minutes.
@@ -73,6 +73,18 @@ pub struct KnowArray {
 }
 
 impl KnowArray {
+    /// The rule alone, in the plan of this id: somebody else has made the array known in `file`.
+    pub fn by_rule(rule: Rule, file: PathBuf, initramfs: Option<Initramfs>, id: &str) -> Self {
+        Self {
+            line: None,
+            comment: String::new(),
+            file,
+            initramfs,
+            record: record_of(id, "initramfs"),
+            rule: Some(rule),
+        }
+    }
+
     fn tell(&self, host: &Host) -> Result<(), StepError> {
         self.initramfs.map_or(Ok(()), |initramfs| initramfs.renew(host))
     }
