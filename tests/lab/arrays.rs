@@ -5,7 +5,8 @@ use crate::{
     disks::Bus,
     machine::Machine,
     steps::{
-        MOUNT, NODE, alone_has, does, elsewhere, finds, is_at_work, is_critical, setup_arguments, unmirrored,
+        MOUNT, NODE, after_a_cut_alone_has_all, does, finds, is_at_work, is_critical, setup_arguments,
+        unmirrored,
     },
 };
 
@@ -33,9 +34,7 @@ pub(crate) fn three_members_with_ext4_survive_two(_: &Backend) {
     m.commits_past(m.committed() + 5);
     is_critical(&mut m, &[b.pulled]);
     is_at_work(&mut m, &b);
-    m.cut();
-    let mut rescue = elsewhere("three_members_with_ext4");
-    alone_has(&mut rescue, &b, Bus::Scsi, &m.disk("three").image, m.committed());
+    after_a_cut_alone_has_all(&mut m, &b, "three_members_with_ext4", Bus::Scsi, "three");
 }
 
 /// It goes on without one of four, and another disk takes its place.

@@ -4,7 +4,9 @@ use crate::{
     backend::Backend,
     disks::Bus,
     machine::Machine,
-    steps::{alone_has, does, elsewhere, finds, is_at_work, is_critical, mirrored},
+    steps::{
+        after_a_cut_alone_has_all, alone_has, does, elsewhere, ends, finds, is_at_work, is_critical, mirrored,
+    },
 };
 
 /// Has the kernel take its time for what it copies or compares.
@@ -24,8 +26,7 @@ pub(crate) fn a_member_goes_while_members_are_compared(b: &Backend) {
     let scrub = m.begin(&["/usr/local/sbin/raidguard", "scrub"]);
     until_it(&mut m, "check");
     m.pull("two");
-    let ran = m.finish(scrub);
-    assert!(ran.code == 1, "{}: {}{}", ran.code, ran.stdout, ran.stderr);
+    ends(&mut m, scrub, 1);
     m.commits_past(m.committed() + 5);
     is_critical(&mut m, &[b.pulled, "SCH-FAILED"]);
     m.attach("two");
@@ -34,9 +35,7 @@ pub(crate) fn a_member_goes_while_members_are_compared(b: &Backend) {
     does(&mut m, &["scrub"]);
     finds(&mut m, 0, &[]);
     is_at_work(&mut m, b);
-    m.cut();
-    let mut rescue = elsewhere("a_member_goes_while_members_are_compared");
-    alone_has(&mut rescue, b, Bus::Usb, &m.disk("two").image, m.committed());
+    after_a_cut_alone_has_all(&mut m, b, "a_member_goes_while_members_are_compared", Bus::Usb, "two");
 }
 
 /// The disk that is being filled goes: that is said, the node goes on, and the same command fills it when it is back.
@@ -49,9 +48,7 @@ pub(crate) fn the_new_disk_goes_while_it_is_filled(b: &Backend) {
     let replace = m.begin(&asked);
     until_it(&mut m, "recover");
     m.pull("three");
-    let ran = m.finish(replace);
-    println!("note: {}{}", ran.stdout, ran.stderr);
-    assert!(ran.code == 1, "{}", ran.code);
+    ends(&mut m, replace, 1);
     m.commits_past(m.committed() + 5);
     is_at_work(&mut m, b);
     is_critical(&mut m, &[b.pulled]);
@@ -60,9 +57,7 @@ pub(crate) fn the_new_disk_goes_while_it_is_filled(b: &Backend) {
     does(&mut m, &asked[1..]);
     is_at_work(&mut m, b);
     finds(&mut m, 0, &[]);
-    m.cut();
-    let mut rescue = elsewhere("the_new_disk_goes_while_it_is_filled");
-    alone_has(&mut rescue, b, Bus::Usb, &m.disk("three").image, m.committed());
+    after_a_cut_alone_has_all(&mut m, b, "the_new_disk_goes_while_it_is_filled", Bus::Usb, "three");
 }
 
 /// The member that the new disk is filled from goes, the last that holds everything: it alone has the last commit, and the other one is not
@@ -76,9 +71,7 @@ pub(crate) fn the_last_whole_member_goes_while_another_is_filled(b: &Backend) {
     until_it(&mut m, "recover");
     let last = m.committed();
     m.pull("one");
-    let ran = m.finish(replace);
-    println!("note: {}{}", ran.stdout, ran.stderr);
-    assert_eq!(ran.code, 1);
+    ends(&mut m, replace, 1);
     is_critical(&mut m, &[]);
     m.cut();
     let mut rescue = elsewhere("the_last_whole_member_goes");

@@ -5,7 +5,7 @@ use crate::{
     disks::Bus,
     machine::Machine,
     steps::{
-        MOUNT, alone_has, boots_without, does, elsewhere, finds, is_at_work, is_critical, is_rescued,
+        MOUNT, after_a_cut_alone_has_all, boots_without, does, finds, is_at_work, is_critical, is_rescued,
         mirrored, setup_arguments, unmirrored,
     },
 };
@@ -106,9 +106,7 @@ pub(crate) fn a_member_pulled_under_load_is_replaced_and_no_commit_is_lost(b: &B
     m.ok("systemctl start lightningd.service");
     is_at_work(&mut m, b);
     finds(&mut m, 0, &[]);
-    m.cut();
-    let mut rescue = elsewhere("a_member_pulled_under_load");
-    alone_has(&mut rescue, b, Bus::Scsi, &m.disk("three").image, m.committed());
+    after_a_cut_alone_has_all(&mut m, b, "a_member_pulled_under_load", Bus::Scsi, "three");
 }
 
 /// It comes back in another port, under another name; `repair` makes it a member again, and afterwards it alone has every commit.
@@ -127,7 +125,5 @@ pub(crate) fn a_member_that_comes_back_elsewhere_is_made_one_again(b: &Backend) 
     // What the kernel counted while it was away.
     does(&mut m, &["check", "--acknowledge"]);
     finds(&mut m, 0, &[]);
-    m.cut();
-    let mut rescue = elsewhere("a_member_that_comes_back");
-    alone_has(&mut rescue, b, Bus::Usb, &m.disk("two").image, m.committed());
+    after_a_cut_alone_has_all(&mut m, b, "a_member_that_comes_back", Bus::Usb, "two");
 }

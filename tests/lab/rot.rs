@@ -6,7 +6,7 @@ use crate::{
     backend::Backend,
     disks::{Bus, Fault},
     machine::Machine,
-    steps::{MOUNT, alone_has, does, elsewhere, faults, finds, is_at_work, mirrored, names},
+    steps::{MOUNT, after_a_cut_alone_has_all, does, faults, finds, is_at_work, mirrored, names},
 };
 
 const BLOCK: usize = 4096;
@@ -144,7 +144,5 @@ pub(crate) fn write_errors_are_named_and_repaired(b: &Backend) {
     m.raidguard(&["check", "--acknowledge"]);
     finds(&mut m, 0, &[]);
     is_at_work(&mut m, b);
-    m.cut();
-    let mut rescue = elsewhere("write_errors");
-    alone_has(&mut rescue, b, Bus::Usb, &m.disk("two").image, m.committed());
+    after_a_cut_alone_has_all(&mut m, b, "write_errors", Bus::Usb, "two");
 }

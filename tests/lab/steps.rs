@@ -116,6 +116,21 @@ pub(crate) fn alone_has(rescue: &mut Machine, b: &Backend, bus: Bus, image: &Pat
     assert_eq!(hash(image), before, "the survivor is not as it was");
 }
 
+/// What was begun ends with this exit code.
+#[track_caller]
+pub(crate) fn ends(m: &mut Machine, begun: i64, expected: i64) {
+    let Ran { code, stdout, stderr } = m.finish(begun);
+    println!("note: it ends with {code}: {stdout}{stderr}");
+    assert_eq!(code, expected, "{stdout}{stderr}");
+}
+
+/// The power fails; then one disk alone has the last commit that the node told of, in a machine of this name.
+#[track_caller]
+pub(crate) fn after_a_cut_alone_has_all(m: &mut Machine, b: &Backend, name: &str, bus: Bus, disk: &str) {
+    m.cut();
+    alone_has(&mut elsewhere(name), b, bus, &m.disk(disk).image, m.committed());
+}
+
 /// Where a machine is kept whose node is at work on a mirror of one SCSI and one USB disk, under systemd.
 fn mirrored_once(b: &Backend) -> PathBuf {
     let booted = Machine::booted_once();

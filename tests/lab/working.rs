@@ -5,9 +5,8 @@ use std::{thread, time::Duration};
 use crate::{
     backend::Backend,
     disks::Bus,
-    guest::Ran,
     machine::Machine,
-    steps::{MOUNT, alone_has, does, elsewhere, finds, is_at_work, is_critical, mirrored},
+    steps::{MOUNT, after_a_cut_alone_has_all, does, ends, finds, is_at_work, is_critical, mirrored},
 };
 
 /// How much there is to read, beside what the node has.
@@ -53,9 +52,7 @@ pub(crate) fn a_member_pulled_while_a_scrub_runs(b: &Backend) {
     moves(&mut m, "two", "reads");
     m.pull("two");
     fast(&mut m);
-    let Ran { code, stdout, stderr } = m.finish(scrub);
-    println!("note: scrub ends with {code}: {stdout}{stderr}");
-    assert_eq!(code, 1, "{stdout}{stderr}");
+    ends(&mut m, scrub, 1);
     is_at_work(&mut m, b);
     is_critical(&mut m, &[b.pulled]);
     m.move_to_another_port("two");
@@ -64,9 +61,7 @@ pub(crate) fn a_member_pulled_while_a_scrub_runs(b: &Backend) {
     does(&mut m, &["check", "--acknowledge"]);
     finds(&mut m, 0, &[]);
     is_at_work(&mut m, b);
-    m.cut();
-    let mut rescue = elsewhere("a_member_pulled_while_a_scrub_runs");
-    alone_has(&mut rescue, b, Bus::Usb, &m.disk("two").image, m.committed());
+    after_a_cut_alone_has_all(&mut m, b, "a_member_pulled_while_a_scrub_runs", Bus::Usb, "two");
 }
 
 /// The new device is pulled while it is filled: the old one is a member still, and the mirror is whole. Then the same again, and it is the
@@ -81,9 +76,7 @@ pub(crate) fn a_device_pulled_while_it_takes_a_members_place(b: &Backend) {
     moves(&mut m, "three", "writes");
     m.pull("three");
     fast(&mut m);
-    let Ran { code, stdout, stderr } = m.finish(replace);
-    println!("note: replace ends with {code}: {stdout}{stderr}");
-    assert_eq!(code, 1, "{stdout}{stderr}");
+    ends(&mut m, replace, 1);
     is_at_work(&mut m, b);
     // The kernel counts on the old one what failed on the new one.
     does(&mut m, &["repair", "--yes"]);
@@ -97,12 +90,8 @@ pub(crate) fn a_device_pulled_while_it_takes_a_members_place(b: &Backend) {
     moves(&mut m, "three", "writes");
     m.pull("two");
     fast(&mut m);
-    let Ran { code, stdout, stderr } = m.finish(replace);
-    println!("note: replace ends with {code}: {stdout}{stderr}");
-    assert_eq!(code, 0, "{stdout}{stderr}");
+    ends(&mut m, replace, 0);
     is_at_work(&mut m, b);
     finds(&mut m, 0, &[]);
-    m.cut();
-    let mut rescue = elsewhere("a_device_pulled_while_it_takes");
-    alone_has(&mut rescue, b, Bus::Usb, &m.disk("three").image, m.committed());
+    after_a_cut_alone_has_all(&mut m, b, "a_device_pulled_while_it_takes", Bus::Usb, "three");
 }
