@@ -1,6 +1,8 @@
 //! The members of a raid10 take turns, two of them with the same data: which share each holds, and how shares are put together without
 //! an array.
 
+use std::cmp::Reverse;
+
 use super::superblock::Superblock;
 use crate::{
     backend::rescue::{Share, Survivor},
@@ -21,7 +23,7 @@ pub(super) fn share(sb: &Superblock, place: u16) -> Option<Share> {
     })
 }
 
-/// One member of each pair, those that lack nothing first.
+/// One member of each pair: of two one that lacks nothing, and then the one that was written to last.
 ///
 /// # Errors
 /// Of which pairs there is none, in words.
@@ -32,8 +34,8 @@ pub(super) fn together(survivors: &[Survivor]) -> Result<Option<Striped>, String
     for number in 0..any.of {
         let holds = |s: &Survivor| s.share == Some(Share { number, ..any });
         let held = survivors.iter().enumerate().filter(|(_, s)| holds(s));
-        let held = held.filter_map(|(index, s)| Some((index, s.lacks.is_some(), s.data.clone()?)));
-        match held.min_by_key(|(_, lacks, _)| *lacks) {
+        let held = held.filter_map(|(index, s)| Some((index, s, s.data.clone()?)));
+        match held.min_by_key(|(_, s, _)| (s.lacks.is_some(), Reverse(s.generation))) {
             Some((index, _, data)) => {
                 striped.parts.push((index, data.start));
                 shortest = shortest.min(data.end - data.start);
@@ -55,10 +57,13 @@ pub(super) fn together(survivors: &[Survivor]) -> Result<Option<Striped>, String
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{rescue::survivor, superblock::tests::block},
+        super::{
+            rescue::{by_superblocks, survivor},
+            superblock::tests::block,
+        },
         *,
     };
-    use crate::model::Bytes;
+    use crate::{backend::rescue::Relation, model::Bytes};
 
     const CHUNK: u64 = 512 << 10;
 
@@ -138,6 +143,35 @@ mod tests {
         assert_eq!(together(&all).unwrap().unwrap().parts[0].0, 1);
         all[1] = member(1, holed);
         assert_eq!(together(&all).unwrap().unwrap().parts[0].0, 0);
+        all[3] = member(3, |b| b[200] += 1);
+        assert_eq!(together(&all).unwrap().unwrap().parts[1].0, 3);
+    }
+
+    /// A member's superblock at so many events, when those were not members any more.
+    fn at(number: u8, events: u8, gone: &[u8]) -> Superblock {
+        sb(number, |b| {
+            b[200] = events;
+            for slot in gone {
+                let at = 256 + 2 * usize::from(*slot);
+                b[at..at + 2].copy_from_slice(&[0xfe, 0xff]);
+            }
+        })
+    }
+
+    #[test]
+    fn members_of_different_pairs_are_told_apart_by_whom_they_were_written_with() {
+        for (one, other, expected) in [
+            (at(0, 30, &[1, 3]), at(2, 30, &[1, 3]), Relation::Same),
+            (at(1, 18, &[]), at(2, 18, &[]), Relation::Same),
+            // It fell out; afterwards one of another pair did, which knows of it.
+            (at(1, 18, &[]), at(2, 25, &[1]), Relation::Behind(7)),
+            (at(1, 18, &[]), at(3, 19, &[1]), Relation::Behind(1)),
+            // Two went on without the other two, and those without them.
+            (at(0, 30, &[1, 3]), at(1, 30, &[0, 2]), Relation::Diverged),
+            (at(0, 30, &[1, 3]), at(3, 34, &[0, 2]), Relation::Diverged),
+        ] {
+            assert_eq!(by_superblocks(&one, &other), expected, "{one:?} {other:?}");
+        }
     }
 
     #[test]
