@@ -195,13 +195,14 @@ pub(super) fn conclude(report: &mut RecoveryReport, base: Freshness, mut doubts:
         }
     }
     let used = || report.survivors.iter().filter(|survivor| survivor.used);
-    // Where one has it all, that one is read.
-    if used().all(|survivor| survivor.lacks.is_some()) {
-        for survivor in used() {
-            let why = survivor.lacks.as_deref().unwrap_or_default();
-            worse(Freshness::Unproven);
-            doubts.push(format!("{}: {why}", survivor.device.display()));
-        }
+    for survivor in used() {
+        // Where another has it all, or all of the same share, that one is read.
+        let same = used().filter(|other| other.share == survivor.share);
+        let Some(why) = survivor.lacks.as_deref().filter(|_| same.clone().all(|s| s.lacks.is_some())) else {
+            continue;
+        };
+        worse(Freshness::Unproven);
+        doubts.push(format!("{}: {why}", survivor.device.display()));
     }
     report.freshness = freshness;
     report.doubts = doubts;
