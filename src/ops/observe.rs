@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::deep;
+use super::{deep, rule};
 use crate::{
     backend,
     config::{Mirror, Node, SECRETS_PATH},
@@ -97,7 +97,11 @@ impl OfMirror {
         };
         let jobs = {
             let ((host, mirror), all) = (own(), Arc::clone(all));
-            ask(askers, move || schedule::facts(&host, &all, &mirror))
+            ask(askers, move || {
+                let other = |e: &dyn std::error::Error| std::io::Error::other(causes(&e));
+                let ruled = rule::is_wanted(&host, mirror.backend, &mirror.uuid).map_err(|e| other(&e))?;
+                schedule::facts(&host, &all, &mirror, ruled).map_err(|e| other(&e))
+            })
         };
         let node = mirror.node.clone().map(|node| {
             let (host, mirror) = own();

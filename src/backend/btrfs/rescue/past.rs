@@ -23,6 +23,11 @@ impl Evidence {
     pub(super) fn is_silent(self) -> bool {
         self.same == 0 && self.contrary == 0
     }
+
+    /// Does it tell of two pasts, and nothing of one?
+    pub(super) fn parts(self) -> bool {
+        self.same == 0 && self.contrary > 0
+    }
 }
 
 /// One side: what reads it, where its tree of roots is, and of which transaction.

@@ -23,6 +23,13 @@ pub(super) fn relate(host: &Host, one: &Survivor, newest: &Survivor, all: &[Surv
     by_evidence(one, newest, evidence)
 }
 
+/// Was each of two survivors written to without the other? That the newer one did not go through the older's state is not enough where it
+/// has some of that state's last transaction: then a write did not reach one of them, and both were members all the time.
+pub(super) fn have_parted(host: &Host, older: &Survivor, newer: &Survivor, all: &[Survivor]) -> bool {
+    let by_blocks = || evidence(host, older, newer, all).is_some_and(Evidence::parts);
+    contradict(older, newer) || by_blocks()
+}
+
 /// The superblocks of survivors, where they are read; those whose every copy is gone by now are left out.
 pub(super) fn known(host: &Host, survivors: &[Survivor]) -> Vec<Known> {
     let read = |survivor: &Survivor| {
