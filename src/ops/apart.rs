@@ -13,8 +13,8 @@ use crate::{
     ui::Console,
 };
 
-/// udev kills what it waits for after three minutes, and the kernel would not get the member then.
-const LIMIT: Duration = Duration::from_secs(30);
+/// systemd waits for a member no longer than fstab says, which is 30 s. (udev kills what it waits for after three minutes.)
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// Says `apart` where another half of the mirror is there, and each was written to without the other; nothing else.
 ///
