@@ -23,6 +23,9 @@ const RULES: &str = "/etc/udev/rules.d";
 /// What lies there is assembled and mounted by the initramfs, which cannot wait for the machine's own udev.
 pub const EARLY: [&str; 2] = ["/", "/usr"];
 
+/// Has the kernel forget a device that it does not use. udev looks for no program in a path.
+const FORGETS: &str = ", RUN+=\"/usr/bin/env btrfs device scan --forget $devnode\"";
+
 /// What a rule is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
@@ -82,11 +85,11 @@ impl Rule {
     pub fn rendered(&self) -> Result<Rendered, ScheduleError> {
         let binary = quoted(&self.binary).ok_or_else(|| ScheduleError::Unwritable(self.binary.clone()))?;
         let (mirror, uuid, md) = (&self.mirror, &self.uuid, self.backend == BackendKind::Mdadm);
-        let (kind, waits) = match self.backend {
-            BackendKind::Mdadm => ("linux_raid_member", ""),
-            BackendKind::Btrfs => ("btrfs", ", ENV{ID_BTRFS_READY}=\"0\""),
+        let (kind, waits, forgets) = match self.backend {
+            BackendKind::Mdadm => ("linux_raid_member", "", ""),
+            BackendKind::Btrfs => ("btrfs", ", ENV{ID_BTRFS_READY}=\"0\"", FORGETS),
         };
-        let context = context! { mirror, uuid, binary, md, kind, waits };
+        let context = context! { mirror, uuid, binary, md, kind, waits, forgets };
         let text = fill(include_str!("../../../templates/udev.rules"), context)?;
         Ok(Rendered { path: self.path(), text })
     }
@@ -194,12 +197,12 @@ mod tests {
         ENV{ID_FS_TYPE}!="btrfs", GOTO="raidguard_lightning_end"
         ENV{ID_FS_UUID}!="3aaa0122-294f-5372-918d-05fe88b0b1b5", GOTO="raidguard_lightning_end"
         ACTION=="remove", GOTO="raidguard_lightning_end"
-        # What is kept back waits: udev looks at it again when another member is ready (64-btrfs.rules).
+        # What is kept back waits: udev looks at it again when another member is ready (64-btrfs.rules). An initramfs may have told the kernel of it.
         # An initramfs has no raidguard, and no need of this mirror: its members wait for the machine's own udev.
         TEST=="/scripts/init-top", ENV{SYSTEMD_READY}="0", ENV{ID_BTRFS_READY}="0", GOTO="raidguard_lightning_end"
         TEST=="/etc/initrd-release", ENV{SYSTEMD_READY}="0", ENV{ID_BTRFS_READY}="0", GOTO="raidguard_lightning_end"
         # A raidguard that is not there, or fails, keeps nothing back.
-        PROGRAM=="/usr/local/sbin/raidguard apart $devnode", RESULT=="apart", ENV{SYSTEMD_READY}="0", ENV{ID_BTRFS_READY}="0"
+        PROGRAM=="/usr/local/sbin/raidguard apart $devnode", RESULT=="apart", ENV{SYSTEMD_READY}="0", ENV{ID_BTRFS_READY}="0", RUN+="/usr/bin/env btrfs device scan --forget $devnode"
         LABEL="raidguard_lightning_end"
         "#);
     }
