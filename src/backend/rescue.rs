@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::BackendError;
 use crate::{
     exec::Cmd,
-    host::Host,
+    host::{Host, overlay::Striped},
     model::{BackendKind, Bytes, lossy},
 };
 
@@ -64,9 +64,23 @@ pub struct Survivor {
     /// Its history, to be compared with another's.
     #[serde(skip)]
     pub history: History,
-    /// Where on it a whole filesystem lies, in bytes, where it is not the device's own.
+    /// Where on it a whole filesystem lies, or its share of one, in bytes, where it is not the device's own.
     #[serde(skip)]
     pub data: Option<Range<u64>>,
+    /// Which share that is, of members that take turns.
+    #[serde(skip)]
+    pub share: Option<Share>,
+}
+
+/// A share of a filesystem whose members take turns: each holds one chunk, then the next member its one. Several may hold the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Which, from 0.
+    pub number: u64,
+    /// Of how many.
+    pub of: u64,
+    /// How long a turn is, in bytes.
+    pub chunk: u64,
 }
 
 /// What a member knows of its own past: enough to tell whether another one has the same.
@@ -181,7 +195,15 @@ pub trait Rescue: Send + Sync {
         Ok(self.forget_commands(devices))
     }
 
-    /// Mounts these overlays of the survivors, and nothing else, at `place`.
+    /// How the survivors' shares are put together; nothing where none has only a share.
+    ///
+    /// # Errors
+    /// What is missing, in words.
+    fn shares(&self, _survivors: &[Survivor]) -> Result<Option<Striped>, String> {
+        Ok(None)
+    }
+
+    /// Mounts these overlays of the survivors, and nothing else, at `place`: one of each, or one of all their shares.
     fn mount_commands(
         &self,
         options: &str,

@@ -5,8 +5,8 @@ use crate::{
     disks::Bus,
     machine::Machine,
     steps::{
-        MOUNT, NODE, after_a_cut_alone_has_all, does, finds, is_at_work, is_critical, setup_arguments,
-        unmirrored,
+        MOUNT, NODE, after_a_cut_alone_has_all, does, elsewhere, finds, is_at_work, is_critical,
+        setup_arguments, together_have, unmirrored,
     },
 };
 
@@ -37,7 +37,7 @@ pub(crate) fn three_members_with_ext4_survive_two(_: &Backend) {
     after_a_cut_alone_has_all(&mut m, &b, "three_members_with_ext4", Bus::Scsi, "three");
 }
 
-/// It goes on without one of four, and another disk takes its place.
+/// It goes on without one of four, and another disk takes its place. One of each pair has every commit, and one pair alone nothing.
 pub(crate) fn a_raid10_of_four_is_made_whole_again(b: &Backend) {
     let mut m = unmirrored("a_raid10_of_four_is_made_whole_again", b);
     let more = ["three", "four"].map(|serial| m.new_disk(serial, Bus::Scsi, b.size));
@@ -51,7 +51,19 @@ pub(crate) fn a_raid10_of_four_is_made_whole_again(b: &Backend) {
     finds(&mut m, 0, &[]);
     m.pull("one");
     m.commits_past(m.committed() + 5);
+    m.pull("three");
+    m.commits_past(m.committed() + 5);
     is_at_work(&mut m, b);
+    m.cut();
+    let mut rescue = elsewhere("a_raid10_of_four");
+    let of = |serial: &str| m.disk(serial).image.clone();
+    let alone = rescue.add_disk("alone", Bus::Usb, &of("five"));
+    let ran = rescue.raidguard(&["recover", "--degraded", "--from", &alone, "--to", "/root/half", "--yes"]);
+    let said = format!("{}{}", ran.stdout, ran.stderr);
+    assert!(ran.code == 3 && said.contains("members 3 and 4, which hold the same"), "{}: {said}", ran.code);
+    rescue.pull("alone");
+    rescue.forget("alone");
+    together_have(&mut rescue, b, &[(Bus::Usb, &of("five")), (Bus::Scsi, &of("four"))], m.committed());
 }
 
 /// An array that somebody made, with the node on it: taken into care as it is; then the node is taken off it, and it is left as it is.

@@ -95,7 +95,7 @@ pub(crate) fn a_member_pulled_under_load_is_replaced_and_no_commit_is_lost(b: &B
     boots_without(&mut m, b, "two");
     if !b.boots_degraded {
         let last = m.committed();
-        is_rescued(&mut m, b, "one", last);
+        is_rescued(&mut m, b, &["one"], last);
         m.ok("sync -f /root");
         assert_eq!(m.hash("one"), before, "the survivor is not as it was");
     }

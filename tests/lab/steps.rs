@@ -108,12 +108,25 @@ pub(crate) fn elsewhere(name: &str) -> Machine {
 /// not changed by a rescue.
 #[track_caller]
 pub(crate) fn alone_has(rescue: &mut Machine, b: &Backend, bus: Bus, image: &Path, last: i64) {
-    let before = hash(image);
-    rescue.add_disk("alone", bus, image);
-    is_rescued(rescue, b, "alone", last);
-    rescue.pull("alone");
-    rescue.forget("alone");
-    assert_eq!(hash(image), before, "the survivor is not as it was");
+    together_have(rescue, b, &[(bus, image)], last);
+}
+
+/// The same of several members that have everything together.
+#[track_caller]
+pub(crate) fn together_have(rescue: &mut Machine, b: &Backend, survivors: &[(Bus, &Path)], last: i64) {
+    let before: Vec<_> = survivors.iter().map(|(_, image)| hash(image)).collect();
+    let names: Vec<_> = (1..=survivors.len()).map(|n| format!("alone{n}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    for (name, (bus, image)) in names.iter().zip(survivors) {
+        rescue.add_disk(name, *bus, image);
+    }
+    is_rescued(rescue, b, &names, last);
+    for name in names {
+        rescue.pull(name);
+        rescue.forget(name);
+    }
+    let after: Vec<_> = survivors.iter().map(|(_, image)| hash(image)).collect();
+    assert_eq!(after, before, "a survivor is not as it was");
 }
 
 /// What was begun ends with this exit code.
@@ -184,15 +197,16 @@ pub(crate) fn boots_without(m: &mut Machine, b: &Backend, missing: &str) {
     }
 }
 
-/// Brings the node's files off the one member that is attached, by device-mapper. They have `last`, the last commit that the node told of,
+/// Brings the node's files off these members that are attached, by device-mapper. They have `last`, the last commit that the node told of,
 /// or a newer one. What it made in the machine is gone again.
 #[track_caller]
-pub(crate) fn is_rescued(m: &mut Machine, b: &Backend, survivor: &str, last: i64) {
-    let from = m.device(survivor);
+pub(crate) fn is_rescued(m: &mut Machine, b: &Backend, survivors: &[&str], last: i64) {
+    let from: Vec<_> = survivors.iter().map(|survivor| m.device(survivor)).collect();
     m.ok("rm -rf /root/rescued");
-    let args =
-        ["recover", "--degraded", "--from", &from, "--to", "/root/rescued", "--overlay", "dm", "--yes"];
-    let ran = m.raidguard(&args);
+    let named = from.iter().flat_map(|device| ["--from", device]);
+    let asked = ["recover", "--degraded"].into_iter().chain(named);
+    let asked = asked.chain(["--to", "/root/rescued", "--overlay", "dm", "--yes"]);
+    let ran = m.raidguard(&asked.collect::<Vec<_>>());
     let said = format!("{}{}", ran.stdout, ran.stderr);
     assert!(said.contains("through a device-mapper snapshot"), "{said}");
     let left = m.ok(&format!(
@@ -202,7 +216,7 @@ pub(crate) fn is_rescued(m: &mut Machine, b: &Backend, survivor: &str, last: i64
     assert_eq!(left.trim(), "No devices found", "what it made is gone");
     let (with, without) = (newness(m, true), newness(m, false));
     println!(
-        "note: {survivor}: recover ends with {}; {with} of {last} committed, {without} without journal",
+        "note: {survivors:?}: recover ends with {}; {with} of {last} committed, {without} without journal",
         ran.code
     );
     match ran.code {

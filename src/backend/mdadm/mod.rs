@@ -7,6 +7,7 @@ mod filesystem;
 mod observe;
 mod rescue;
 mod scrub;
+mod shares;
 mod superblock;
 mod sysfs;
 

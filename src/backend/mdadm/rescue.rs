@@ -1,5 +1,6 @@
 //! What is left of an array, and how it is opened: a member of a raid1 holds all of the filesystem, so it is mounted from there without an
-//! array. No half of one can be assembled by udev that way, and a system without md will do.
+//! array. No half of one can be assembled by udev that way, and a system without md will do. Of a raid10 one member of each pair is put
+//! together by device-mapper: nothing is compared, filled or counted as it would be in an array.
 
 use std::{
     ops::Range,
@@ -11,7 +12,7 @@ use jiff::Timestamp;
 use super::{
     Mdadm,
     observe::{self, number_of},
-    stop,
+    shares, stop,
     superblock::Superblock,
     sysfs::Array,
 };
@@ -21,7 +22,7 @@ use crate::{
         rescue::{Freshness, History, Mended, Relation, Remains, Rescue, Rung, Survivor, Way},
     },
     exec::Cmd,
-    host::{Host, files::Doing as _, mountinfo},
+    host::{Host, files::Doing as _, mountinfo, overlay::Striped},
     model::{BackendKind, Bytes},
 };
 
@@ -29,7 +30,7 @@ use crate::{
 const RUNGS: [Rung; 2] = [
     Rung {
         name: "alone",
-        says: "mounted from one member, with all that was fsynced",
+        says: "mounted without an array, with all that was fsynced",
         freshness: Freshness::Newest,
         lacks: None,
         when_allowed: false,
@@ -37,7 +38,7 @@ const RUNGS: [Rung; 2] = [
     },
     Rung {
         name: "no-log",
-        says: "mounted from one member, without replaying the filesystem's log",
+        says: "mounted without an array, and without replaying the filesystem's log",
         freshness: Freshness::Old,
         lacks: Some(
             "what the log holds and was not yet written to its place: the last seconds, and whatever was fsynced in them",
@@ -86,6 +87,10 @@ impl Rescue for Mdadm {
         Ok(held.map(|array| stop(&array.state.device)).collect())
     }
 
+    fn shares(&self, survivors: &[Survivor]) -> Result<Option<Striped>, String> {
+        shares::together(survivors)
+    }
+
     fn mount_commands(
         &self,
         options: &str,
@@ -93,6 +98,9 @@ impl Rescue for Mdadm {
         overlays: &[PathBuf],
         place: &Path,
     ) -> Vec<Cmd> {
+        if let ([joined], Some(_)) = (overlays, survivors.iter().find_map(|s| s.share)) {
+            return vec![Cmd::change("mount").args(["-o", options]).arg(joined).arg(place)];
+        }
         let whole =
             survivors.iter().zip(overlays).filter_map(|(s, overlay)| Some((s, s.data.clone()?, overlay)));
         let Some((_, data, overlay)) = whole.min_by_key(|(s, ..)| s.lacks.is_some()) else {
@@ -163,7 +171,7 @@ fn remains(host: &Host) -> Result<Vec<Remains>, BackendError> {
     Ok(found)
 }
 
-fn survivor(path: &Path, size: Bytes, role: u16, sb: &Superblock) -> Survivor {
+pub(super) fn survivor(path: &Path, size: Bytes, role: u16, sb: &Superblock) -> Survivor {
     let mut faults = Vec::new();
     if sb.filling {
         faults.push("it was being filled, and holds a part of the data only".to_owned());
@@ -172,7 +180,11 @@ fn survivor(path: &Path, size: Bytes, role: u16, sb: &Superblock) -> Survivor {
     if end > size.0 {
         faults.push("it is smaller than its superblock says".to_owned());
     }
+    if sb.reshaping {
+        faults.push("its data were being laid out anew".to_owned());
+    }
     let whole = sb.level == 1 && faults.is_empty();
+    let share = if faults.is_empty() { shares::share(sb, role) } else { None };
     Survivor {
         path: path.to_owned(),
         devid: number_of(u64::from(role)),
@@ -187,7 +199,8 @@ fn survivor(path: &Path, size: Bytes, role: u16, sb: &Superblock) -> Survivor {
         }),
         opens: true,
         history: History { commits: vec![(sb.events, 0)], log: 0 },
-        data: whole.then_some(sb.data_offset..end),
+        data: (whole || share.is_some()).then_some(sb.data_offset..end),
+        share,
         alone: whole,
     }
 }

@@ -14,6 +14,8 @@ const MAGIC: u32 = 0xa92b_4efc;
 /// `MD_FEATURE_RECOVERY_OFFSET`: the device is being filled. `MD_FEATURE_REPLACEMENT`: it fills the place of one that still serves.
 const FILLING: u32 = 2;
 const REPLACEMENT: u32 = 16;
+/// `MD_FEATURE_RESHAPE_ACTIVE`, `MD_FEATURE_RESHAPE_BACKWARDS`, `MD_FEATURE_NEW_OFFSET`: the data are on their way to another layout.
+const RESHAPING: u32 = 4 | 32 | 64;
 /// `MD_FEATURE_BAD_BLOCKS`: there are entries in its list of bad blocks.
 const BAD_BLOCKS: u32 = 8;
 /// Roles from here on are no place in the array (`MD_DISK_ROLE_MAX`): spare, faulty, journal.
@@ -33,6 +35,8 @@ pub(super) struct Superblock {
     pub(super) level: u32,
     /// How it is laid out, for levels that have a choice.
     pub(super) layout: u32,
+    /// How much of the data lies on one member before the next one follows, in bytes, for levels that take turns.
+    pub(super) chunk: u64,
     /// How many members the array has.
     pub(super) raid_disks: u32,
     /// How much of each member the array uses, in bytes.
@@ -45,6 +49,8 @@ pub(super) struct Superblock {
     pub(super) role: Option<u16>,
     /// Whether it is being filled: its data are not whole.
     pub(super) filling: bool,
+    /// Whether the data are being laid out anew.
+    pub(super) reshaping: bool,
     /// Whether there are sectors that it does not hold.
     pub(super) holed: bool,
     /// Which device of the array it is: its number among [`Superblock::roles`].
@@ -95,12 +101,14 @@ impl Superblock {
             name: String::from_utf8_lossy(name).into_owned(),
             level: word(72)?,
             layout: word(76)?,
+            chunk: bytes(word(88)?.into())?,
             raid_disks: word(92)?,
             size: bytes(long(80)?)?,
             data_offset: bytes(long(128)?)?,
             uuid: uuid(168)?,
             role: roles.get(usize::try_from(number).unwrap_or(usize::MAX)).copied().flatten(),
             filling: word(8)? & (FILLING | REPLACEMENT) != 0,
+            reshaping: word(8)? & RESHAPING != 0,
             holed: word(8)? & BAD_BLOCKS != 0,
             number,
             events: long(200)?,

@@ -41,7 +41,7 @@ fn by_dm(host: &Host) -> Result<(), String> {
         let _ = host.runner().run(&Cmd::change("modprobe").args(["--quiet", "dm-snapshot"]));
     }
     match host.runner().run(&Cmd::probe("dmsetup").arg("targets")) {
-        Ok(output) if dm::has_snapshot(&output.text()) => Ok(()),
+        Ok(output) if dm::has(&output.text(), "snapshot") => Ok(()),
         Ok(_) => Err("the kernel lacks the target `snapshot`".to_owned()),
         Err(_) => Err("the kernel has no device-mapper".to_owned()),
     }

@@ -3,13 +3,20 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Broken, OverlayError, block, block::Survivor, build::Build, record::Object};
+use super::{
+    Broken, OverlayError, Striped, block,
+    block::Survivor,
+    build::Build,
+    record::{Keeper, Object},
+};
 use crate::{exec::Cmd, host::Host};
 
 /// In sectors of 512 bytes: 4 KiB, the block that filesystems write.
 const CHUNK: u64 = 8;
 /// More than this no log replay writes; a full store ends the overlay.
 const STORE: u64 = 16 << 30;
+/// How often devices are put together that somebody else has taken.
+const TRIES: u32 = 5;
 
 /// Builds it above every survivor; the devices, in their order.
 pub(super) fn build(build: &mut Build<'_>, survivors: &[Survivor]) -> Result<Vec<PathBuf>, OverlayError> {
@@ -30,9 +37,65 @@ pub(super) fn build(build: &mut Build<'_>, survivors: &[Survivor]) -> Result<Vec
         build.go_on()?;
         let table = format!("0 {} snapshot {} {cow} N {CHUNK}", survivor.size / 512, survivor.number);
         build.host.runner().run(&Cmd::change("dmsetup").args(["create", &name, "--table", &table]))?;
-        devices.push(Path::new("/dev/mapper").join(name));
+        devices.push(path(&name));
     }
     Ok(devices)
+}
+
+/// Puts together what the devices hold by turns (Documentation/admin-guide/device-mapper/striped.rst).
+pub(super) fn join(
+    host: &Host,
+    keeper: &mut Keeper,
+    devices: &[PathBuf],
+    striped: &Striped,
+    free: &dyn Fn(),
+) -> Result<PathBuf, OverlayError> {
+    let runner = host.runner();
+    if !runner.has("dmsetup") {
+        return Err(OverlayError::NoJoin("dmsetup is not installed (Debian: dmsetup)".to_owned()));
+    }
+    // Where it is a module that is not loaded.
+    if runner.has("modprobe") {
+        let _ = runner.run(&Cmd::change("modprobe").args(["--quiet", "dm-mod"]));
+    }
+    match runner.run(&Cmd::probe("dmsetup").arg("targets")) {
+        Ok(output) if has(&output.text(), "striped") => {}
+        Ok(_) => return Err(OverlayError::NoJoin("the kernel lacks the target `striped`".to_owned())),
+        Err(_) => return Err(OverlayError::NoJoin("the kernel has no device-mapper".to_owned())),
+    }
+    let mut table =
+        format!("0 {} striped {} {}", striped.length / 512, striped.parts.len(), striped.chunk / 512);
+    for (number, start) in &striped.parts {
+        let device =
+            devices.get(*number).ok_or_else(|| OverlayError::NoJoin("a part of it is missing".to_owned()))?;
+        table = format!("{table} {} {}", device.display(), start / 512);
+    }
+    let name = format!("raidguard-{}-joined", keeper.id);
+    keeper.note(host, Object::Joined { name: name.clone() })?;
+    let cmd = Cmd::change("dmsetup").args(["create", &name, "--table", &table]);
+    let mut tries = 1;
+    loop {
+        free();
+        match runner.run(&cmd) {
+            Ok(_) => return Ok(path(&name)),
+            // udev may have made an array of them meanwhile.
+            Err(e) if tries < TRIES => {
+                tracing::debug!("{e}");
+                tries += 1;
+            }
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// Where a device of this name is found.
+pub(super) fn path(name: &str) -> PathBuf {
+    Path::new("/dev/mapper").join(name)
+}
+
+/// Is there a device of this name?
+pub(super) fn exists(host: &Host, name: &str) -> Result<bool, OverlayError> {
+    Ok(block::with_attribute(host, "dm/name")?.iter().any(|(_, found)| found == name))
 }
 
 /// What the device above a rescue's n-th survivor is called.
@@ -69,8 +132,8 @@ fn parse_status(text: &str) -> Option<Broken> {
 }
 
 /// Has the kernel the target? `dmsetup targets` lists what is loaded, one `NAME vVERSION` a line (dmsetup(8)).
-pub(super) fn has_snapshot(targets: &str) -> bool {
-    targets.lines().any(|line| line.split_whitespace().next() == Some("snapshot"))
+pub(super) fn has(targets: &str, target: &str) -> bool {
+    targets.lines().any(|line| line.split_whitespace().next() == Some(target))
 }
 
 #[cfg(test)]
@@ -96,6 +159,7 @@ mod tests {
 
     #[test]
     fn snapshot_is_not_snapshot_origin() {
+        let has_snapshot = |targets| has(targets, "snapshot");
         assert!(has_snapshot("snapshot-merge   v1.5.0\nsnapshot-origin  v1.9.0\nsnapshot         v1.16.0\n"));
         assert!(!has_snapshot("snapshot-origin  v1.9.0\nlinear           v1.4.0\n"));
     }
@@ -105,6 +169,6 @@ mod tests {
             let words: Vec<_> = text.split_whitespace().collect();
             assert!(words.len() == 5 && words[2] == "snapshot" && words[3].contains('/'), "{text}");
         }
-        has_snapshot(text);
+        has(text, "striped");
     });
 }

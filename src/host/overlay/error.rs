@@ -53,6 +53,9 @@ pub enum OverlayError {
         /// Why.
         why: String,
     },
+    /// What several survivors hold together cannot be put together here.
+    #[error("what the survivors hold by turns cannot be put together here: {0}")]
+    NoJoin(String),
     /// Another rescue has the survivor.
     #[error("the rescue by process {pid} is at work on {}, or was and could not be cleared", device.display())]
     Taken {

@@ -207,15 +207,25 @@ impl Machine {
                 Reply::ok("")
             }
             ("modprobe", _) | ("losetup", "--direct-io=on") => Reply::ok(""),
-            ("dmsetup", "targets") => Reply::ok("snapshot         v1.16.0\nlinear           v1.4.0\n"),
+            ("dmsetup", "targets") => {
+                Reply::ok("snapshot         v1.16.0\nstriped          v1.6.0\nlinear           v1.4.0\n")
+            }
             ("dmsetup", "create") => {
-                self.device("dm-0", "252:0", "0\n");
-                fs::create_dir_all(self.path("sys/class/block/dm-0/dm")).unwrap();
-                fs::write(self.path("sys/class/block/dm-0/dm/name"), format!("{}\n", words[2])).unwrap();
+                let number =
+                    (0..9).find(|n| !self.path(&format!("sys/class/block/dm-{n}")).exists()).unwrap();
+                self.device(&format!("dm-{number}"), &format!("252:{number}"), "0\n");
+                let class = self.path(&format!("sys/class/block/dm-{number}/dm"));
+                fs::create_dir_all(&class).unwrap();
+                fs::write(class.join("name"), format!("{}\n", words[2])).unwrap();
                 Reply::ok("")
             }
             ("dmsetup", "remove") => {
-                fs::remove_dir_all(self.path("sys/class/block/dm-0")).unwrap();
+                let named = |n: &usize| {
+                    let name = self.path(&format!("sys/class/block/dm-{n}/dm/name"));
+                    fs::read_to_string(name).is_ok_and(|name| name.trim() == last)
+                };
+                let number = (0..9).find(named).unwrap();
+                fs::remove_dir_all(self.path(&format!("sys/class/block/dm-{number}"))).unwrap();
                 Reply::ok("")
             }
             ("dmsetup", "status") => Reply::ok(self.inner.lock().unwrap().status.clone()),

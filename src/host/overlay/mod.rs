@@ -110,6 +110,17 @@ pub struct Request<'a> {
     pub used: Option<&'a [Vec<Range<u64>>]>,
 }
 
+/// What survivors hold by turns: a chunk of the first, one of the second, and around again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Striped {
+    /// How long a turn is, in bytes.
+    pub chunk: u64,
+    /// How long all of it is, in bytes: whole turns of each.
+    pub length: u64,
+    /// Each survivor by its number in the request, and where on it that begins, in bytes.
+    pub parts: Vec<(usize, u64)>,
+}
+
 /// What goes on while an overlay is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
@@ -148,6 +159,7 @@ pub struct Overlay {
     limit: u64,
     survivors: Vec<(Survivor, Look)>,
     devices: Vec<PathBuf>,
+    joined: Option<PathBuf>,
     broken: OnceLock<Broken>,
     held: Option<Flock<File>>,
 }
@@ -195,6 +207,7 @@ pub fn open(
         limit: room,
         survivors: Vec::new(),
         devices: Vec::new(),
+        joined: None,
         broken: OnceLock::new(),
         held: None,
     };
@@ -276,6 +289,22 @@ impl Overlay {
         &self.devices
     }
 
+    /// Lays one device above those of the survivors, which holds what they hold by turns. `free` is run before each attempt: it has whoever
+    /// took one of them meanwhile let go of it.
+    ///
+    /// # Errors
+    /// The machine has no device-mapper, or a device stays taken.
+    pub fn join(&mut self, striped: &Striped, free: &dyn Fn()) -> Result<(), OverlayError> {
+        let Some(keeper) = &mut self.keeper else { return Ok(()) };
+        self.joined = Some(dm::join(&self.host, keeper, &self.devices, striped, free)?);
+        Ok(())
+    }
+
+    /// What is mounted: the devices of the survivors, or the one that was laid above them.
+    pub fn mountable(&self) -> &[PathBuf] {
+        self.joined.as_ref().map_or(&self.devices, std::slice::from_ref)
+    }
+
     /// From now on the devices are only read; then a QEMU overlay is read several times as fast. They must not be mounted meanwhile: a
     /// filesystem that has a log to replay is mounted once before, and unmounted.
     ///
@@ -283,6 +312,8 @@ impl Overlay {
     /// A command failed.
     pub fn settle(&mut self) -> Result<(), OverlayError> {
         match self.kind {
+            // What lies above them has them open for writing.
+            Kind::Fuse if self.joined.is_some() => Ok(()),
             Kind::Fuse => self.devices.iter().try_for_each(|device| block::only_read(&self.host, device)),
             Kind::Dm | Kind::Image => Ok(()),
         }
@@ -329,6 +360,9 @@ impl Overlay {
                     Some(Broken::Daemon)
                 }
                 Object::Snapshot { name } => dm::status(&self.host, name)?,
+                Object::Joined { name } if !dm::exists(&self.host, name)? => {
+                    Some(Broken::Gone(dm::path(name)))
+                }
                 _ => None,
             };
             if broken.is_some() {

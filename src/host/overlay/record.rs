@@ -48,8 +48,10 @@ pub(super) enum Object {
     Daemon { pidfile: PathBuf, exports: Vec<PathBuf> },
     /// The loop device whose backing file this is.
     Loop { backing: PathBuf },
-    /// A device-mapper device.
+    /// A snapshot of device-mapper.
     Snapshot { name: String },
+    /// A device of device-mapper that puts shares together.
+    Joined { name: String },
 }
 
 /// What is on disk.
@@ -268,7 +270,8 @@ mod tests {
             {"object":"frozen","device":"/dev/sdb","kname":"sdb","sequence":7,"was_read_only":false},
             {"object":"directory","path":"/run/raidguard/rescue/1"},{"object":"file","path":"/run/raidguard/rescue/1/a.qcow2"},
             {"object":"daemon","pidfile":"/run/raidguard/rescue/1/pid","exports":["/run/raidguard/rescue/1/a"]},
-            {"object":"loop","backing":"/run/raidguard/rescue/1/a"},{"object":"snapshot","name":"raidguard-1-0"}]}"#,
+            {"object":"loop","backing":"/run/raidguard/rescue/1/a"},{"object":"snapshot","name":"raidguard-1-0"},
+            {"object":"joined","name":"raidguard-1-joined"}]}"#,
     ], |text| {
         if let Some(record) = parse(text) {
             let again = serde_json::to_string(&record).unwrap();

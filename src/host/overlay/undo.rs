@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    OverlayError, block, fuse,
+    OverlayError, block, dm, fuse,
     record::{Keeper, Object},
 };
 use crate::{
@@ -68,7 +68,7 @@ fn undo(host: &Host, object: &Object) -> Result<Option<String>, OverlayError> {
         }
         Object::Daemon { pidfile, exports } => end(host, pidfile, exports),
         Object::Loop { backing } => detach(host, backing),
-        Object::Snapshot { name } => remove(host, name),
+        Object::Snapshot { name } | Object::Joined { name } => remove(host, name),
     }
 }
 
@@ -109,7 +109,7 @@ fn detach(host: &Host, backing: &Path) -> Result<Option<String>, OverlayError> {
 }
 
 fn remove(host: &Host, name: &str) -> Result<Option<String>, OverlayError> {
-    if !block::with_attribute(host, "dm/name")?.iter().any(|(_, found)| found == name) {
+    if !dm::exists(host, name)? {
         return Ok(None);
     }
     host.runner().run(&Cmd::change("dmsetup").args(["remove", "--retry", name]))?;

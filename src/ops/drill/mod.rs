@@ -161,8 +161,9 @@ fn permitted(
     }
     let missing: Vec<_> = TOOLS.into_iter().filter(|tool| !host.runner().has(tool)).collect();
     if !missing.is_empty() {
+        let why = if rehearsal.array { format!(". {}", rehearsal::OF_ARRAYS) } else { String::new() };
         blockers.push(Blocker::new(
-            format!("not installed: {}", missing.join(", ")),
+            format!("not installed: {}{why}", missing.join(", ")),
             "apt-get install btrfs-progs util-linux mount",
         ));
     }

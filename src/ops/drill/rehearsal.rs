@@ -5,6 +5,10 @@ use crate::{
     model::{BackendKind, Level, NodeKind, Scheduler},
 };
 
+/// What is said where the mirror is an array.
+pub(super) const OF_ARRAYS: &str = "Yours is an array of md, and it is rehearsed with btrfs, by the same commands: the kernel, udev and mdadm \
+    of this machine would see and keep an array that is made to be thrown away.";
+
 /// The terms of a drill. No path, device, UUID, unit, user or channel of the machine is among them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rehearsal {
@@ -16,6 +20,8 @@ pub(super) struct Rehearsal {
     pub(super) kind: NodeKind,
     /// Whether jobs are installed for cron; nothing else can run them in there.
     pub(super) cron: bool,
+    /// Whether it stands for an array of md.
+    pub(super) array: bool,
     /// Where these come from, for the operator.
     pub(super) says: String,
 }
@@ -29,6 +35,7 @@ pub(super) fn rehearsal(config: &Config, cron_runs: bool) -> Rehearsal {
             level: Level::default(),
             kind: NodeKind::CoreLightning,
             cron: cron_runs,
+            array: false,
             says: "No mirror is declared here yet: it is the usual one, raid1 of two disks with a Core Lightning \
                    node."
                 .to_owned(),
@@ -51,15 +58,15 @@ pub(super) fn rehearsal(config: &Config, cron_runs: bool) -> Rehearsal {
         level: mirror.level,
         kind,
         cron: cron_runs && with == Some(Scheduler::Cron),
+        array: mirror.backend == BackendKind::Mdadm,
         says: format!(
             "As your mirror `{}` is declared: {} of {}, {node}, {jobs}. Nothing else is taken from it.{}",
             mirror.name,
             mirror.level,
             mirror.level.min_members(),
             match mirror.backend {
-                BackendKind::Btrfs => "",
-                BackendKind::Mdadm =>
-                    " It is rehearsed with btrfs: a drill with arrays of md is not built yet.",
+                BackendKind::Btrfs => String::new(),
+                BackendKind::Mdadm => format!(" {OF_ARRAYS}"),
             }
         ),
     }
@@ -136,6 +143,17 @@ mod tests {
         assert!(!of(systemd, true).cron);
         assert!(!of(|_| {}, false).cron);
         assert!(!of(|c| c.mirror[0].schedule = None, true).cron);
+    }
+
+    #[test]
+    fn an_array_is_rehearsed_with_btrfs_and_that_is_said() {
+        let array = |c: &mut Config| {
+            (c.mirror[0].backend, c.mirror[0].level) = (BackendKind::Mdadm, Level::Raid10);
+        };
+        let taken = of(array, true);
+        assert!(taken.array && taken.says.ends_with(OF_ARRAYS), "{}", taken.says);
+        assert_eq!((taken.level, taken.members()), (Level::Raid10, 4));
+        assert!(!of(|_| {}, true).array);
     }
 
     #[test]

@@ -33,16 +33,9 @@ pub(super) fn pick(asked: &Asked, found: &[Remains], declared: &[Mirror]) -> Res
             "copy the files from there (cp -a), or mend the mirror with `raidguard replace` or `raidguard repair`; or unmount it first",
         ));
     }
-    let level =
-        |s: &Survivor| picked.backend == BackendKind::Mdadm && s.faults.is_empty() && s.data.is_none();
-    if picked.survivors.iter().any(level) {
-        blockers.push(Blocker::new(
-            format!("{} is no raid1: no member of it holds a whole filesystem, and putting halves together is not built yet", picked.called()),
-            "lay an overlay above each member (dmsetup, snapshot), and then: mdadm --assemble --run --readonly /dev/md/rescue OVERLAYS",
-        ));
-    }
-    // What was being filled is no survivor.
-    if picked.survivors.iter().any(|s| s.data.is_some()) {
+    if picked.backend == BackendKind::Mdadm {
+        blockers.extend(without_data(&picked));
+        // What was being filled is no survivor.
         picked.survivors.retain(|s| s.data.is_some());
     }
     picked.survivors.sort_by(|a, b| (a.devid, &a.path).cmp(&(b.devid, &b.path)));
@@ -63,6 +56,25 @@ pub(super) fn pick(asked: &Asked, found: &[Remains], declared: &[Mirror]) -> Res
         }
     }
     if blockers.is_empty() { Ok(picked) } else { Err(blockers) }
+}
+
+/// Why none of an array's members has anything that can be read without it.
+fn without_data(picked: &Remains) -> Vec<Blocker> {
+    let mut blockers = Vec::new();
+    if picked.survivors.iter().any(|s| s.data.is_none() && s.faults.is_empty()) {
+        blockers.push(Blocker::new(
+            format!("{} is neither a raid1 nor a raid10 of pairs (near=2): what its members hold cannot be put together here", picked.called()),
+            "lay an overlay above each member (dmsetup, snapshot), and then: mdadm --assemble --run --readonly /dev/md/rescue OVERLAYS",
+        ));
+    } else if picked.survivors.iter().all(|s| s.data.is_none()) {
+        blockers.extend(picked.survivors.iter().map(|s| {
+            Blocker::new(
+                format!("{}: {}", s.path.display(), s.faults.join("; ")),
+                "connect another member of it, which holds all of its data",
+            )
+        }));
+    }
+    blockers
 }
 
 fn named(from: &[PathBuf], found: &[Remains]) -> Result<Remains, Vec<Blocker>> {

@@ -98,6 +98,7 @@ impl Facts {
                 changed: survivor.changed,
                 faults: survivor.faults.clone(),
                 lacks: survivor.lacks.clone(),
+                share: survivor.share.map_or(0, |share| share.number),
                 used: false,
                 left_out: None,
                 unchanged: None,

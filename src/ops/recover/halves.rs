@@ -8,7 +8,7 @@ use super::{
     ladder::{Halt, Open, Scene, interrupted, reach},
 };
 use crate::{
-    backend::rescue::{Survivor, Way},
+    backend::rescue::{Relation, Survivor, Way},
     host::Host,
     model::observed::causes,
     node::{self, database},
@@ -38,7 +38,10 @@ pub(super) fn settle(
     let states = if split.is_none() {
         by_log(&survivors)
     } else {
-        survivors.iter().map(|s| vec![s.clone()]).collect()
+        let mut relation =
+            |one: &Survivor, newer: &Survivor| scene.backend.relate(scene.host, one, newer, &survivors);
+        by_past(&survivors, &mut relation)
+            .map_err(unchanged("the survivors cannot be compared with each other"))?
     };
     let mut seen = Vec::new();
     for state in &states {
@@ -64,6 +67,11 @@ pub(super) fn settle(
     };
     let mut blockers =
         vec![Blocker::new(says, "choose the one whose node ran last, and name it alone with --from")];
+    let from = |state: &[Survivor]| {
+        // Where each has only a share, all that are of one state are named.
+        let named = state.iter().enumerate().filter(|(n, s)| *n == 0 || s.share.is_some());
+        named.map(|(_, s)| format!("--from {}", s.path.display())).collect::<Vec<_>>().join(" ")
+    };
     if let (1.., of) = scene.missing {
         // Of a striped mirror too few may be left for anything.
         blockers.push(Blocker::new(
@@ -77,7 +85,7 @@ pub(super) fn settle(
             survivor.changed.map_or_else(String::new, |at| format!(", changed {}", at.strftime("%F %T UTC")));
         blockers.push(Blocker::new(
             format!("{}: generation {}{changed}: {}", led(state), survivor.generation, in_words(versions)),
-            format!("--from {}", survivor.path.display()),
+            from(state),
         ));
     }
     Err(Trouble::Refused(blockers))
@@ -99,6 +107,34 @@ fn by_log(survivors: &[Survivor]) -> Vec<Vec<Survivor>> {
         }
     }
     states
+}
+
+/// The states of survivors that parted: each alone, or, where each has only a share, those that were written together.
+fn by_past<E>(
+    survivors: &[Survivor],
+    relation: &mut dyn FnMut(&Survivor, &Survivor) -> Result<Relation, E>,
+) -> Result<Vec<Vec<Survivor>>, E> {
+    let mut sorted = survivors.to_vec();
+    sorted.sort_by_key(|s| std::cmp::Reverse(s.generation));
+    let mut states: Vec<Vec<Survivor>> = Vec::new();
+    for survivor in sorted {
+        let mut with = None;
+        for (index, state) in states.iter().enumerate().filter(|_| survivor.share.is_some()) {
+            let mut together = true;
+            for other in state {
+                together &= relation(&survivor, other)? == Relation::Same;
+            }
+            if together {
+                with = Some(index);
+                break;
+            }
+        }
+        match with.and_then(|index| states.get_mut(index)) {
+            Some(state) => state.push(survivor),
+            None => states.push(vec![survivor]),
+        }
+    }
+    Ok(states)
 }
 
 fn led(state: &[Survivor]) -> String {
@@ -172,7 +208,10 @@ fn versions(host: &Host, open: &Open<'_>, scratch: &Path) -> Result<Versions, Ha
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{backend::rescue::History, model::Bytes};
+    use crate::{
+        backend::rescue::{History, Share},
+        model::Bytes,
+    };
 
     fn survivor(devid: u64, log: u64, alone: bool) -> Survivor {
         Survivor {
@@ -188,6 +227,7 @@ mod tests {
             alone,
             history: History { commits: Vec::new(), log },
             data: None,
+            share: None,
         }
     }
 
@@ -206,5 +246,26 @@ mod tests {
         );
         let lame = Survivor { opens: false, ..survivor(4, 0, false) };
         assert_eq!(by_log(&[parts[0].clone(), lame]).len(), 1, "it does not know its log");
+    }
+
+    #[test]
+    fn halves_that_parted_are_looked_at_alone_and_shares_with_those_that_were_written_with_them() {
+        let mut parted = |one: &Survivor, other: &Survivor| {
+            assert!(one.generation <= other.generation);
+            let same = one.devid % 2 == other.devid % 2;
+            Ok::<_, ()>(if same { Relation::Same } else { Relation::Diverged })
+        };
+        let share = |devid: u64, generation| Survivor {
+            share: Some(Share { number: (devid - 1) / 2, of: 2, chunk: 1 << 19 }),
+            generation,
+            ..survivor(devid, 0, false)
+        };
+        let shares = [share(1, 30), share(2, 31), share(3, 30), share(4, 31)];
+        assert_eq!(
+            names(&by_past(&shares, &mut parted).unwrap()),
+            ["as /dev/2 has it (with /dev/4)", "as /dev/1 has it (with /dev/3)"]
+        );
+        let alone = [survivor(1, 0, true), survivor(3, 0, true)];
+        assert_eq!(names(&by_past(&alone, &mut parted).unwrap()), ["/dev/1", "/dev/3"]);
     }
 }

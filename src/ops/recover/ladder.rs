@@ -173,6 +173,10 @@ fn on<T: Send>(
     forget(scene, scene.members);
     match (rung.way, extracted) {
         (Way::Mount(options), _) => {
+            if let Some(striped) = scene.backend.shares(survivors).map_err(Halt::Closed)? {
+                let devices = overlay.devices().to_vec();
+                overlay.join(&striped, &|| forget(scene, &devices)).map_err(no_overlay)?;
+            }
             // Always the same, so that a run removes what a killed one left; there is one rescue at a time.
             let place = Path::new(RUN_DIR).join("rescued");
             let real = host.path(&place);
@@ -239,7 +243,7 @@ fn mounted<T>(
     work: impl FnOnce(&Open<'_>, &mut Console) -> Result<T, Halt>,
 ) -> Result<T, Halt> {
     let host = scene.host;
-    for cmd in scene.backend.mount_commands(options, survivors, overlay.devices(), place) {
+    for cmd in scene.backend.mount_commands(options, survivors, overlay.mountable(), place) {
         if let Err(e) = run(host, &cmd) {
             let open = Open { place, overlay };
             return Err(match open.broken() {
@@ -285,6 +289,10 @@ fn watched(scene: &Scene<'_>, overlay: &Overlay, reached: &mut Reached) -> Resul
 fn no_overlay(e: OverlayError) -> Halt {
     match e {
         OverlayError::Stopped => interrupted().into(),
+        OverlayError::NoJoin(_) => Halt::Stop(Trouble::refused(
+            causes(&e),
+            "run it on a system that has device-mapper and dmsetup: any live system of a distribution has both",
+        )),
         OverlayError::Unavailable { .. } => Halt::Stop(Trouble::refused(
             causes(&e),
             "choose another with --overlay, or install what is missing (qemu-storage-daemon, dmsetup)",

@@ -5,6 +5,7 @@ mod decide;
 mod finish;
 mod gather;
 mod halves;
+mod judging;
 mod ladder;
 mod outcome;
 mod target;
@@ -110,6 +111,7 @@ pub fn recover(host: &Host, request: &Request, console: &mut Console) -> Result<
     };
     mark(&mut shown, &used, &left);
     console.say(ui::survivors(&mirror, &shown));
+    rescue.shares(&used).map_err(|missing| too_few(&picked, &left, &missing))?;
     console.say(format_args!(
         "Those marked * are set read-only and read through a layer above them; nothing is written to them.\n{} goes to {}.",
         if request.all { "Everything" } else { "What makes the node" },
@@ -120,9 +122,9 @@ pub fn recover(host: &Host, request: &Request, console: &mut Console) -> Result<
     console.plan(&STEPS.map(str::to_owned), false);
 
     let target = Target::make(host, &to).map_err(|e| no_target(&to, e))?;
-    let climbed = climb(&scene, &used, request, &target, console)?;
     let record = gather::recorded(host, &mirror, console);
-    let report = finish(host, &climbed, &target, (mirror, shown), record.as_ref(), (&to, at), console)?;
+    let (climbed, judging) = climb(&scene, &used, request, &target, record.as_ref(), console)?;
+    let report = finish(host, (&climbed, judging), &target, (mirror, shown), (&to, at), console)?;
     let page =
         report.page().map_err(|e| Trouble::failed("the page beside the files could not be written", e))?;
     let sums = copy::sums_file(&climbed.brought.rescued.sums, Path::new(target::FILES));
@@ -164,6 +166,21 @@ fn decide(host: &Host, request: &Request, facts: &Facts, to: &Path) -> Result<Re
         Some(picked) if blockers.is_empty() => Ok(picked),
         _ => Err(Trouble::Refused(blockers)),
     }
+}
+
+/// What is left does not hold all of the data.
+fn too_few(picked: &Remains, left: &[(Survivor, String)], missing: &str) -> Trouble {
+    let mut blockers = vec![Blocker::new(
+        format!("{} cannot be put together: {missing}", picked.called()),
+        "connect a member that is missing; one of each pair is enough",
+    )];
+    blockers.extend(left.iter().map(|(survivor, why)| {
+        Blocker::new(
+            format!("{} (member {}) is not read: {why}", survivor.path.display(), survivor.devid),
+            "look for a newer one first: what is on it is an old state",
+        )
+    }));
+    Trouble::Refused(blockers)
 }
 
 fn mounted_anywhere(facts: &Facts) -> Vec<PathBuf> {

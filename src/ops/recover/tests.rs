@@ -30,6 +30,7 @@ fn survivor(path: &str, devid: u64, generation: u64) -> Survivor {
         alone: true,
         history: History::default(),
         data: None,
+        share: None,
     }
 }
 
@@ -112,6 +113,32 @@ fn what_is_named_must_be_of_one_mirror_and_no_clone() {
         let why = picked(&from(&asked), &all, &[]).unwrap_err();
         assert!(why.contains(says), "{asked:?}: {why}");
     }
+}
+
+#[test]
+fn of_an_array_only_members_with_data_are_read() {
+    let md = |survivors: Vec<Survivor>| Remains { backend: BackendKind::Mdadm, ..remains("a", survivors) };
+    let whole = |path, n| Survivor { data: Some(1 << 20..1 << 30), ..survivor(path, n, 9) };
+    let filling = || Survivor { faults: vec!["it was being filled".into()], ..survivor("/dev/sdc", 2, 9) };
+    let any = Asked::default();
+    let both = md(vec![whole("/dev/sdb", 1), filling()]);
+    assert_eq!(picked(&any, std::slice::from_ref(&both), &[]).unwrap(), ["/dev/sdb"]);
+    let none = picked(&from(&["/dev/sdc"]), &[both], &[]).unwrap_err();
+    assert!(none.contains("/dev/sdc: it was being filled") && none.contains("connect another"), "{none}");
+    let strange = picked(&any, &[md(vec![survivor("/dev/sdb", 1, 9), filling()])], &[]).unwrap_err();
+    assert!(strange.contains("neither a raid1 nor a raid10 of pairs"), "{strange}");
+}
+
+#[test]
+fn a_half_whose_pair_is_gone_is_refused_with_what_is_missing_and_why_another_is_not_read() {
+    let picked = Remains { members: 4, ..remains("a", vec![survivor("/dev/sdb", 1, 9)]) };
+    let left = [(survivor("/dev/sdc", 3, 5), "it dropped off 4 transactions earlier".to_owned())];
+    let Trouble::Refused(blockers) = too_few(&picked, &left, "of the members 3 and 4 neither is there")
+    else {
+        panic!("it is refused")
+    };
+    assert!(blockers[0].says.contains("`lightning` (a) cannot be put together: of the members 3 and 4"));
+    assert!(blockers[1].says.contains("/dev/sdc (member 3) is not read: it dropped off"), "{blockers:?}");
 }
 
 fn stands(survivors: &[Survivor], relation: Relation) -> Standing {
@@ -334,6 +361,7 @@ fn whatever_speaks_against_it_keeps_the_node_from_being_started() {
         changed: None,
         faults: Vec::new(),
         lacks: lacks.map(str::to_owned),
+        share: 0,
         used: true,
         left_out: None,
         unchanged: Some(true),
@@ -348,6 +376,9 @@ fn whatever_speaks_against_it_keeps_the_node_from_being_started() {
         (holed.freshness, &*holed.doubts),
         (Freshness::Unproven, &["/dev/1: it lacks sectors".to_owned()][..])
     );
+    holed.survivors[1] = SurvivorReport { used: true, share: 1, ..used("/dev/2", None) };
+    outcome::conclude(&mut holed, Freshness::Newest, Vec::new());
+    assert!(!holed.is_good(), "the other one has it not");
     let mut lame = report(sound());
     lame.networks[0].secret = None;
     outcome::conclude(&mut lame, Freshness::Newest, Vec::new());
@@ -383,7 +414,7 @@ fn databases_on_a_copy_are_measured_by_the_ledger_and_by_each_other() {
         (Some(entry(1, "03ff")), AgainstLedger::OtherNode),
     ] {
         record.ledger = known.map(|known| ("bitcoin".to_owned(), known)).into_iter().collect();
-        let networks = outcome::networks(dir.path(), &places, Some(&record), &scratch);
+        let networks = outcome::networks(dir.path(), &places, Some(&record), &scratch, &|_| {});
         let databases: Vec<_> = networks.iter().filter_map(|n| n.database.clone()).collect();
         assert_eq!((databases[0].against_ledger, databases[0].data_version), (stands, Some(42)));
         assert_eq!((databases[0].superseded, databases[1].superseded), (false, true));

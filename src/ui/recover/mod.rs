@@ -86,6 +86,9 @@ pub struct SurvivorReport {
     pub faults: Vec<String>,
     /// What of its data it does not hold, where it says so itself.
     pub lacks: Option<String>,
+    /// Those with the same hold the same.
+    #[serde(skip)]
+    pub share: u64,
     /// Whether it was read.
     pub used: bool,
     /// Why not.

@@ -13,6 +13,7 @@ pub(in crate::ui) fn sample() -> RecoveryReport {
         changed: Some(at),
         faults: vec!["the second superblock is gone".into()],
         lacks: None,
+        share: 0,
         used: true,
         left_out: None,
         unchanged: Some(true),

@@ -282,6 +282,7 @@ fn survivor(Member { path, size, best: sb, faults, opens }: Member) -> Survivor 
         opens,
         history: History { commits: std::iter::once(last).chain(earlier).collect(), log: sb.log_root },
         data: None,
+        share: None,
     }
 }
 
