@@ -226,6 +226,13 @@ pub trait Backend: Members + Send + Sync + fmt::Debug {
     /// The devices could not be listed.
     fn claims(&self, host: &Host) -> Result<BTreeMap<String, Vec<Claim>>, BackendError>;
 
+    /// The half of the same mirror that was written to without `device`, which itself was written to without that one; nothing where there
+    /// is none, or where this is no member of such a mirror. Starts no process.
+    ///
+    /// # Errors
+    /// The device, or what there is of devices, could not be read.
+    fn other_half(&self, host: &Host, device: &Path) -> Result<Option<PathBuf>, BackendError>;
+
     /// What the backend's own record says of the last scrub. Starts no process.
     ///
     /// # Errors

@@ -22,7 +22,7 @@ const FILES: [(&str, &str); 7] = [
     ("/etc/cron.d/raidguard, /etc/systemd/system/raidguard-*", "The regular jobs."),
     (
         "/etc/udev/rules.d/62-raidguard-*.rules",
-        "Keeps halves of an array apart that were each written to alone.",
+        "Keeps halves of a mirror apart that were each written to alone.",
     ),
     ("/var/lib/raidguard/journal/", "What each change of the machine was to do, and how far it got."),
     (

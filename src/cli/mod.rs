@@ -88,11 +88,11 @@ pub enum Verb {
         raidguard guard lightning --override \"restored on purpose\""
     )]
     Guard(Later<GuardArgs>),
-    /// Were this half of an array and another each written to alone? What udev asks before md gets it
+    /// Were this half of a mirror and another each written to alone? What udev asks before the kernel gets it
     #[command(
         hide = true,
         after_help = "Says `apart` if so, and nothing else. The rule that asks is /etc/udev/rules.d/62-raidguard-NAME.rules.\n\n\
-        Exit codes: 0 it is told; 1 it cannot be told, so md gets the device; 2 usage.\n\nExample:\n  raidguard apart /dev/sdb"
+        Exit codes: 0 it is told; 1 it cannot be told, so the kernel gets the device; 2 usage.\n\nExample:\n  raidguard apart /dev/sdb"
     )]
     Apart(Later<ApartArgs>),
     /// Try every channel by which you are told

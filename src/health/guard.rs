@@ -68,6 +68,7 @@ mod tests {
             .collect();
         insta::assert_snapshot!(stopped.join("\n"), @r"
         not mounted
+        not mounted, and its halves parted
         another filesystem there
         mounted elsewhere
         no device at all

@@ -66,6 +66,12 @@ pub(super) fn mirror_states() -> Vec<(&'static str, Change)> {
     vec![
         ("healthy", |_| {}),
         ("not mounted", storage!(s, s.mounted = false)),
+        ("not mounted, and its halves parted", |state| {
+            state.1.storage.get_mut().unwrap().mounted = false;
+            let claims = state.1.claims.get_mut().unwrap();
+            let (one, two) = (claims[0].uuid.clone(), claims[1].uuid.clone());
+            (claims[0].without, claims[1].without) = (vec![two], vec![one]);
+        }),
         (
             "another filesystem there",
             storage!(s, (s.mounted, s.instead) = (false, Some("ext4 from /dev/sda1".into()))),

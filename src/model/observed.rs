@@ -137,8 +137,8 @@ pub struct Claim {
     pub uuid: String,
     /// The last commit that reached it (md: how often the array's state had changed by then).
     pub generation: u64,
-    /// The UUIDs of other devices of the mirror that were no members any more when this one was written to: where that holds of two in
-    /// both directions, each was written to alone.
+    /// The UUIDs of other devices of the mirror that were no members any more when this one was written to (btrfs: that it was written to
+    /// without): where that holds of two in both directions, each was written to alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub without: Vec<String>,
 }
@@ -360,7 +360,7 @@ pub struct JobFacts {
     pub doubled: Vec<String>,
     /// The drop-in of the node's unit, where it is missing or altered.
     pub dropin: Option<String>,
-    /// The rule of udev that keeps halves of an array apart, where it is missing or altered.
+    /// The rule of udev that keeps halves of the mirror apart, where it is missing or altered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
     /// When the machine was started, where that is known: before, nothing could run.

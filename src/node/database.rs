@@ -3,13 +3,16 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io::{self, Read as _},
+    io,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use nix::sys::sysinfo::sysinfo;
+use nix::{
+    fcntl::{PosixFadviseAdvice, posix_fadvise},
+    sys::sysinfo::sysinfo,
+};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
 use crate::{
@@ -92,11 +95,14 @@ pub enum Journal {
 }
 
 /// Has SQLite check a database that has no journal beside it, where it lies, without writing anything or taking a lock (sqlite.org, "URI
-/// Filenames", `immutable`). Nobody may write to it meanwhile.
+/// Filenames", `immutable`). Nobody may write to it meanwhile. `opened` is given the database before it is checked.
 ///
 /// # Errors
 /// It does not pass, or could not be checked.
-pub fn judge_in_place(database: &Path) -> Result<DatabaseVersion, DatabaseError> {
+pub fn judge_in_place(
+    database: &Path,
+    opened: impl FnOnce(&Connection),
+) -> Result<DatabaseVersion, DatabaseError> {
     use std::{fmt::Write as _, os::unix::ffi::OsStrExt as _};
     if fs::metadata(database).doing("reading", database).map_err(DatabaseError::Scratch)?.len() == 0 {
         return Err(DatabaseError::Empty);
@@ -113,13 +119,14 @@ pub fn judge_in_place(database: &Path) -> Result<DatabaseVersion, DatabaseError>
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let open = Connection::open_with_flags(format!("file:{name}?immutable=1"), flags)
         .map_err(DatabaseError::Sqlite)?;
+    opened(&open);
     whole(&open)?;
     refers(&open)?;
     version(&open)
 }
 
 /// Copies the database with its journal into `scratch`, a directory that is made and removed, and has SQLite recover and check it there
-/// as [`judge`] does; `without` leaves the journal out.
+/// as [`judge`] does; `without` leaves the journal out. `opened` is given the copy before it is checked.
 ///
 /// # Errors
 /// It does not pass, or could not be checked.
@@ -127,9 +134,10 @@ pub fn judge_on_scratch(
     database: &Path,
     scratch: &Path,
     without: bool,
+    opened: impl FnOnce(&Connection),
 ) -> Result<DatabaseVersion, DatabaseError> {
     let parts = if without { &PARTS[..1] } else { &PARTS[..] };
-    on_scratch_of(database, scratch, parts, judge)
+    on_scratch_of(database, scratch, parts, |copy| judge_and(copy, opened))
 }
 
 /// How many bytes the scratch copy of this database takes.
@@ -235,19 +243,24 @@ fn open_some(copy: &Path) -> Result<Connection, DatabaseError> {
     open(copy)
 }
 
-/// How much is read at once.
-const PART: usize = 1 << 20;
+/// How much the kernel is asked for at once.
+const PART: i64 = 4 << 20;
 
-/// Reads the file once in its order, where memory will likely hold it: SQLite goes through a database from the end to the beginning, one
-/// page after the other, and there no kernel reads ahead. Whatever cannot be read SQLite finds out.
+/// Has the kernel read the file in its order, as far as it is not in memory, where memory will likely hold it: SQLite goes through a
+/// database from the end to the beginning, one page after the other, and there no kernel reads ahead. Whatever cannot be read SQLite
+/// finds out.
 fn read_in_order(open: &Connection) {
     let (Some(path), Ok(memory)) = (open.path(), sysinfo()) else { return };
-    let Ok(mut file) = fs::File::open(path) else { return };
-    if file.metadata().is_ok_and(|meta| meta.len() > memory.ram_total() / 2) {
+    let Ok(file) = fs::File::open(path) else { return };
+    let size = file.metadata().map_or(0, |meta| meta.len());
+    if size > memory.ram_total() / 2 {
         return;
     }
-    let mut part = vec![0; PART];
-    while !open.is_interrupted() && matches!(file.read(&mut part), Ok(1..)) {}
+    let mut at = 0;
+    while u64::try_from(at).is_ok_and(|at| at < size) && !open.is_interrupted() {
+        let _ = posix_fadvise(&file, at, PART, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+        at += PART;
+    }
 }
 
 /// Finds its pages whole.
@@ -392,7 +405,7 @@ mod tests {
             Connection::open(&path).unwrap().execute_batch("PRAGMA journal_mode=WAL").unwrap();
             let before = fs::read(&path).unwrap();
             assert_eq!(has_journal(&path), None);
-            assert_eq!(judge_in_place(&path).unwrap().data_version, Some(42));
+            assert_eq!(judge_in_place(&path, |_| {}).unwrap().data_version, Some(42));
             assert_eq!(fs::read(&path).unwrap(), before);
             fs::remove_file(&path).unwrap();
             assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
@@ -415,8 +428,8 @@ mod tests {
         fs::write(dir.path().join("lightningd.sqlite3-journal"), &journal).unwrap();
         assert_eq!(has_journal(&path), Some(Journal::Rollback));
         let scratch = dir.path().join("scratch");
-        let with = judge_on_scratch(&path, &scratch, false).unwrap().data_version;
-        let without = judge_on_scratch(&path, &scratch, true).unwrap().data_version;
+        let with = judge_on_scratch(&path, &scratch, false, |_| {}).unwrap().data_version;
+        let without = judge_on_scratch(&path, &scratch, true, |_| {}).unwrap().data_version;
         assert_eq!((with, without), (Some(41), Some(42)));
         assert_eq!(
             fs::read(dir.path().join("lightningd.sqlite3-journal")).unwrap(),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Blocker, Exit, Trouble, execute, mirrors,
+    Blocker, Exit, Trouble, execute, mirrors, rule,
     setup::{Manner, NodeChoice, SchedulerChoice},
     trouble::{need_root, unchanged},
 };
@@ -14,7 +14,7 @@ use crate::{
     backend::{self, MirrorSpec},
     config::{self, Member, Mirror, Node, ScheduleConfig},
     host::{
-        Host, inventory, lock, mdadm_conf,
+        Host, inventory, lock,
         schedule::{self, Rule},
     },
     model::{
@@ -58,8 +58,8 @@ struct Facts {
     node: Option<(PathBuf, PathBuf, NodeKind)>,
     unit: Option<String>,
     with: Result<Option<Scheduler>, String>,
-    /// mdadm.conf.
-    conf: PathBuf,
+    /// The rule by which udev will keep its halves apart, where one runs here.
+    rule: Option<Rule>,
     initramfs: Option<Initramfs>,
     systemd: bool,
     binary: PathBuf,
@@ -126,6 +126,9 @@ fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
         }
         _ => None,
     };
+    let binary = std::env::current_exe().map_err(unchanged("raidguard's own path cannot be read"))?;
+    let wanted = rule::is_wanted(host, kind, &uuid).map_err(unchanged(looked))?;
+    let rule = Rule::for_mirror(kind, &request.name, &uuid, place, &binary).filter(|_| wanted);
     Ok(Facts {
         kind,
         uuid,
@@ -140,10 +143,10 @@ fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
             SchedulerChoice::With(with) => Ok(Some(with)),
             SchedulerChoice::Auto => schedule::detect(host).map(Some).map_err(|e| e.to_string()),
         },
-        conf: mdadm_conf::path(host),
+        rule,
         initramfs: Initramfs::of(host),
         systemd: schedule::is_systemd(host),
-        binary: std::env::current_exe().map_err(unchanged("raidguard's own path cannot be read"))?,
+        binary,
         now: host.now(),
     })
 }
@@ -337,9 +340,9 @@ fn steps(facts: &Facts, mirror: Mirror) -> Vec<Action> {
     let spec = MirrorSpec::of(&mirror, facts.state.members.iter().filter_map(|m| m.path.clone()).collect());
     // Declared first: the guard that the drop-in asks must know the mirror.
     steps.push(Action::Declare(Declare { spec, mirror: mirror.clone() }));
-    if let Some(rule) = Rule::of(&mirror, &facts.binary) {
+    if let Some(rule) = facts.rule.clone() {
         let id = plan::id_of("adopt", &mirror.name, facts.now);
-        steps.push(Action::KnowArray(KnowArray::by_rule(rule, facts.conf.clone(), facts.initramfs, &id)));
+        steps.push(Action::KnowArray(KnowArray::by_rule(rule, facts.initramfs, &id)));
     }
     if let (Some(unit), true) = (unit, facts.systemd) {
         steps.push(Action::DropIn(DropIn {

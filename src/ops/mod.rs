@@ -19,6 +19,7 @@ pub mod release;
 pub mod repair;
 pub mod replace;
 mod resumed;
+mod rule;
 pub mod schedule;
 pub mod setup;
 mod trouble;

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::deep;
+use super::{deep, rule};
 use crate::{
     backend,
     config::{Mirror, Node, SECRETS_PATH},
@@ -97,7 +97,11 @@ impl OfMirror {
         };
         let jobs = {
             let ((host, mirror), all) = (own(), Arc::clone(all));
-            ask(askers, move || schedule::facts(&host, &all, &mirror))
+            ask(askers, move || {
+                let other = |e: &dyn std::error::Error| std::io::Error::other(causes(&e));
+                let ruled = rule::is_wanted(&host, mirror.backend, &mirror.uuid).map_err(|e| other(&e))?;
+                schedule::facts(&host, &all, &mirror, ruled).map_err(|e| other(&e))
+            })
         };
         let node = mirror.node.clone().map(|node| {
             let (host, mirror) = own();
@@ -238,15 +242,21 @@ pub(super) fn observe_for_start(host: &Host, mirror: &Mirror, record: &Record) -
         let (host, mirror) = (host.clone(), mirror.clone());
         ask(&askers, move || backend.observe(&host, &mirror.uuid, &mirror.mountpoint))
     };
-    let asked = (mirror.backend == BackendKind::Mdadm).then(|| {
+    let ask_claims = || {
         let host = host.clone();
         ask(&askers, move || backend.claims(&host))
-    });
+    };
     let own = |all: &BTreeMap<String, Vec<Claim>>| all.get(&mirror.uuid).cloned().unwrap_or_default();
-    // The kernel starts one of two halves of an array that were each written to alone.
-    let claims = |asked: Option<Source<_>>| asked.map_or(Seen::Skipped, |c| c.answer(&host).as_seen(own));
+    // The kernel starts one of two halves of an array that were each written to alone; of a btrfs neither is mounted.
+    let asked = (mirror.backend == BackendKind::Mdadm).then(ask_claims);
+    let claims = |asked: Option<Source<_>>, storage: &Seen<MirrorState>| {
+        let absent = storage.get().is_some_and(|state| !state.mounted);
+        let asked = asked.or_else(|| absent.then(ask_claims));
+        asked.map_or(Seen::Skipped, |c| c.answer(&host).as_seen(own))
+    };
     let Some(node) = mirror.node.clone() else {
-        return Observed { storage: storage.answer(&host), claims: claims(asked), ..nothing() };
+        let storage = storage.answer(&host);
+        return Observed { claims: claims(asked, &storage), storage, ..nothing() };
     };
     let facts = {
         let (host, node, mountpoint) = (host.clone(), node.clone(), mirror.mountpoint.clone());
@@ -260,9 +270,10 @@ pub(super) fn observe_for_start(host: &Host, mirror: &Mirror, record: &Record) -
         let (host, data) = (host.clone(), node.data.clone());
         ask(&askers, move || node::find_running(&host, &data, None).map(|running| running.users()))
     };
+    let storage = storage.answer(&host);
     let mut observed = Observed {
-        storage: storage.answer(&host),
-        claims: claims(asked),
+        claims: claims(asked, &storage),
+        storage,
         node: facts.answer(&host),
         users: users.answer(&host),
         processes: EachNodes::of(std::iter::once(processes.answer(&host))).next(),

@@ -1,9 +1,9 @@
 //! `release`: the way back. Newest data to a plain directory, verified, exchanged; what setup added to the machine removed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{
-    Blocker, Exit, Trouble, execute, mirrors,
+    Blocker, Exit, Trouble, execute, mirrors, rule,
     setup::Manner,
     trouble::{need_root, unchanged},
 };
@@ -13,7 +13,7 @@ use crate::{
     host::{
         Host,
         copy::{self, Survey},
-        files, lock, mdadm_conf, mountinfo,
+        files, lock, mountinfo,
         schedule::{self, Rule},
     },
     model::Bytes,
@@ -43,8 +43,8 @@ struct Facts {
     running: node::Running,
     unfinished: Vec<(String, String)>,
     added: Vec<Action>,
-    /// mdadm.conf.
-    conf: PathBuf,
+    /// The rule by which udev keeps its halves apart.
+    rule: Option<Rule>,
     initramfs: Option<Initramfs>,
     systemd: bool,
     binary: PathBuf,
@@ -108,6 +108,7 @@ fn gather(host: &Host, mirror: Mirror) -> Result<Facts, Trouble> {
         .map_err(unchanged("it cannot be told whether a node is running"))?;
     let parent = files::parent(&node.directory);
     let space = nix::sys::statvfs::statvfs(parent).map_err(unchanged("the free space cannot be read"))?;
+    let binary = std::env::current_exe().map_err(unchanged("raidguard's own path cannot be read"))?;
     let layout = node::read_layout(&node.data).map_err(unchanged("the node's directory cannot be read"))?;
     Ok(Facts {
         others: mirrors::declared(host)?.into_iter().filter(|m| m.name != mirror.name).collect(),
@@ -125,14 +126,21 @@ fn gather(host: &Host, mirror: Mirror) -> Result<Facts, Trouble> {
         running,
         unfinished: super::setup::unfinished(host)?,
         added: added(host, &mirror)?,
-        conf: mdadm_conf::path(host),
+        rule: rule(host, &mirror, &binary)?,
         initramfs: Initramfs::of(host),
         systemd: schedule::is_systemd(host),
-        binary: std::env::current_exe().map_err(unchanged("raidguard's own path cannot be read"))?,
+        binary,
         now: host.now(),
         node,
         mirror,
     })
+}
+
+/// The rule that udev should have, or that is there though it need not be any more.
+fn rule(host: &Host, mirror: &Mirror, binary: &Path) -> Result<Option<Rule>, Trouble> {
+    let wanted = rule::of(host, mirror, binary).map_err(unchanged("the mounts cannot be read"))?;
+    let there = || Rule::of(mirror, binary).filter(|rule| host.path(rule.path()).exists());
+    Ok(wanted.or_else(there))
 }
 
 /// What the setup of this mirror added to the machine, by its journal.
@@ -150,16 +158,15 @@ fn made_it(plan: &Plan<Action>, uuid: &str) -> bool {
     plan.steps.iter().any(|step| matches!(step, Action::MakeMirror(made) if made.spec.uuid == uuid))
 }
 
-/// What makes the array known to what assembles it at a boot: as its setup wrote it, with the rule of udev, which may have come later.
+/// What makes the mirror known to what puts it together at a boot: as its setup wrote it, with the rule of udev, which may have come later.
 fn known(facts: &Facts, id: &str) -> Option<KnowArray> {
     let made = facts.added.iter().find_map(|a| match a {
         Action::KnowArray(known) => Some(known.clone()),
         _ => None,
     });
-    let rule = Rule::of(&facts.mirror, &facts.binary);
-    match (made, rule) {
+    match (made, facts.rule.clone()) {
         (Some(made), rule) => Some(KnowArray { rule: rule.or(made.rule), ..made }),
-        (None, Some(rule)) => Some(KnowArray::by_rule(rule, facts.conf.clone(), facts.initramfs, id)),
+        (None, Some(rule)) => Some(KnowArray::by_rule(rule, facts.initramfs, id)),
         (None, None) => None,
     }
 }

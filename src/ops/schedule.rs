@@ -2,15 +2,10 @@
 
 use std::path::Path;
 
-use super::{Exit, Trouble, mirrors};
+use super::{Exit, Trouble, mirrors, rule};
 use crate::{
     config::Mirror,
-    host::{
-        Host,
-        schedule::{self, Rule},
-        state::State,
-        zone,
-    },
+    host::{Host, schedule, state::State, zone},
     model::{Record, Schedule},
     plan::steps::Initramfs,
     ui::{self, Console, JobReport, maintain::ScheduleReport},
@@ -43,9 +38,12 @@ pub fn install(host: &Host, console: &Console) -> Result<Exit, Trouble> {
 /// Writes the rules of udev that are not there as they should be; the initramfs has copies of them.
 fn rules(host: &Host, declared: &[Mirror], binary: &Path, console: &Console) -> Result<(), Trouble> {
     let failed =
-        |e| Trouble::failed("the rule of udev that keeps halves of an array apart could not be written", e);
+        |e| Trouble::failed("the rule of udev that keeps halves of a mirror apart could not be written", e);
     let mut written = false;
-    for rule in declared.iter().filter_map(|mirror| Rule::of(mirror, binary)) {
+    for mirror in declared {
+        let rule =
+            rule::of(host, mirror, binary).map_err(|e| Trouble::failed("the mounts cannot be read", e))?;
+        let Some(rule) = rule else { continue };
         if !rule.is_there(host).map_err(failed)? {
             rule.write(host).map_err(failed)?;
             written = true;

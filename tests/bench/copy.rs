@@ -8,7 +8,7 @@ use std::{env, fs, path::PathBuf, process::ExitCode, time::Instant};
 use anyhow::{Context as _, Result, ensure};
 use raidguard::{
     exec::Interrupt,
-    host::copy::{copy_tree, settle, survey, verify_tree},
+    host::copy::{Proven, copy_tree, settle, survey, verify_tree},
 };
 
 fn main() -> ExitCode {
@@ -30,8 +30,9 @@ fn measure() -> Result<()> {
     let manifest = copy_tree(&source, &target, &mut |_| {}, &interrupt)?;
     let copied = began.elapsed();
     let began = Instant::now();
-    settle(&target, &manifest)?;
-    verify_tree(&target, &manifest, None, &mut |_| {}, &interrupt)?;
+    let none = Proven::default();
+    settle(&target, &manifest, &none)?;
+    verify_tree(&target, &manifest, &none, None, &mut |_| {}, &interrupt)?;
     let verified = began.elapsed();
     ensure!(manifest.files() == expected.files, "{} of {} files", manifest.files(), expected.files);
     let status = fs::read_to_string("/proc/self/status")?;

@@ -49,7 +49,10 @@ macro_rules! cases {
                 setup_is_taken_back_after_a_power_cut
             );
             cases!(@case $is, states: each_thing_that_is_wrong_is_found);
-            cases!(@case $is, parted: halves_that_parted_are_never_merged);
+            cases!(@case $is, parted:
+                halves_that_parted_are_never_merged
+                halves_that_parted_start_no_node_at_a_boot
+            );
             cases!(@case $is, rot: read_errors_are_named_and_cost_nothing write_errors_are_named_and_repaired);
             cases!(@long $is, pulled: a_member_pulled_while_idle_is_told_by_the_next_check_of_cron);
             cases!(@long $is, cuts:
@@ -88,12 +91,12 @@ mod only_mdadm {
         the_new_disk_goes_while_it_is_filled
         the_last_whole_member_goes_while_another_is_filled
     );
-    cases!(@case crate::backend::MDADM, parted: halves_that_parted_start_no_node_at_a_boot);
     cases!(@case crate::backend::MDADM, rot: silent_corruption_is_counted_and_nothing_is_guessed);
 }
 
 /// What only btrfs can promise, or have.
 mod only_btrfs {
+    cases!(@case crate::backend::BTRFS, parted: a_member_that_lags_keeps_no_node_down_at_a_boot);
     cases!(@case crate::backend::BTRFS, rot: silent_corruption_is_named_and_mended);
     cases!(@case crate::backend::BTRFS, working:
         a_member_pulled_while_a_scrub_runs

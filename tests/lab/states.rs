@@ -50,6 +50,13 @@ const STATES: &[State] = &[
         &["SCH-DOUBLE"],
     ),
     (
+        "nothing keeps its halves apart",
+        "mv /etc/udev/rules.d/62-raidguard-lightning.rules /root/",
+        "mv /root/62-raidguard-lightning.rules /etc/udev/rules.d/",
+        1,
+        &["SCH-UDEV"],
+    ),
+    (
         "fstab does not know it",
         "cp /etc/fstab /root/; sed -i '/srv.lightning/d' /etc/fstab; systemctl daemon-reload",
         "cp /root/fstab /etc/; systemctl daemon-reload",
@@ -173,13 +180,6 @@ const OF_MD: &[State] = &[
         "rm /srv/lightning/full",
         1,
         &["SPC-FREE"],
-    ),
-    (
-        "nothing keeps its halves apart",
-        "mv /etc/udev/rules.d/62-raidguard-lightning.rules /root/",
-        "mv /root/62-raidguard-lightning.rules /etc/udev/rules.d/",
-        1,
-        &["SCH-UDEV"],
     ),
     (
         "the array has no bitmap",

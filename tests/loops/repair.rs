@@ -28,6 +28,16 @@ fn is_mended(s: &Sandbox) {
     repaired(s, 0, &["nothing to do"]);
 }
 
+/// What udev is told of each of these before the kernel gets it.
+#[track_caller]
+fn stand_apart(s: &Sandbox, devices: &[&str], apart: bool) {
+    for device in devices {
+        let told = s.run(&["apart", device]);
+        let expected = (0, if apart { "apart\n" } else { "" });
+        assert_eq!((told.code, told.stdout.as_str()), expected, "{device}: {}", told.stderr);
+    }
+}
+
 /// The second member's image as it is now.
 fn kept(s: &Sandbox) -> std::path::PathBuf {
     let kept = s.scratch().join("kept");
@@ -59,6 +69,7 @@ fn a_member_that_was_away_is_brought_up_to_date() {
 
         // Nothing is mounted, and one half is old.
         away(s, "written while it was away", 300 << 20);
+        stand_apart(s, &[s.one(), s.two()], false);
         let devices = s.devices();
         let dry = s.run(&["repair", "--dry-run"]);
         assert!(dry.code == 0 && dry.stdout.contains("convert=raid1,soft"), "{}{}", dry.stdout, dry.stderr);
@@ -72,6 +83,7 @@ fn a_member_that_was_away_is_brought_up_to_date() {
         away(s, "and again", 400 << 20);
         s.tool("btrfs", &["device", "scan", s.one(), s.two()]);
         s.tool("mount", &[MIRROR]);
+        stand_apart(s, &[s.one(), s.two()], false);
         let (_, codes) = faults(s, &[]);
         assert!(codes.contains("MIR-PROFILE"), "{codes:?}");
         repaired(s, 0, &["is stored as single", "redundancy is whole"]);
@@ -99,6 +111,7 @@ fn a_member_that_dropped_off_the_running_mirror_is_taken_in_again() {
         let tree = s.tree();
         // It comes back under another name, as a stick does.
         let back = s.attach_again(&kept);
+        stand_apart(s, &[s.one(), back.name()], false);
         repaired(s, 0, &["is back at", "unmount", "redundancy is whole"]);
         is_mended(s);
         assert_eq!(s.tree(), tree);
@@ -167,6 +180,10 @@ fn two_halves_that_were_each_written_alone_are_never_merged() {
         s.tool("losetup", &[&one, images[0].to_str().unwrap()]);
         let third = s.disk("third", 2 << 30);
         let devices = s.devices();
+        stand_apart(s, &[&one, &two], true);
+        stand_apart(s, &[third.name()], false);
+        let (code, codes) = faults(s, &[]);
+        assert!(code == 2 && codes.contains("MIR-SPLIT"), "{code} {codes:?}");
         for args in [
             &["repair", "--yes"][..],
             &["replace", "--old", "2", "--new", third.name(), "--yes"],

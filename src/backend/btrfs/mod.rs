@@ -179,6 +179,10 @@ impl Backend for Btrfs {
         observe::claims(host)
     }
 
+    fn other_half(&self, host: &Host, device: &Path) -> Result<Option<PathBuf>, BackendError> {
+        rescue::halves::other_half(host, device)
+    }
+
     fn scrub_record(&self, host: &Host, uuid: &str) -> Result<Option<ScrubRecord>, BackendError> {
         scrub::record(host, uuid)
     }

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, thread, time::Duration};
 use super::{
     BackendError,
     replace::FILLING,
+    rescue::halves,
     space,
     superblock::Superblock,
     sysfs::{DevInfo, SysFs},
@@ -221,8 +222,12 @@ pub(super) fn claims(host: &Host) -> Result<BTreeMap<String, Vec<Claim>>, Backen
             }
         }
     }
-    for of_one in claims.values_mut() {
+    for (uuid, of_one) in &mut claims {
         of_one.sort_by(|a, b| (a.devid, &a.path).cmp(&(b.devid, &b.path)));
+        // What is mounted is written to, and the kernel has taken its members for one another's.
+        if SysFs::find(host, uuid)?.is_none() {
+            halves::tell_apart(host, uuid, of_one);
+        }
     }
     Ok(claims)
 }

@@ -20,7 +20,7 @@ fn apart(one: &Superblock, other: &Superblock) -> bool {
 ///
 /// # Errors
 /// The device, or what there is of devices, cannot be read.
-pub fn other_half(host: &Host, device: &Path) -> Result<Option<PathBuf>, BackendError> {
+pub(super) fn other_half(host: &Host, device: &Path) -> Result<Option<PathBuf>, BackendError> {
     let found = Superblock::read(&host.path(device)).doing("reading the superblock of", device)?;
     let Some(own) = found.filter(|own| !own.counts_all()) else { return Ok(None) };
     let name = blocks::kernel_name(host, device);

@@ -20,7 +20,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use self::apart::other_half;
 use self::{superblock::Superblock, sysfs::Array};
 use super::{
     Backend, BackendError, BalanceEnd, BalanceReport, Exchange, ExchangeEnd, ExchangeProgress, Layout,
@@ -224,6 +223,10 @@ impl Backend for Mdadm {
     }
 
     /// md keeps none: what a check has found is forgotten at the next one, and when it was nobody knows.
+    fn other_half(&self, host: &Host, device: &Path) -> Result<Option<PathBuf>, BackendError> {
+        apart::other_half(host, device)
+    }
+
     fn scrub_record(&self, _: &Host, _: &str) -> Result<Option<ScrubRecord>, BackendError> {
         Ok(None)
     }

@@ -57,9 +57,10 @@ pub(super) const CODES: &[Entry] = &[
     Entry {
         code: "SCH-UDEV",
         source: Jobs,
-        title: "nothing keeps halves of the array apart at a boot",
-        meaning: "Where two halves of an array were each written to alone and both are there when the machine starts, udev can have md add \
-                  one to the other, and the kernel copies over what only one of them has. A rule of udev keeps them apart.",
+        title: "nothing keeps halves of the mirror apart at a boot",
+        meaning: "Where two halves were each written to alone and both are there when the machine starts, the kernel puts them together before \
+                  anybody can look: udev can have md add one to the other and copy over what only one of them has, and btrfs takes the one \
+                  with the higher commit, whatever the other has. The node would start on what comes of it. A rule of udev keeps them apart.",
         remedy: "`raidguard schedule install` writes the rule, and the initramfs anew.",
     },
     Entry {

@@ -3,7 +3,7 @@
 
 use crate::{
     health::case::Case,
-    model::{BackendKind, Severity, Source, md::MdState, mirror::MirrorState, observed::Claim},
+    model::{BackendKind, Severity, Source, md::MdState, mirror::MirrorState},
 };
 
 /// From so many sectors on that differ members are not copies of each other. Fewer come of writes that were under way: a page that is
@@ -71,24 +71,5 @@ pub(super) fn progress(state: &MirrorState) -> String {
     match &md.progress {
         Some(p) => format!(": {action}, {} %, {} of {}", p.percent(), p.done, p.total),
         None => format!(": {action}, which waits for other work"),
-    }
-}
-
-/// Halves that do not count each other among the members were each written to alone.
-pub(super) fn halves(case: &mut Case<'_>) {
-    let Some(claims) = case.observed.claims.get() else { return };
-    let apart =
-        |one: &&Claim, other: &&Claim| one.without.contains(&other.uuid) && other.without.contains(&one.uuid);
-    let mut evidence = Vec::new();
-    for (index, one) in claims.iter().enumerate() {
-        for other in claims.iter().skip(index + 1).filter(|other| apart(&one, other)) {
-            let show =
-                |c: &Claim| format!("{} (member {}, {} events)", c.path.display(), c.devid, c.generation);
-            evidence.push(format!("{} and {}", show(one), show(other)));
-        }
-    }
-    if !evidence.is_empty() {
-        let says = format!("halves of mirror {} were each written to alone", case.declared.name);
-        case.add("MIR-SPLIT", Severity::Critical, "", says, evidence);
     }
 }

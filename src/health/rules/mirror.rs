@@ -1,6 +1,6 @@
 //! Members, counters, layout, and how the mirror is mounted.
 
-use super::md;
+use super::{halves, md};
 use crate::{
     health::{
         case::{Case, is_declared_as, name_of, words_for},
@@ -27,7 +27,7 @@ pub(in crate::health) fn judge(case: &mut Case<'_>) {
     }
     clones(case);
     leftovers(case);
-    md::halves(case);
+    halves::judge(case);
 }
 
 fn place(case: &mut Case<'_>, state: &MirrorState) {

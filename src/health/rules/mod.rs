@@ -2,6 +2,7 @@
 
 pub(super) mod channels;
 pub(super) mod disks;
+mod halves;
 pub(super) mod jobs;
 mod md;
 pub(super) mod mirror;

@@ -4,24 +4,29 @@
 //! run of zeros is stored or a hole, and a hole of a terabyte costs nothing.
 
 use std::{
-    fs::File,
+    fs::{File, OpenOptions},
     io,
-    os::unix::fs::FileExt as _,
+    ops::Range,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    path::Path,
     sync::mpsc::{Receiver, SyncSender, sync_channel},
 };
 
 use nix::{
     errno::Errno,
-    fcntl::{PosixFadviseAdvice, posix_fadvise},
+    fcntl::{OFlag, PosixFadviseAdvice, posix_fadvise},
     unistd::{Whence, lseek64},
 };
+use rustix::fs::{AtFlags, StatxFlags};
 
 /// How much is read at once: enough for a device to be asked for several parts at the same time.
 pub(super) const WINDOW: usize = 4 << 20;
 /// The unit of the hash. A window is a whole number of them.
 const UNIT: usize = 1 << 20;
 /// How many windows a reader may be ahead of who takes them.
-const AHEAD: usize = 2;
+const AHEAD: usize = 4;
+/// A file of more than this is written past the page cache.
+pub(super) const LARGE: u64 = 2 * WINDOW as u64;
 /// The unit in which zeros become holes, and to which direct reads align.
 pub(super) const BLOCK: usize = 4096;
 
@@ -95,7 +100,7 @@ impl Pool {
         mut each: impl FnMut(Window) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut buffer = self.take()?;
-        lend(file, size, &mut buffer, |offset, buffer, filled| {
+        lend(file, 0..size, &mut buffer, |offset, buffer, filled| {
             let next = self.take()?;
             each(Window { offset, buffer: std::mem::replace(buffer, next), filled })
         })?;
@@ -113,24 +118,24 @@ pub(super) fn is_zero(bytes: &[u8]) -> bool {
     bytes.split_last().is_none_or(|(last, front)| *last == 0 && bytes.get(1..) == Some(front))
 }
 
-/// Calls `each` with every window of the file's first `size` bytes that may hold data, and its offset.
+/// Calls `each` with every window of this part of the file that may hold data, and its offset. The part begins where a window does.
 pub(super) fn windows<E: From<io::Error>>(
     file: &File,
-    size: u64,
+    part: Range<u64>,
     buffer: &mut Buffer,
     mut each: impl FnMut(u64, &[u8]) -> Result<(), E>,
 ) -> Result<(), E> {
-    lend(file, size, buffer, |offset, buffer, filled| each(offset, buffer.bytes(filled)))
+    lend(file, part, buffer, |offset, buffer, filled| each(offset, buffer.bytes(filled)))
 }
 
 fn lend<E: From<io::Error>>(
     file: &File,
-    size: u64,
+    part: Range<u64>,
     buffer: &mut Buffer,
     mut each: impl FnMut(u64, &mut Buffer, usize) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut offset = 0;
-    while offset < size {
+    let mut offset = part.start;
+    while offset < part.end {
         match next_data(file, offset)? {
             None => break,
             Some(data) => {
@@ -138,7 +143,8 @@ fn lend<E: From<io::Error>>(
                 offset = offset.max(skipped);
             }
         }
-        let length = usize::try_from(size - offset).unwrap_or(WINDOW).min(WINDOW);
+        let Some(left) = part.end.checked_sub(offset).filter(|left| *left > 0) else { break };
+        let length = usize::try_from(left).unwrap_or(WINDOW).min(WINDOW);
         let filled = fill(file, buffer.window(), offset, length)?;
         each(offset, buffer, filled)?;
         if filled < length {
@@ -231,12 +237,58 @@ impl Sum {
     }
 }
 
+/// Do reads and writes with `O_DIRECT` pass the page cache by on this file's filesystem, of blocks as they are asked for here? Many
+/// filesystems take the flag and do as they like; the kernel tells (statx(2), `STATX_DIOALIGN`, Linux 6.1).
+pub(super) fn is_direct(file: &File) -> bool {
+    let told = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN).ok();
+    let known = told.filter(|told| told.stx_mask & StatxFlags::DIOALIGN.bits() != 0);
+    let fits = |align: u32| usize::try_from(align).is_ok_and(|align| (1..=BLOCK).contains(&align));
+    known.is_some_and(|told| fits(told.stx_dio_mem_align) && fits(told.stx_dio_offset_align))
+}
+
+/// A large file that is written past the page cache where that can be: the devices then have no backlog that a sync would have to wait for,
+/// and the progress is theirs.
+pub(super) struct Direct<'a> {
+    file: &'a File,
+    past_the_cache: Option<File>,
+}
+
+impl<'a> Direct<'a> {
+    /// `file` is what lies at `path`.
+    pub(super) fn new(file: &'a File, path: &Path) -> Self {
+        let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_DIRECT).bits();
+        let opened = OpenOptions::new().write(true).custom_flags(flags).open(path).ok();
+        Self { file, past_the_cache: opened.filter(is_direct) }
+    }
+
+    /// Writes what is not zero; the rest stays a hole. `offset` is that of a block, and the bytes lie in memory as a [`Buffer`]'s do.
+    pub(super) fn write_sparse(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        runs(offset, bytes, |offset, run| {
+            let (blocks, end) = run.split_at(run.len() / BLOCK * BLOCK);
+            self.past_the_cache.as_ref().unwrap_or(self.file).write_all_at(blocks, offset)?;
+            self.file.write_all_at(end, offset + blocks.len() as u64)
+        })
+    }
+
+    /// As the function of this name, where there is a backlog.
+    pub(super) fn begin_writing(&self, from: u64, to: u64) {
+        if self.past_the_cache.is_none() {
+            begin_writing(self.file, from, to);
+        }
+    }
+}
+
 /// Writes what is not zero; the rest stays a hole.
 pub(in crate::host) fn write_sparse(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    runs(offset, bytes, |offset, run| file.write_all_at(run, offset))
+}
+
+/// Calls `write` with each run of blocks that are not all zero, and its offset.
+fn runs(offset: u64, bytes: &[u8], mut write: impl FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<()> {
     let mut run: Option<(usize, usize)> = None;
-    let flush =
+    let mut flush =
         |run: Option<(usize, usize)>| match run.and_then(|(from, to)| Some((from, bytes.get(from..to)?))) {
-            Some((from, part)) => file.write_all_at(part, offset + from as u64),
+            Some((from, part)) => write(offset + from as u64, part),
             None => Ok(()),
         };
     for (index, block) in bytes.chunks(BLOCK).enumerate() {
@@ -264,7 +316,9 @@ pub(super) fn begin_writing(file: &File, from: u64, to: u64) {
     let _ = posix_fadvise(file, offset, length, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
 }
 
-/// Has the kernel drop what it holds of the file's content, so that the next read comes from the devices.
-pub(super) fn forget(file: &File) -> io::Result<()> {
-    posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).map_err(io::Error::from)
+/// Has the kernel drop what it holds of this part of the file's content, so that the next read comes from the devices.
+pub(super) fn forget(file: &File, part: Range<u64>) -> io::Result<()> {
+    let from = i64::try_from(part.start).map_err(io::Error::other)?;
+    let length = i64::try_from(part.end.saturating_sub(part.start)).map_err(io::Error::other)?;
+    posix_fadvise(file, from, length, PosixFadviseAdvice::POSIX_FADV_DONTNEED).map_err(io::Error::from)
 }

@@ -2,13 +2,17 @@
 //!
 //! What belongs to a file comes along: owner, mode, times, extended attributes (ACLs are such), hard links, holes. Sockets, FIFOs and
 //! device nodes stay behind and are named. Inode flags do not come along: NOCOW among them would take checksums from the data.
-//! Each file is read once and hashed on the way; the copy is then read back past the page cache and compared.
+//! Each file is read once and hashed on the way; the copy is then read back past the page cache and compared, where time matters while the
+//! rest is copied.
 
 mod ahead;
 mod content;
+mod deepest;
 mod manifest;
 mod metadata;
+mod prover;
 mod rescue;
+mod salvage;
 mod tree;
 mod verify;
 
@@ -19,10 +23,13 @@ use std::{
 };
 
 pub(super) use content::{Buffer as Memory, write_sparse};
+pub use deepest::{empty_tree, is_owned_by, own_tree, remove_tree};
 pub use manifest::{Entry, Kind, Manifest};
-pub(crate) use rescue::listed;
-pub use rescue::{Asked, Fault, Rescued, Wanted, copy_readable, measure, salvage, sums_file};
-pub use tree::{copy_tree, empty_tree, is_owned_by, own_tree, remove_tree, survey};
+pub use prover::Proven;
+pub use rescue::{Asked, Fault, Rescued, Wanted, measure, sums_file};
+pub(crate) use rescue::{Ears, copy_readable, listed};
+pub use salvage::salvage;
+pub use tree::{copy_tree, survey};
 pub use verify::{first_difference, settle, verify_tree};
 
 /// Something that is not copied.

@@ -5,24 +5,22 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::{OsStr, OsString},
     fmt::Write as _,
-    fs::{DirBuilder, File, Metadata, OpenOptions},
+    fs::{DirBuilder, Metadata},
     io,
-    ops::Range,
     os::unix::{
         ffi::OsStrExt as _,
-        fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _},
+        fs::{DirBuilderExt as _, MetadataExt as _},
     },
     path::{Path, PathBuf},
     rc::Rc,
 };
 
-use nix::fcntl::OFlag;
-
 use super::{
     At as _, CopyError, Kind, Manifest, Progress,
     ahead::Scout,
-    content::{BLOCK, Sum},
+    content::Sum,
     metadata,
+    prover::{Proven, Prover},
     tree::{Copier, lstat, sync},
 };
 use crate::exec::Interrupt;
@@ -32,7 +30,7 @@ use crate::exec::Interrupt;
 pub struct Wanted {
     /// All there is.
     pub all: bool,
-    /// Files, relative to the source. Of directories only those on the way to them are made.
+    /// Files, relative to the source: they come first. Of directories only those on the way to them are made.
     pub files: BTreeSet<PathBuf>,
     /// Whether a directory is left out, by its path relative to the source.
     pub never: fn(&Path) -> bool,
@@ -58,6 +56,8 @@ pub struct Rescued {
     pub faults: Vec<Fault>,
     /// The SHA-256 of each file, in hex.
     pub sums: BTreeMap<PathBuf, String>,
+    /// What was read back while the rest was copied.
+    pub proven: Proven,
 }
 
 /// Holes beyond this are not hashed as zeros: that would take longer than the copy.
@@ -95,56 +95,86 @@ pub enum Asked {
     Failed,
 }
 
+/// Who has a say in a copy, or wants to hear of it.
+pub(crate) struct Ears<'a> {
+    /// Told how far it is.
+    pub progress: &'a mut dyn FnMut(Progress),
+    /// Asked before each file, and when one cannot be read, whether what is read from can still be trusted.
+    pub trusted: &'a mut dyn FnMut(Asked) -> bool,
+    /// Told when the files that come first are there, and read back.
+    pub first: &'a mut (dyn FnMut() + Send),
+}
+
 struct Walk<'a> {
     copier: Copier<'a>,
     wanted: &'a Wanted,
+    /// Whether it is the round in which all the rest comes.
+    rest: bool,
     trusted: &'a mut dyn FnMut(Asked) -> bool,
     rescued: Rescued,
 }
 
 /// Copies what is wanted and can be read from `source` into `target`, an empty directory. Other subvolumes are entered: nothing else may
-/// be mounted below. `trusted` is asked before each file, and when one cannot be
-/// read. All of it is on the devices when this returns.
+/// be mounted below. All of it is on the devices when this returns.
 ///
 /// # Errors
-/// The target cannot be written, `trusted` says no, or the operator asked to stop. That something cannot be read is no error.
-pub fn copy_readable(
+/// The target cannot be written, or does not give back what was written; `trusted` says no; or the operator asked to stop. That something
+/// cannot be read is no error.
+pub(crate) fn copy_readable(
     source: &Path,
     target: &Path,
     wanted: &Wanted,
-    progress: &mut dyn FnMut(Progress),
+    ears: Ears<'_>,
     interrupt: &Interrupt,
-    trusted: &mut dyn FnMut(Asked) -> bool,
 ) -> Result<Rescued, CopyError> {
-    Scout::with(|scout| {
-        let copier = Copier::new(0, scout, progress, interrupt);
-        let mut walk = Walk { copier, wanted, trusted, rescued: Rescued::default() };
-        walk.directory(source, target, Path::new(""))?;
-        walk.copier.meter.finish();
-        sync(target)?;
-        let mut rescued = walk.rescued;
-        rescued.manifest = walk.copier.out;
-        Ok(rescued)
-    })
+    let Ears { progress, trusted, first } = ears;
+    let copied = Prover::with(target, first, |prover| {
+        Scout::with(|scout| {
+            let copier = Copier::new(0, scout, Some(prover), progress, interrupt);
+            let mut walk = Walk { copier, wanted, rest: false, trusted, rescued: Rescued::default() };
+            walk.directory(source, target, Path::new(""))?;
+            prover.rest();
+            if wanted.all {
+                walk.rest = true;
+                walk.directory(source, target, Path::new(""))?;
+            }
+            walk.copier.meter.finish();
+            sync(target)?;
+            let mut rescued = walk.rescued;
+            rescued.manifest = walk.copier.out;
+            Ok(rescued)
+        })
+    });
+    copied.map(|(rescued, proven)| Rescued { proven, ..rescued })
 }
 
 impl Wanted {
     fn takes(&self, inside: &Path, directory: bool) -> bool {
+        (!directory || !(self.never)(inside)) && (self.all || self.is_first(inside, directory))
+    }
+
+    /// Is it one of the files that come first, or on the way to one?
+    fn is_first(&self, inside: &Path, directory: bool) -> bool {
         if directory {
-            !(self.never)(inside) && (self.all || self.files.iter().any(|file| file.starts_with(inside)))
+            self.files.iter().any(|file| file.starts_with(inside))
         } else {
-            self.all || self.files.contains(inside)
+            self.files.contains(inside)
         }
     }
 }
 
 impl Walk<'_> {
+    /// Does it come in this round?
+    fn takes(&self, inside: &Path, directory: bool) -> bool {
+        self.wanted.takes(inside, directory) && (self.rest || self.wanted.is_first(inside, directory))
+    }
+
     fn directory(&mut self, from: &Path, to: &Path, inside: &Path) -> Result<(), CopyError> {
         let (meta, attributes) = match lstat(from).and_then(|meta| Ok((meta, metadata::attributes(from)?))) {
             Ok(read) => read,
             Err(e) => {
                 // Nothing is known of what is in it: an empty one would say that there is nothing.
-                if !inside.as_os_str().is_empty() {
+                if !self.copier.out.entries.contains_key(inside) && !inside.as_os_str().is_empty() {
                     std::fs::remove_dir(to).at("removing", to)?;
                 }
                 return self.unreadable(e, inside, true);
@@ -165,7 +195,7 @@ impl Walk<'_> {
         }
         names.retain(|name| {
             let path = inside.join(name);
-            self.wanted.takes(&path, true) || self.wanted.takes(&path, false)
+            self.takes(&path, true) || self.takes(&path, false)
         });
         let names: Vec<_> = names.into_iter().collect();
         let scout = Rc::clone(&self.copier.scout);
@@ -183,12 +213,18 @@ impl Walk<'_> {
             Ok(meta) => meta,
             Err(e) => return self.unreadable(e, inside, false),
         };
-        if !self.wanted.takes(inside, meta.is_dir()) {
+        if !self.takes(inside, meta.is_dir()) {
             return Ok(());
         }
+        let known = self.copier.out.entries.contains_key(inside);
         if meta.is_dir() {
-            DirBuilder::new().mode(0o700).create(to).at("making the directory", to)?;
+            if !known {
+                DirBuilder::new().mode(0o700).create(to).at("making the directory", to)?;
+            }
             return self.directory(from, to, inside);
+        }
+        if known || self.rescued.faults.iter().any(|fault| fault.path == inside) {
+            return Ok(());
         }
         if !(self.trusted)(Asked::Between) {
             return Err(CopyError::Untrusted);
@@ -227,7 +263,10 @@ impl Walk<'_> {
             CopyError::Changed(_) => "it is not what its directory says".to_owned(),
             other => return Err(other),
         };
-        self.rescued.faults.push(Fault { path: inside.to_owned(), directory, why });
+        // One that comes in both rounds fails in both.
+        if !self.rescued.faults.iter().any(|fault| fault.path == inside) {
+            self.rescued.faults.push(Fault { path: inside.to_owned(), directory, why });
+        }
         Ok(())
     }
 }
@@ -261,45 +300,6 @@ fn from_source(error: &CopyError, from: &Path) -> bool {
     }
 }
 
-/// Copies the blocks of a damaged file that can be read into `to`, which must not exist; the others stay holes, and are returned as ranges
-/// of bytes.
-///
-/// # Errors
-/// The file cannot be opened, the target cannot be written, `trusted` says no, or the operator asked to stop.
-pub fn salvage(
-    from: &Path,
-    to: &Path,
-    interrupt: &Interrupt,
-    trusted: &mut dyn FnMut(Asked) -> bool,
-) -> Result<Vec<Range<u64>>, CopyError> {
-    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
-    let source = OpenOptions::new().read(true).custom_flags(flags).open(from).at("opening", from)?;
-    let size = source.metadata().at("reading", from)?.len();
-    let target: File =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).at("making", to)?;
-    let (mut at, mut lost) = (0, Vec::<Range<u64>>::new());
-    let mut block = [0; BLOCK];
-    while at < size {
-        if interrupt.is_raised() {
-            return Err(CopyError::Interrupted);
-        }
-        let length = usize::try_from(size - at).unwrap_or(BLOCK).min(BLOCK);
-        let part = block.get_mut(..length).unwrap_or_default();
-        match source.read_exact_at(part, at) {
-            Ok(()) => target.write_all_at(part, at).at("writing", to)?,
-            Err(_) if !trusted(Asked::Between) => return Err(CopyError::Untrusted),
-            Err(_) => match lost.last_mut().filter(|range| range.end == at) {
-                Some(range) => range.end = at + length as u64,
-                None => lost.push(at..at + length as u64),
-            },
-        }
-        at += length as u64;
-    }
-    target.set_len(size).at("setting the length of", to)?;
-    target.sync_all().at("syncing", to)?;
-    Ok(lost)
-}
-
 /// The sums in the form that `sha256sum --check` reads, of files below `prefix` (coreutils: a name with a backslash or a newline is
 /// escaped, and its line begins with a backslash).
 pub fn sums_file(sums: &BTreeMap<PathBuf, String>, prefix: &Path) -> Vec<u8> {
@@ -327,8 +327,14 @@ pub fn sums_file(sums: &BTreeMap<PathBuf, String>, prefix: &Path) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use std::fs;
+    use super::{
+        super::{content::is_direct, settle, verify_tree},
+        *,
+    };
+    use std::{
+        fs::{self, File},
+        os::unix::fs::FileExt as _,
+    };
 
     fn wanted(files: &[&str]) -> Wanted {
         Wanted {
@@ -339,7 +345,8 @@ mod tests {
     }
 
     fn copy(source: &Path, target: &Path, wanted: &Wanted) -> Result<Rescued, CopyError> {
-        copy_readable(source, target, wanted, &mut |_| {}, &Interrupt::default(), &mut |_| true)
+        let ears = Ears { progress: &mut |_| {}, trusted: &mut |_| true, first: &mut || {} };
+        copy_readable(source, target, wanted, ears, &Interrupt::default())
     }
 
     fn sample() -> (tempfile::TempDir, PathBuf, PathBuf) {
@@ -399,17 +406,32 @@ mod tests {
             asked += 1;
             asked < 3
         };
-        let stopped =
-            copy_readable(&from, &to, &wanted(&[]), &mut |_| {}, &Interrupt::default(), &mut trusted);
+        let ears = Ears { progress: &mut |_| {}, trusted: &mut trusted, first: &mut || {} };
+        let stopped = copy_readable(&from, &to, &wanted(&[]), ears, &Interrupt::default());
         assert!(matches!(stopped, Err(CopyError::Untrusted)));
     }
 
     #[test]
-    fn a_whole_file_has_nothing_lost() {
-        let (dir, from, _) = sample();
-        let file = from.join("node/bitcoin/lightningd.sqlite3");
-        let to = dir.path().join("salvaged");
-        assert!(salvage(&file, &to, &Interrupt::default(), &mut |_| true).unwrap().is_empty());
-        assert_eq!(fs::read(file).unwrap(), fs::read(to).unwrap());
+    fn what_comes_first_is_there_and_read_back_before_the_rest() {
+        let (_dir, from, to) = sample();
+        // Its other name comes before it in the order of the names, and after it in that of the copy.
+        fs::hard_link(from.join("node/bitcoin/lightningd.sqlite3"), from.join("another name")).unwrap();
+        let wanted = Wanted { all: true, ..wanted(&["node/bitcoin/lightningd.sqlite3", "node/gone"]) };
+        let mut there = false;
+        let mut first = || there = to.join("node/bitcoin/lightningd.sqlite3").is_file();
+        let ears = Ears { progress: &mut |_| {}, trusted: &mut |_| true, first: &mut first };
+        let rescued = copy_readable(&from, &to, &wanted, ears, &Interrupt::default()).unwrap();
+        assert!(there && rescued.faults.is_empty());
+        assert_eq!(rescued.manifest.files(), 4);
+        let again = |proven: &Proven| {
+            settle(&to, &rescued.manifest, proven)?;
+            verify_tree(&to, &rescued.manifest, proven, None, &mut |_| {}, &Interrupt::default())
+        };
+        again(&rescued.proven).unwrap();
+        again(&Proven::default()).unwrap();
+        for name in ["node/bitcoin/lightningd.sqlite3", "node/bitcoin/log", "node/config"] {
+            let direct = is_direct(&File::open(to.join(name)).unwrap());
+            assert_eq!(rescued.proven.has(Path::new(name)), direct, "{name}");
+        }
     }
 }

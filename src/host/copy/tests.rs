@@ -58,8 +58,8 @@ fn copy(t: &Trees) -> Manifest {
 }
 
 fn verify(t: &Trees, manifest: &Manifest) -> Result<(), CopyError> {
-    settle(&t.target, manifest)?;
-    verify_tree(&t.target, manifest, None, &mut |_| {}, &Interrupt::default())
+    settle(&t.target, manifest, &Proven::default())?;
+    verify_tree(&t.target, manifest, &Proven::default(), None, &mut |_| {}, &Interrupt::default())
 }
 
 #[test]
@@ -206,7 +206,15 @@ fn an_owner_can_be_given_and_is_compared() {
     let manifest = copy(&t);
     own_tree(&t.target, 1234, 5678).unwrap();
     assert!(is_owned_by(&t.target, 1234, 5678).unwrap());
-    verify_tree(&t.target, &manifest, Some((1234, 5678)), &mut |_| {}, &Interrupt::default()).unwrap();
+    verify_tree(
+        &t.target,
+        &manifest,
+        &Proven::default(),
+        Some((1234, 5678)),
+        &mut |_| {},
+        &Interrupt::default(),
+    )
+    .unwrap();
     assert!(verify(&t, &manifest).unwrap_err().to_string().contains("belongs to 1234:5678"));
 }
 
@@ -218,7 +226,11 @@ fn ctrl_c_stops_both() {
     interrupt.raise();
     assert!(copy_tree(&t.source, &t.target, &mut |_| {}, &interrupt).unwrap_err().is_interrupted());
     let _ = copy(&t);
-    assert!(verify_tree(&t.target, &manifest, None, &mut |_| {}, &interrupt).unwrap_err().is_interrupted());
+    assert!(
+        verify_tree(&t.target, &manifest, &Proven::default(), None, &mut |_| {}, &interrupt)
+            .unwrap_err()
+            .is_interrupted()
+    );
 }
 
 #[test]
@@ -230,7 +242,7 @@ fn a_file_that_grows_meanwhile_is_named() {
     let file = fs::OpenOptions::new().append(true).open(&path).unwrap();
     let mut buffer = content::Buffer::new();
     let before = fs::metadata(&path).unwrap();
-    let read = content::windows(&fs::File::open(&path).unwrap(), before.len(), &mut buffer, |_, _| {
+    let read = content::windows(&fs::File::open(&path).unwrap(), 0..before.len(), &mut buffer, |_, _| {
         use std::io::Write as _;
         (&file).write_all(b"more")
     });

@@ -1,14 +1,11 @@
-//! Walking, copying, owning and removing trees. No symlink is followed, no mount point is crossed.
+//! Walking and copying trees. No symlink is followed, no mount point is crossed.
 
 use std::{
     collections::{HashMap, HashSet},
     ffi::OsString,
     fs::{self, DirBuilder, File, Metadata, OpenOptions},
     io,
-    os::unix::fs::{
-        DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
-        lchown, symlink,
-    },
+    os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, symlink},
     path::{Path, PathBuf},
     rc::Rc,
     sync::mpsc::{Receiver, sync_channel},
@@ -21,10 +18,13 @@ use super::{
     At as _, CopyError, Entry, Kind, Manifest, Meter, Progress, Skipped, Survey,
     ahead::Scout,
     content::{
-        Buffer, Digest, Pool, Returns, Sum, WINDOW, Window, announce, begin_writing, windows, write_sparse,
+        Buffer, Digest, Direct, LARGE, Pool, Returns, Sum, WINDOW, Window, announce, begin_writing, forget,
+        windows, write_sparse,
     },
+    deepest::empty_tree,
     manifest::escape,
     metadata,
+    prover::Prover,
 };
 use crate::exec::Interrupt;
 
@@ -92,7 +92,7 @@ pub fn survey(source: &Path) -> Result<Survey, CopyError> {
 }
 
 /// How much of a file is written before the devices are set to work: enough for long extents.
-const WRITTEN_AT_ONCE: u64 = 16 << 20;
+pub(super) const WRITTEN_AT_ONCE: u64 = 16 << 20;
 
 pub(super) struct Copier<'a> {
     dev: u64,
@@ -105,6 +105,8 @@ pub(super) struct Copier<'a> {
     pub(super) out: Manifest,
     /// Where a second hash is wanted, over all bytes in their order.
     pub(super) sum: Option<Sum>,
+    /// Who reads back what is written.
+    prover: Option<&'a Prover>,
 }
 
 /// Copies the tree at `source` into the directory `target`, which exists; what is in it from an earlier attempt is removed first.
@@ -122,7 +124,7 @@ pub fn copy_tree(
     empty_tree(target)?;
     let dev = lstat(source)?.dev();
     Scout::with(|scout| {
-        let mut copier = Copier::new(dev, scout, progress, interrupt);
+        let mut copier = Copier::new(dev, scout, None, progress, interrupt);
         copier.directory(source, target, Path::new(""))?;
         copier.meter.finish();
         sync(target)?;
@@ -140,6 +142,7 @@ impl<'a> Copier<'a> {
     pub(super) fn new(
         dev: u64,
         scout: Scout,
+        prover: Option<&'a Prover>,
         progress: &'a mut dyn FnMut(Progress),
         interrupt: &'a Interrupt,
     ) -> Self {
@@ -152,6 +155,7 @@ impl<'a> Copier<'a> {
             interrupt,
             out: Manifest::default(),
             sum: None,
+            prover,
         }
     }
 
@@ -240,19 +244,27 @@ impl<'a> Copier<'a> {
             .custom_flags(flags)
             .open(to)
             .at("making", to)?;
-        let digest = self.content(&source, &target, before.len()).map_err(|stop| stop.at(from, to))?;
+        // What is read back while the rest is written must not end before its last zeros.
         target.set_len(before.len()).at("setting the length of", to)?;
+        let digest = self.content(&source, &target, before.len(), to).map_err(|stop| stop.at(from, to))?;
         let after = source.metadata().at("reading", from)?;
         let state = |m: &Metadata| (m.len(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec());
         if state(&before) != state(&after) {
             return Err(CopyError::Changed(from.to_owned()));
         }
         drop(target);
+        if before.len() > LARGE {
+            // Nobody needs it again, and the kernel need not drop all of it at once when the source is unmounted.
+            let _ = forget(&source, 0..before.len());
+        }
         metadata::apply(&before, &attributes, to)?;
         if before.nlink() > 1 {
             self.links.insert((before.dev(), before.ino()), inside.to_owned());
         }
         let hash = blake3::Hash::from(digest.finish(before.len())).to_hex().to_string();
+        if let Some(prover) = self.prover {
+            prover.ended(to, before.len(), &hash)?;
+        }
         self.record(
             inside,
             &before,
@@ -262,44 +274,56 @@ impl<'a> Copier<'a> {
         Ok(())
     }
 
-    /// Copies the content, a large one with a second thread that writes.
-    fn content(&mut self, source: &File, target: &File, size: u64) -> Result<Digest, Stop> {
-        let mut digest = Digest::new();
-        let (meter, interrupt, mut sum) = (&mut self.meter, self.interrupt, self.sum.as_mut());
+    /// Copies the content, of a large one with a thread that reads, one that hashes and one that writes.
+    fn content(&mut self, source: &File, target: &File, size: u64, to: &Path) -> Result<Digest, Stop> {
+        let (meter, interrupt, prover) = (&mut self.meter, self.interrupt, self.prover);
+        let mut hashes = Hashes { digest: Digest::new(), sum: self.sum.as_mut() };
         let mut seen = |offset: u64, bytes: &[u8]| {
             if interrupt.is_raised() {
                 return Err(Stop::Asked);
             }
             announce(source, offset + bytes.len() as u64, 2 * WINDOW as u64);
-            digest.window(offset, bytes);
             meter.bytes(bytes.len() as u64);
             Ok(())
         };
-        if size <= 2 * WINDOW as u64 {
-            windows(source, size, &mut self.buffer, |offset, bytes| {
+        if size <= LARGE {
+            windows(source, 0..size, &mut self.buffer, |offset, bytes| {
                 seen(offset, bytes)?;
-                if let Some(sum) = &mut sum {
-                    sum.window(offset, bytes);
-                }
+                hashes.window(offset, bytes);
                 write_sparse(target, offset, bytes).map_err(Stop::Writing)
             })?;
-            begin_writing(target, 0, size);
-            return Ok(digest);
+            if prover.is_none() {
+                begin_writing(target, 0, size);
+            }
+            return Ok(hashes.digest);
         }
         let (mut pool, returns) = Pool::new();
         let (send, receive) = sync_channel(1);
+        let (pass, passed) = sync_channel(1);
         thread::scope(|scope| {
-            let writing = scope.spawn(move || write(target, receive, &returns, sum));
+            let written = |end| prover.is_none_or(|prover| prover.written(to, end).is_ok());
+            let target = Direct::new(target, to);
+            let hashing = scope.spawn(move || {
+                for window in receive {
+                    let window: Window = window;
+                    hashes.window(window.offset, window.bytes());
+                    if pass.send(window).is_err() {
+                        break;
+                    }
+                }
+                hashes.digest
+            });
+            let writing = scope.spawn(move || write(&target, passed, &returns, written));
             let read = pool.windows(source, size, |window| {
                 seen(window.offset, window.bytes())?;
                 // Refused only when the writer has failed, and its error goes first.
                 send.send(window).map_err(|_| Stop::Asked)
             });
             drop(send);
+            let digest = hashing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             let written = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            written.map_err(Stop::Writing).and(read)
-        })?;
-        Ok(digest)
+            written.map_err(Stop::Writing).and(read).map(|()| digest)
+        })
     }
 
     pub(super) fn record(&mut self, inside: &Path, meta: &Metadata, kind: Kind, xattrs: Option<String>) {
@@ -315,24 +339,39 @@ impl<'a> Copier<'a> {
     }
 }
 
-/// Writes what comes in, sets the devices to work on it, and makes the second hash, so that each thread has one to make.
+/// What is made of a content as it goes by.
+struct Hashes<'a> {
+    digest: Digest,
+    sum: Option<&'a mut Sum>,
+}
+
+impl Hashes<'_> {
+    fn window(&mut self, offset: u64, bytes: &[u8]) {
+        self.digest.window(offset, bytes);
+        if let Some(sum) = &mut self.sum {
+            sum.window(offset, bytes);
+        }
+    }
+}
+
+/// Writes what comes in. `written` is told up to where, and whether to go on.
 fn write(
-    target: &File,
+    target: &Direct<'_>,
     receive: Receiver<Window>,
     returns: &Returns,
-    mut sum: Option<&mut Sum>,
+    written: impl Fn(u64) -> bool,
 ) -> io::Result<()> {
-    let mut begun = 0;
+    let mut from = 0;
     for window in receive {
-        write_sparse(target, window.offset, window.bytes())?;
-        if let Some(sum) = &mut sum {
-            sum.window(window.offset, window.bytes());
-        }
+        target.write_sparse(window.offset, window.bytes())?;
         let end = window.offset + window.bytes().len() as u64;
         returns.put(window);
-        if end - begun >= WRITTEN_AT_ONCE {
-            begin_writing(target, begun, end);
-            begun = end;
+        if end - from >= WRITTEN_AT_ONCE {
+            target.begin_writing(from, end);
+            from = end;
+            if !written(end) {
+                break;
+            }
         }
     }
     Ok(())
@@ -358,74 +397,4 @@ impl Stop {
             Self::Writing(source) => CopyError::Io { doing: "writing", path: to.to_owned(), source },
         }
     }
-}
-
-/// Calls `each` on every path of the tree, the deepest first, the tree itself last.
-fn deepest_first(
-    path: &Path,
-    dev: u64,
-    each: &mut dyn FnMut(&Path, &Metadata) -> Result<(), CopyError>,
-) -> Result<(), CopyError> {
-    let meta = lstat(path)?;
-    if meta.is_dir() {
-        if meta.dev() != dev {
-            return Err(CopyError::MountInside(path.to_owned()));
-        }
-        for name in names(path)? {
-            deepest_first(&path.join(name), dev, each)?;
-        }
-    }
-    each(path, &meta)
-}
-
-/// Gives everything in the tree to one owner. Bits that a change of owner clears are set again.
-///
-/// # Errors
-/// An owner cannot be set.
-pub fn own_tree(target: &Path, uid: u32, gid: u32) -> Result<(), CopyError> {
-    deepest_first(target, lstat(target)?.dev(), &mut |path, meta| {
-        if (meta.uid(), meta.gid()) == (uid, gid) {
-            return Ok(());
-        }
-        lchown(path, Some(uid), Some(gid)).at("setting the owner of", path)?;
-        if !meta.is_symlink() && meta.mode() & 0o6000 != 0 {
-            let mode = fs::Permissions::from_mode(meta.mode() & 0o7777);
-            fs::set_permissions(path, mode).at("setting the mode of", path)?;
-        }
-        Ok(())
-    })
-}
-
-/// Does everything in the tree belong to this owner?
-///
-/// # Errors
-/// Something cannot be read.
-pub fn is_owned_by(target: &Path, uid: u32, gid: u32) -> Result<bool, CopyError> {
-    let mut all = true;
-    deepest_first(target, lstat(target)?.dev(), &mut |_, meta| {
-        all &= (meta.uid(), meta.gid()) == (uid, gid);
-        Ok(())
-    })?;
-    Ok(all)
-}
-
-fn remove(path: &Path, meta: &Metadata) -> Result<(), CopyError> {
-    if meta.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) }.at("removing", path)
-}
-
-/// Removes a tree.
-///
-/// # Errors
-/// Something cannot be removed, or another filesystem is mounted inside: then nothing below that mount point is touched.
-pub fn remove_tree(dir: &Path) -> Result<(), CopyError> {
-    deepest_first(dir, lstat(dir)?.dev(), &mut remove)
-}
-
-/// Removes what is in a directory.
-///
-/// # Errors
-/// As [`remove_tree`].
-pub fn empty_tree(dir: &Path) -> Result<(), CopyError> {
-    let dev = lstat(dir)?.dev();
-    names(dir)?.iter().try_for_each(|name| deepest_first(&dir.join(name), dev, &mut remove))
 }

@@ -17,6 +17,7 @@ use super::{
     content::{Digest, Pool, Returns, Window, forget},
     manifest::escape,
     metadata,
+    prover::Proven,
     tree::{left_out, lstat, names, sync},
 };
 use crate::exec::Interrupt;
@@ -25,32 +26,52 @@ use crate::exec::Interrupt;
 ///
 /// # Errors
 /// The devices do not take it, or the kernel keeps it in memory.
-pub fn settle(target: &Path, manifest: &Manifest) -> Result<(), CopyError> {
+pub fn settle(target: &Path, manifest: &Manifest, proven: &Proven) -> Result<(), CopyError> {
     sync(target)?;
     for (inside, entry) in &manifest.entries {
-        if matches!(entry.kind, Kind::File { same_as: None, .. }) {
+        if let (Kind::File { size, same_as: None, .. }, false) = (&entry.kind, proven.has(inside)) {
             let path = target.join(inside);
             // What cannot be opened the comparison names.
             if let Ok(file) = open_to_read(&path, OFlag::empty()) {
-                forget(&file).at("dropping the cache of", &path)?;
+                forget(&file, 0..*size).at("dropping the cache of", &path)?;
             }
         }
     }
     Ok(())
 }
 
-fn open_to_read(path: &Path, extra: OFlag) -> io::Result<File> {
+pub(super) fn open_to_read(path: &Path, extra: OFlag) -> io::Result<File> {
     let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | extra).bits();
     OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 
-/// Compares a copy that was [settled](settle) with its record: every name, type, owner, mode, time, attribute, link and byte.
+/// Opens a file so that reads pass the page cache by; some filesystems have none.
+fn open_past_the_cache(path: &Path) -> Result<File, CopyError> {
+    match open_to_read(path, OFlag::O_DIRECT) {
+        Err(e) if e.kind() == io::ErrorKind::InvalidInput => open_to_read(path, OFlag::empty()),
+        opened => opened,
+    }
+    .at("opening", path)
+}
+
+/// Is it the content that was read from the original?
+pub(super) fn compare_hash(digest: Digest, size: u64, expected: &str, path: &Path) -> Result<(), CopyError> {
+    if blake3::Hash::from(digest.finish(size)).to_hex().as_str() == expected {
+        return Ok(());
+    }
+    let difference = "its content differs from what was read from the original".to_owned();
+    Err(CopyError::Differs { path: path.to_owned(), difference })
+}
+
+/// Compares a copy that was [settled](settle) with its record: every name, type, owner, mode, time, attribute, link and byte. The content
+/// of what is `proven` is not read once more.
 ///
 /// # Errors
 /// The first difference, with its path; or something cannot be read, or the operator asked to stop.
 pub fn verify_tree(
     target: &Path,
     manifest: &Manifest,
+    proven: &Proven,
     owner: Option<(u32, u32)>,
     progress: &mut dyn FnMut(Progress),
     interrupt: &Interrupt,
@@ -63,7 +84,7 @@ pub fn verify_tree(
     thread::scope(|scope| {
         let hashing = scope.spawn(move || compare(receive, &returns));
         let mut reader = Reader { pool, send, meter: Meter::new(progress), interrupt };
-        let read = read_back(target, manifest, owner, &mut reader);
+        let read = read_back(target, manifest, proven, owner, &mut reader);
         drop(reader.send);
         let compared = hashing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         // What is behind comes first: a reader whose listener has left stops for that reason only.
@@ -94,10 +115,7 @@ fn compare(receive: Receiver<Message<'_>>, returns: &Returns) -> Result<(), Copy
             }
             Message::End(path, size, expected) => {
                 let done = std::mem::replace(&mut digest, Digest::new());
-                if blake3::Hash::from(done.finish(size)).to_hex().as_str() != expected {
-                    let difference = "its content differs from what was read from the original".to_owned();
-                    return Err(CopyError::Differs { path, difference });
-                }
+                compare_hash(done, size, expected, &path)?;
             }
         }
     }
@@ -115,10 +133,15 @@ struct Reader<'m, 'r> {
 fn read_back<'m>(
     target: &Path,
     manifest: &'m Manifest,
+    proven: &Proven,
     owner: Option<(u32, u32)>,
     reader: &mut Reader<'m, '_>,
 ) -> Result<(), CopyError> {
     let mut inodes: HashMap<u64, &Path> = HashMap::new();
+    let firsts = manifest.entries.iter().filter(|(_, e)| matches!(e.kind, Kind::File { same_as: None, .. }));
+    for (inside, _) in firsts {
+        inodes.entry(lstat(&target.join(inside))?.ino()).or_insert(inside);
+    }
     for (inside, entry) in &manifest.entries {
         if reader.interrupt.is_raised() {
             return Err(CopyError::Interrupted);
@@ -128,12 +151,14 @@ fn read_back<'m>(
         let meta = lstat(&path)?;
         belongs(entry, &meta, owner, &path)?;
         if let Kind::File { size, hash, same_as } = &entry.kind {
-            let first = inodes.entry(meta.ino()).or_insert(inside);
+            let first = inodes.get(&meta.ino()).map(|first| escape(first.as_os_str()));
             let expected = same_as.clone().unwrap_or_else(|| escape(inside.as_os_str()));
-            if escape(first.as_os_str()) != expected {
+            if first != Some(expected) {
                 return Err(differs("its hard links differ".to_owned()));
             }
-            if same_as.is_none() {
+            if same_as.is_none() && proven.has(inside) {
+                reader.meter.bytes(*size);
+            } else if same_as.is_none() {
                 reader.content(path, *size, hash)?;
             }
             reader.meter.file();
@@ -166,12 +191,7 @@ fn belongs(entry: &Entry, meta: &Metadata, owner: Option<(u32, u32)>, path: &Pat
 impl<'m> Reader<'m, '_> {
     /// Sends a file's content as the devices hold it.
     fn content(&mut self, path: PathBuf, size: u64, expected: &'m str) -> Result<(), CopyError> {
-        // Direct reads pass the page cache by; some filesystems have none.
-        let file = match open_to_read(&path, OFlag::O_DIRECT) {
-            Err(e) if e.kind() == io::ErrorKind::InvalidInput => open_to_read(&path, OFlag::empty()),
-            opened => opened,
-        }
-        .at("opening", &path)?;
+        let file = open_past_the_cache(&path)?;
         let Self { pool, send, meter, interrupt } = self;
         let mut stopped = false;
         let read = pool.windows(&file, size, |window| {

@@ -40,11 +40,16 @@ const OTHERS: [&str; 9] = [
 /// Stands for the program while files are compared: whichever they name, it must be one that can be run.
 const ANY: &str = "/any/program";
 
-/// The jobs of one of the declared mirrors. Starts no process.
+/// The jobs of one of the declared mirrors, and whether udev keeps its halves apart where it should (`ruled`). Starts no process.
 ///
 /// # Errors
 /// A file could not be looked at.
-pub fn facts(host: &Host, mirrors: &[Mirror], mirror: &Mirror) -> Result<JobFacts, ScheduleError> {
+pub fn facts(
+    host: &Host,
+    mirrors: &[Mirror],
+    mirror: &Mirror,
+    ruled: bool,
+) -> Result<JobFacts, ScheduleError> {
     let with = mirror.schedule.as_ref().map(|s| s.with);
     let shared = host.once(format!("{with:?}"), || common(host, mirrors, with))?;
     let mut facts = JobFacts::clone(&shared);
@@ -62,7 +67,7 @@ pub fn facts(host: &Host, mirrors: &[Mirror], mirror: &Mirror) -> Result<JobFact
         let of = DropInOf { unit, mountpoint: &mirror.mountpoint, mirror: &mirror.name, binary };
         facts.dropin = fault(host, &dropin(of)?)?;
     }
-    if let Some(rule) = Rule::of(mirror, Path::new(ANY)) {
+    if let Some(rule) = Rule::of(mirror, Path::new(ANY)).filter(|_| ruled) {
         facts.rule = fault(host, &rule.rendered()?)?;
     }
     Ok(facts)
@@ -191,7 +196,7 @@ mod tests {
         let at = host.path(&file.path);
         fs::create_dir_all(at.parent().unwrap()).unwrap();
         fs::write(at, change(file.text)).unwrap();
-        facts(&host, &mirrors, &mirror).unwrap()
+        facts(&host, &mirrors, &mirror, false).unwrap()
     }
 
     #[test]

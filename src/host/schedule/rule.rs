@@ -1,7 +1,11 @@
-//! The rule of udev that keeps halves of an array apart which were each written to alone. Two of udev's workers that give md a member each
-//! at the same moment, as at a boot, have one run the half that came first, and the other one added to what runs: mdadm looks whether
-//! an array runs before it adds to it, and runs it after it has let go of its lock (mdadm's `Incremental.c`). The kernel then copies
-//! over the half that lost, or only what one bitmap says. By itself mdadm would leave the second alone.
+//! The rule of udev that keeps halves of a mirror apart which were each written to alone.
+//!
+//! md: two of udev's workers that give md a member each at the same moment, as at a boot, have one run the half that came first, and the
+//! other one added to what runs: mdadm looks whether an array runs before it adds to it, and runs it after it has let go of its lock
+//! (mdadm's `Incremental.c`). The kernel then copies over the half that lost, or only what one bitmap says. By itself mdadm would leave
+//! the second alone.
+//!
+//! btrfs: what udev tells the kernel of it mounts together, and takes the half with the lower number for a member that lags.
 
 use std::path::{Path, PathBuf};
 
@@ -16,28 +20,43 @@ use crate::{
 };
 
 const RULES: &str = "/etc/udev/rules.d";
-/// What lies there has its array assembled by the initramfs, which cannot wait for the machine's own udev.
-const EARLY: [&str; 2] = ["/", "/usr"];
+/// What lies there is assembled and mounted by the initramfs, which cannot wait for the machine's own udev.
+pub const EARLY: [&str; 2] = ["/", "/usr"];
+
+/// Has the kernel forget a device that it does not use. udev looks for no program in a path.
+const FORGETS: &str = ", RUN+=\"/usr/bin/env btrfs device scan --forget $devnode\"";
 
 /// What a rule is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
+    /// What holds the mirror. Rules of before any other had one are md's.
+    #[serde(default = "md")]
+    pub backend: BackendKind,
     /// The mirror's name.
     pub mirror: String,
-    /// The array's UUID.
+    /// Its UUID: the array's, or the filesystem's.
     pub uuid: String,
     /// The raidguard that is asked.
     pub binary: PathBuf,
 }
 
+const fn md() -> BackendKind {
+    BackendKind::Mdadm
+}
+
+/// Does udev run here? By the socket on which it is spoken to (udev's `udev-ctrl.c`).
+pub fn has_udev(host: &Host) -> bool {
+    host.path("/run/udev/control").exists()
+}
+
 impl Rule {
-    /// The rule that a mirror should have; nothing where it is none of md, or one that is needed before the machine's own udev runs.
+    /// The rule that a mirror should have; nothing where it is needed before the machine's own udev runs.
     pub fn of(mirror: &Mirror, binary: &Path) -> Option<Self> {
-        Self::for_array(mirror.backend, &mirror.name, &mirror.uuid, &mirror.mountpoint, binary)
+        Self::for_mirror(mirror.backend, &mirror.name, &mirror.uuid, &mirror.mountpoint, binary)
     }
 
     /// The same of a mirror that is not declared yet.
-    pub fn for_array(
+    pub fn for_mirror(
         backend: BackendKind,
         mirror: &str,
         uuid: &str,
@@ -45,15 +64,16 @@ impl Rule {
         binary: &Path,
     ) -> Option<Self> {
         let late = !EARLY.iter().any(|place| mountpoint == Path::new(place));
-        (backend == BackendKind::Mdadm && late).then(|| Self {
+        late.then(|| Self {
+            backend,
             mirror: mirror.to_owned(),
             uuid: uuid.to_owned(),
             binary: binary.to_owned(),
         })
     }
 
-    /// Its file: read before md's own (`64-md-raid-assembly.rules`) and after those that say what is on a device
-    /// (`60-persistent-storage.rules`). initramfs-tools takes it along.
+    /// Its file: read before those that give the kernel a member (`64-md-raid-assembly.rules`, `64-btrfs.rules`), both of which pass over
+    /// what is not ready, and after those that say what is on a device (`60-persistent-storage.rules`). initramfs-tools takes it along.
     pub fn path(&self) -> PathBuf {
         Path::new(RULES).join(format!("62-raidguard-{}.rules", self.mirror))
     }
@@ -64,8 +84,13 @@ impl Rule {
     /// The template is faulty, or the program's path cannot be written in a rule.
     pub fn rendered(&self) -> Result<Rendered, ScheduleError> {
         let binary = quoted(&self.binary).ok_or_else(|| ScheduleError::Unwritable(self.binary.clone()))?;
-        let (mirror, uuid) = (&self.mirror, &self.uuid);
-        let text = fill(include_str!("../../../templates/udev.rules"), context! { mirror, uuid, binary })?;
+        let (mirror, uuid, md) = (&self.mirror, &self.uuid, self.backend == BackendKind::Mdadm);
+        let (kind, waits, forgets) = match self.backend {
+            BackendKind::Mdadm => ("linux_raid_member", "", ""),
+            BackendKind::Btrfs => ("btrfs", ", ENV{ID_BTRFS_READY}=\"0\"", FORGETS),
+        };
+        let context = context! { mirror, uuid, binary, md, kind, waits, forgets };
+        let text = fill(include_str!("../../../templates/udev.rules"), context)?;
         Ok(Rendered { path: self.path(), text })
     }
 
@@ -125,24 +150,61 @@ mod tests {
     }
 
     #[test]
-    fn an_array_has_a_rule_and_nothing_else_has() {
-        let array = array();
-        let binary = Path::new("/usr/local/sbin/raidguard");
-        assert_eq!(Rule::of(&samples::healthy().0, binary), None);
-        for (place, expected) in
-            [("/srv/lightning", true), ("/", false), ("/usr", false), ("/usr/lightning", true)]
-        {
-            let there = Mirror { mountpoint: place.into(), ..array.clone() };
-            assert_eq!(Rule::of(&there, binary).is_some(), expected, "{place}");
+    fn what_the_machine_starts_from_has_no_rule() {
+        let (binary, btrfs) = (Path::new("/usr/local/sbin/raidguard"), samples::healthy().0);
+        for mirror in [array(), btrfs] {
+            for (place, expected) in
+                [("/srv/lightning", true), ("/", false), ("/usr", false), ("/usr/lightning", true)]
+            {
+                let there = Mirror { mountpoint: place.into(), ..mirror.clone() };
+                assert_eq!(Rule::of(&there, binary).is_some(), expected, "{place}");
+            }
         }
-        let rule = Rule::of(&array, binary).unwrap();
+    }
+
+    /// Of a mirror with this UUID, held by this.
+    fn text(backend: BackendKind) -> String {
+        let (uuid, binary) = ("3aaa0122-294f-5372-918d-05fe88b0b1b5", Path::new("/usr/local/sbin/raidguard"));
+        let rule = Rule::for_mirror(backend, "lightning", uuid, Path::new("/srv/lightning"), binary).unwrap();
         let Rendered { path, text } = rule.rendered().unwrap();
         assert_eq!(path, Path::new("/etc/udev/rules.d/62-raidguard-lightning.rules"));
-        let asks = "PROGRAM==\"/usr/local/sbin/raidguard apart $devnode\", RESULT==\"apart\", ENV{SYSTEMD_READY}=\"0\"\n";
-        assert!(text.contains(asks), "{text}");
-        assert!(text.contains(&format!("ENV{{ID_FS_UUID}}!=\"{}\", GOTO", array.uuid)), "{text}");
-        let (to, at) = ("GOTO=\"raidguard_lightning_end\"\n", "LABEL=\"raidguard_lightning_end\"\n");
-        assert!(text.ends_with(at) && text.matches(to).count() == text.lines().count() - 6, "{text}");
+        text
+    }
+
+    #[test]
+    fn the_rule_of_an_array_is_asked_before_md_is_given_a_member() {
+        insta::assert_snapshot!(text(BackendKind::Mdadm), @r#"
+        # Written by raidguard: of halves of the array lightning that were each written to alone, md takes none into an array with the other.
+        SUBSYSTEM!="block", GOTO="raidguard_lightning_end"
+        ENV{ID_FS_TYPE}!="linux_raid_member", GOTO="raidguard_lightning_end"
+        ENV{ID_FS_UUID}!="3aaa0122-294f-5372-918d-05fe88b0b1b5", GOTO="raidguard_lightning_end"
+        # What was kept back may have become a member since: md is told when it goes.
+        ACTION=="remove", ENV{SYSTEMD_READY}="", GOTO="raidguard_lightning_end"
+        # An initramfs has no raidguard, and no need of this array: its members wait for the machine's own udev.
+        TEST=="/scripts/init-top", ENV{SYSTEMD_READY}="0", GOTO="raidguard_lightning_end"
+        TEST=="/etc/initrd-release", ENV{SYSTEMD_READY}="0", GOTO="raidguard_lightning_end"
+        # A raidguard that is not there, or fails, keeps nothing back.
+        PROGRAM=="/usr/local/sbin/raidguard apart $devnode", RESULT=="apart", ENV{SYSTEMD_READY}="0"
+        LABEL="raidguard_lightning_end"
+        "#);
+    }
+
+    #[test]
+    fn the_rule_of_a_btrfs_is_asked_before_the_kernel_is_told_of_a_member() {
+        insta::assert_snapshot!(text(BackendKind::Btrfs), @r#"
+        # Written by raidguard: of halves of the mirror lightning that were each written to alone, the kernel mounts none together with the other.
+        SUBSYSTEM!="block", GOTO="raidguard_lightning_end"
+        ENV{ID_FS_TYPE}!="btrfs", GOTO="raidguard_lightning_end"
+        ENV{ID_FS_UUID}!="3aaa0122-294f-5372-918d-05fe88b0b1b5", GOTO="raidguard_lightning_end"
+        ACTION=="remove", GOTO="raidguard_lightning_end"
+        # What is kept back waits: udev looks at it again when another member is ready (64-btrfs.rules). An initramfs may have told the kernel of it.
+        # An initramfs has no raidguard, and no need of this mirror: its members wait for the machine's own udev.
+        TEST=="/scripts/init-top", ENV{SYSTEMD_READY}="0", ENV{ID_BTRFS_READY}="0", GOTO="raidguard_lightning_end"
+        TEST=="/etc/initrd-release", ENV{SYSTEMD_READY}="0", ENV{ID_BTRFS_READY}="0", GOTO="raidguard_lightning_end"
+        # A raidguard that is not there, or fails, keeps nothing back.
+        PROGRAM=="/usr/local/sbin/raidguard apart $devnode", RESULT=="apart", ENV{SYSTEMD_READY}="0", ENV{ID_BTRFS_READY}="0", RUN+="/usr/bin/env btrfs device scan --forget $devnode"
+        LABEL="raidguard_lightning_end"
+        "#);
     }
 
     #[test]
@@ -168,9 +230,11 @@ mod tests {
         fs::write(&program, "").unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         let rule = Rule::of(&array, Path::new("/opt/my tools/raidguard")).unwrap();
-        let seen = || facts(&host, std::slice::from_ref(&array), &array).unwrap().rule;
+        let seen = || facts(&host, std::slice::from_ref(&array), &array, true).unwrap().rule;
         let at = rule.path().display().to_string();
         assert_eq!(seen(), Some(format!("{at} is missing")));
+        let unwanted = facts(&host, std::slice::from_ref(&array), &array, false).unwrap().rule;
+        assert_eq!(unwanted, None, "no udev runs");
         rule.write(&host).unwrap();
         assert!(rule.is_there(&host).unwrap());
         assert_eq!(seen(), None);

@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     Request, STEPS,
+    judging::Judging,
     ladder::{Halt, Open, Reached, Scene, broken_trouble, interrupted, reach},
     no_target, outcome,
     target::{self, Target},
@@ -16,10 +17,10 @@ use crate::{
     backend::rescue::{Rung, Survivor, Way},
     host::{
         Host,
-        copy::{self, CopyError, Rescued, Wanted},
+        copy::{self, CopyError, Ears, Rescued, Wanted},
     },
-    model::{Bytes, observed::causes},
-    node::{self, Found},
+    model::{Bytes, Record, observed::causes},
+    node,
     ops::Trouble,
     plan::{Outcome, Watch as _, Work},
     ui::{Console, TriedReport, UnreadableReport},
@@ -30,7 +31,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// What one way brought into the target.
 pub(super) struct Brought {
-    pub(super) found: Found,
     pub(super) rescued: Rescued,
     pub(super) unreadable: Vec<UnreadableReport>,
 }
@@ -50,15 +50,20 @@ pub(super) fn climb(
     used: &[Survivor],
     request: &Request,
     target: &Target,
+    record: Option<&Record>,
     console: &mut Console,
-) -> Result<Climbed, Trouble> {
+) -> Result<(Climbed, Judging), Trouble> {
     let [title, ..] = STEPS;
     let mut bring_by = |rung: &Rung| {
         console.begin(0, title);
+        // A judgement of what an earlier way brought has ended.
         target.empty().map_err(|e| no_copy(e, target, None))?;
         let extracted = (rung.way == Way::Extract).then(|| target.scratch());
-        let bring =
-            |open: &Open<'_>, console: &mut Console| bring(scene.host, open, request, target, console);
+        let judging = Judging::ready(target.files(), target.scratch(), record.cloned())
+            .map_err(|e| Trouble::failed("the databases could not be checked beside the copy", e))?;
+        let bring = |open: &Open<'_>, console: &mut Console| {
+            bring(scene.host, open, request, target, &judging, console)
+        };
         let done = reach(scene, used, rung, extracted.as_deref(), console, bring);
         match &done {
             Ok((_, reached)) => {
@@ -74,10 +79,11 @@ pub(super) fn climb(
                 }
             }
         }
-        done
+        done.map(|(brought, reached)| (brought, reached, judging))
     };
-    let ((brought, reached), rung, tried) = ascend(scene.backend.rungs(), request.allow_old, &mut bring_by)?;
-    Ok(Climbed { brought, reached, rung, tried, used: used.to_vec() })
+    let ((brought, reached, judging), rung, tried) =
+        ascend(scene.backend.rungs(), request.allow_old, &mut bring_by)?;
+    Ok((Climbed { brought, reached, rung, tried, used: used.to_vec() }, judging))
 }
 
 /// Tries one way after the other, each on a fresh overlay, until one opens the survivors. What leaves out the newest is only tried when
@@ -115,6 +121,7 @@ fn bring(
     open: &Open<'_>,
     request: &Request,
     target: &Target,
+    judging: &Judging,
     console: &mut Console,
 ) -> Result<Brought, Halt> {
     let mut go_on = || !host.interrupt().is_raised();
@@ -168,8 +175,9 @@ fn bring(
     };
     let mut told =
         |done: copy::Progress| console.work(Work { done: Bytes(done.bytes_done), total: Bytes(bytes) });
-    let copied =
-        copy::copy_readable(open.place, &target.files(), &wanted, &mut told, host.interrupt(), &mut trusted);
+    let ears =
+        Ears { progress: &mut told, trusted: &mut trusted, first: &mut || judging.begin(&found.places) };
+    let copied = copy::copy_readable(open.place, &target.files(), &wanted, ears, host.interrupt());
     let rescued = match copied {
         Ok(rescued) => rescued,
         Err(e) => return Err(no_copy(e, target, broken.as_deref()).into()),
@@ -216,13 +224,13 @@ fn bring(
     if let Some(why) = broken.or_else(|| open.broken()) {
         return Err(broken_trouble(&why).into());
     }
-    Ok(Brought { found, rescued, unreadable })
+    Ok(Brought { rescued, unreadable })
 }
 
 pub(super) fn no_copy(e: CopyError, target: &Target, broken: Option<&str>) -> Trouble {
     let nothing = "nothing was written to a survivor, and what was copied so far was removed";
     match e {
-        CopyError::Interrupted => interrupted(),
+        e @ (CopyError::Interrupted | CopyError::Differs { .. }) => not_what_was_read(e),
         CopyError::Untrusted => broken_trouble(broken.unwrap_or("it is not to be trusted any more")),
         e if e.is_no_space() => Trouble::failed("the target is full", e)
             .hint(nothing)
@@ -232,5 +240,17 @@ pub(super) fn no_copy(e: CopyError, target: &Target, broken: Option<&str>) -> Tr
             .hint(
                 "see whether the target's disk is still there and sound, or name another directory with --to",
             ),
+    }
+}
+
+/// The copy was compared, and it is not what it must be, or it could not be.
+pub(super) fn not_what_was_read(e: CopyError) -> Trouble {
+    match e {
+        CopyError::Interrupted => interrupted(),
+        e => Trouble::failed(
+            "what the target gives back is not what was read from the survivors, so nothing is presented",
+            e,
+        )
+        .hint("the target's disk is not to be trusted; name a directory on another one with --to"),
     }
 }

@@ -1,12 +1,13 @@
 //! What was brought out, read back, judged, and put into words.
 
-use std::{path::Path, thread};
+use std::path::Path;
 
 use jiff::Timestamp;
 
 use super::{
     STEPS,
-    bring::Climbed,
+    bring::{Climbed, not_what_was_read},
+    judging::Judging,
     ladder::{Reached, interrupted},
     outcome,
     target::Target,
@@ -15,9 +16,9 @@ use crate::{
     backend::rescue::{Freshness, Rung, Survivor},
     host::{
         Host,
-        copy::{self, CopyError, Kind},
+        copy::{self, Kind},
     },
-    model::{Bytes, Record},
+    model::Bytes,
     ops::Trouble,
     plan::{Outcome, Watch as _, Work},
     ui::{Console, FileReport, MirrorReport, RecoveryReport, SurvivorReport, WayReport},
@@ -26,10 +27,9 @@ use crate::{
 /// Reads the copy back, judges it, and says what it is.
 pub(super) fn finish(
     host: &Host,
-    climbed: &Climbed,
+    (climbed, judging): (&Climbed, Judging),
     target: &Target,
     (mirror, mut survivors): (MirrorReport, Vec<SurvivorReport>),
-    record: Option<&Record>,
     (to, at): (&Path, Timestamp),
     console: &mut Console,
 ) -> Result<RecoveryReport, Trouble> {
@@ -38,29 +38,17 @@ pub(super) fn finish(
     let [_, verify, judge] = STEPS;
     console.begin(1, verify);
     let total = Bytes(manifest.bytes());
-    let not_what_was_read = |e| match e {
-        CopyError::Interrupted => interrupted(),
-        e => Trouble::failed(
-            "what the target gives back is not what was read from the survivors, so nothing is presented",
-            e,
-        )
-        .hint("the target's disk is not to be trusted; name a directory on another one with --to"),
-    };
-    copy::settle(&target.files(), manifest).map_err(not_what_was_read)?;
-    // SQLite reads the databases while the devices give back what was written.
-    let (networks, compared) = thread::scope(|scope| {
-        let (files, scratch) = (target.files(), target.scratch());
-        let judging = scope.spawn(move || outcome::networks(&files, &brought.found.places, record, &scratch));
-        let mut told = |done: copy::Progress| console.work(Work { done: Bytes(done.bytes_done), total });
-        let compared = copy::verify_tree(&target.files(), manifest, None, &mut told, host.interrupt());
-        if compared.is_ok() {
-            console.done(1, verify, &Outcome::note(format!("{} files, {total}", manifest.files())), true);
-            console.begin(2, judge);
-            console.waiting("checking the databases");
-        }
-        (judging.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), compared)
-    });
-    compared.map_err(not_what_was_read)?;
+    let proven = &brought.rescued.proven;
+    let mut told = |done: copy::Progress| console.work(Work { done: Bytes(done.bytes_done), total });
+    copy::settle(&target.files(), manifest, proven)
+        .and_then(|()| {
+            copy::verify_tree(&target.files(), manifest, proven, None, &mut told, host.interrupt())
+        })
+        .map_err(not_what_was_read)?;
+    console.done(1, verify, &Outcome::note(format!("{} files, {total}", manifest.files())), true);
+    console.begin(2, judge);
+    console.waiting("checking the databases");
+    let networks = judging.end();
     if host.interrupt().is_raised() {
         return Err(interrupted());
     }

@@ -5,6 +5,7 @@ mod decide;
 mod finish;
 mod gather;
 mod halves;
+mod judging;
 mod ladder;
 mod outcome;
 mod target;
@@ -121,9 +122,9 @@ pub fn recover(host: &Host, request: &Request, console: &mut Console) -> Result<
     console.plan(&STEPS.map(str::to_owned), false);
 
     let target = Target::make(host, &to).map_err(|e| no_target(&to, e))?;
-    let climbed = climb(&scene, &used, request, &target, console)?;
     let record = gather::recorded(host, &mirror, console);
-    let report = finish(host, &climbed, &target, (mirror, shown), record.as_ref(), (&to, at), console)?;
+    let (climbed, judging) = climb(&scene, &used, request, &target, record.as_ref(), console)?;
+    let report = finish(host, (&climbed, judging), &target, (mirror, shown), (&to, at), console)?;
     let page =
         report.page().map_err(|e| Trouble::failed("the page beside the files could not be written", e))?;
     let sums = copy::sums_file(&climbed.brought.rescued.sums, Path::new(target::FILES));

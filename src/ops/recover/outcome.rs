@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rusqlite::Connection;
+
 use crate::{
     backend::rescue::Freshness,
     model::{
@@ -30,19 +32,21 @@ struct Judged {
     without: Option<DatabaseVersion>,
 }
 
-/// Judges every network's directory below `files`. `scratch` is a directory that is made and removed.
+/// Judges every network's directory below `files`. `scratch` is a directory that is made and removed. `opened` is given each database
+/// before it is checked.
 pub(super) fn networks(
     files: &Path,
     places: &[Place],
     record: Option<&Record>,
     scratch: &Path,
+    opened: &dyn Fn(&Connection),
 ) -> Vec<NetworkReport> {
     let mut all: Vec<NetworkReport> = places
         .iter()
         .map(|place| {
             let dir = files.join(&place.directory);
             let database = dir.join(DATABASE);
-            let judged = database.symlink_metadata().is_ok().then(|| judge(&database, scratch));
+            let judged = database.symlink_metadata().is_ok().then(|| judge(&database, scratch, opened));
             let network =
                 place.directory.strip_prefix(&place.base).unwrap_or(Path::new("")).to_string_lossy();
             NetworkReport {
@@ -58,13 +62,13 @@ pub(super) fn networks(
     all
 }
 
-fn judge(database: &Path, scratch: &Path) -> Judged {
+fn judge(database: &Path, scratch: &Path, opened: &dyn Fn(&Connection)) -> Judged {
     match database::has_journal(database) {
-        None => Judged { version: database::judge_in_place(database), without: None },
+        None => Judged { version: database::judge_in_place(database, opened), without: None },
         Some(journal) => Judged {
-            version: database::judge_on_scratch(database, scratch, false),
+            version: database::judge_on_scratch(database, scratch, false, opened),
             without: (journal == Journal::Rollback)
-                .then(|| database::judge_on_scratch(database, scratch, true).ok())
+                .then(|| database::judge_on_scratch(database, scratch, true, opened).ok())
                 .flatten(),
         },
     }

@@ -414,7 +414,7 @@ fn databases_on_a_copy_are_measured_by_the_ledger_and_by_each_other() {
         (Some(entry(1, "03ff")), AgainstLedger::OtherNode),
     ] {
         record.ledger = known.map(|known| ("bitcoin".to_owned(), known)).into_iter().collect();
-        let networks = outcome::networks(dir.path(), &places, Some(&record), &scratch);
+        let networks = outcome::networks(dir.path(), &places, Some(&record), &scratch, &|_| {});
         let databases: Vec<_> = networks.iter().filter_map(|n| n.database.clone()).collect();
         assert_eq!((databases[0].against_ledger, databases[0].data_version), (stands, Some(42)));
         assert_eq!((databases[0].superseded, databases[1].superseded), (false, true));

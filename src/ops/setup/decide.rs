@@ -10,7 +10,6 @@ use super::{
 use crate::{
     backend::{self, MirrorSpec},
     config::{self, Member, Mirror},
-    host::schedule::Rule,
     model::{Bytes, Identity, NodeControl, Scheduler},
     ops::Blocker,
     plan::{
@@ -98,22 +97,18 @@ pub fn decide(request: &Request, facts: &Facts) -> Result<Decision, Vec<Blocker>
     }
     let identities: Vec<Identity> = members.iter().map(|m| m.identity.clone()).collect();
     steps.push(Action::MakeMirror(MakeMirror { spec: spec.clone(), members: identities.clone() }));
-    if let Some(array) = &facts.array {
-        steps.push(Action::KnowArray(KnowArray {
+    let known = match (&facts.array, facts.rule.clone()) {
+        (Some(array), rule) => Some(KnowArray {
             line: Some(array.line.clone()),
             comment: format!("{} mirror, written by raidguard", request.name),
             file: array.file.clone(),
-            initramfs: array.initramfs,
+            initramfs: facts.initramfs,
             record: plan::record_of(&id, "initramfs"),
-            rule: Rule::for_array(
-                request.backend,
-                &request.name,
-                &facts.uuid,
-                &request.mountpoint,
-                &facts.binary,
-            ),
-        }));
-    }
+            rule,
+        }),
+        (None, rule) => rule.map(|rule| KnowArray::by_rule(rule, facts.initramfs, &id)),
+    };
+    steps.extend(known.map(Action::KnowArray));
     steps.push(Action::MountPoint(MountPoint {
         path: request.mountpoint.clone(),
         missing: facts.missing_dirs.clone(),

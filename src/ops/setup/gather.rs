@@ -19,11 +19,12 @@ use crate::{
         copy::{self, Survey},
         declaration, files, fstab, inventory, mdadm_conf, mountinfo,
         partition::{self, Room},
-        random_uuid, schedule,
+        random_uuid,
+        schedule::{self, Rule},
     },
     model::{BackendKind, Bytes, DevNo, Filesystem, Inventory, Scheduler},
     node::{self, Layout, Running},
-    ops::{Blocker, Trouble, trouble::unchanged},
+    ops::{Blocker, Trouble, rule, trouble::unchanged},
     plan::{
         JOURNAL_DIR, Journal, journals,
         steps::{Action, Initramfs},
@@ -57,6 +58,10 @@ pub struct Facts {
     pub fstab_conflict: Option<String>,
     /// Where the array is to be made known, for a mirror of md.
     pub array: Option<ArrayFacts>,
+    /// The rule by which udev will keep its halves apart, where one runs here.
+    pub rule: Option<Rule>,
+    /// What makes the initramfs.
+    pub initramfs: Option<Initramfs>,
     /// The declared mirrors.
     pub config: Config,
     /// Journals of operations that have not ended: verb and mirror.
@@ -95,8 +100,6 @@ pub struct ArrayFacts {
     pub file: PathBuf,
     /// What that file says against the line, if anything.
     pub conflict: Option<String>,
-    /// What makes the initramfs.
-    pub initramfs: Option<Initramfs>,
 }
 
 fn array(host: &Host, spec: &MirrorSpec) -> Result<Option<ArrayFacts>, Trouble> {
@@ -107,7 +110,6 @@ fn array(host: &Host, spec: &MirrorSpec) -> Result<Option<ArrayFacts>, Trouble> 
     Ok(Some(ArrayFacts {
         conflict: mdadm_conf::conflict(host, &line).map_err(unchanged("mdadm.conf cannot be read"))?,
         file: mdadm_conf::path(host),
-        initramfs: Initramfs::of(host),
         line,
     }))
 }
@@ -168,8 +170,14 @@ pub fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
         mountpoint: request.mountpoint.clone(),
     };
     let entry = backend.fstab_entry(&spec);
+    let binary = std::env::current_exe().map_err(unchanged("raidguard's own path cannot be read"))?;
+    let wanted =
+        rule::is_wanted(host, spec.backend, &spec.uuid).map_err(unchanged("the mounts cannot be read"))?;
     Ok(Facts {
         array: array(host, &spec)?,
+        rule: Rule::for_mirror(spec.backend, &spec.name, &spec.uuid, &spec.mountpoint, &binary)
+            .filter(|_| wanted),
+        initramfs: Initramfs::of(host),
         filesystem,
         now: host.now(),
         devices,
@@ -196,7 +204,7 @@ pub fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
             .map(|name| accounts::find(host, name))
             .transpose()
             .map_err(unchanged("the users cannot be read"))?,
-        binary: std::env::current_exe().map_err(unchanged("raidguard's own path cannot be read"))?,
+        binary,
         directory,
         inventory,
         mounts: mounts.to_vec(),

@@ -7,6 +7,7 @@ use crate::{
     host::{
         copy::Survey,
         partition::{Room, Slot},
+        schedule::Rule,
     },
     model::{
         Bytes, Content, DevNo, Device, Inventory, NodeKind,
@@ -14,7 +15,10 @@ use crate::{
         node::Holder,
     },
     node::{Layout, Running},
-    plan::{Plan, Step as _, steps::Action},
+    plan::{
+        Plan, Step as _,
+        steps::{Action, Initramfs},
+    },
 };
 
 fn device(kname: &str, minor: u32) -> Device {
@@ -76,6 +80,8 @@ fn facts() -> Facts {
         mounts: Vec::new(),
         fstab_conflict: None,
         array: None,
+        rule: None,
+        initramfs: Some(Initramfs::UpdateInitramfs),
         filesystem: None,
         config: Config::default(),
         unfinished: Vec::new(),
@@ -107,6 +113,23 @@ fn lines(plan: &Plan<Action>) -> String {
         format!("{}\n{commands}", s.says())
     };
     plan.steps.iter().map(step).collect()
+}
+
+#[test]
+fn where_udev_runs_it_is_to_keep_halves_apart() {
+    let mut facts = facts();
+    let request = request();
+    assert!(!lines(&decide(&request, &facts).unwrap().plan).contains("udev"));
+    facts.rule =
+        Rule::for_mirror(request.backend, &request.name, &facts.uuid, &request.mountpoint, &facts.binary);
+    let plan = lines(&decide(&request, &facts).unwrap().plan);
+    let steps: String =
+        plan.split_inclusive('\n').skip_while(|line| !line.contains("udev")).take(3).collect();
+    insta::assert_snapshot!(steps, @r#"
+    have udev keep the mirror's halves apart, and make the initramfs anew
+        $ write /etc/udev/rules.d/62-raidguard-lightning.rules
+        $ update-initramfs -u
+    "#);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! An array is made known to what assembles it at boot: mdadm.conf, a rule of udev, then the initramfs, which has copies of both.
+//! A mirror is made known to what puts it together at a boot: an array in mdadm.conf, a rule of udev, then the initramfs, which has copies
+//! of both.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -54,14 +55,14 @@ impl Initramfs {
     }
 }
 
-/// Adds the array to mdadm.conf, by its UUID, has udev keep halves of it apart, and makes the initramfs anew.
+/// Adds an array to mdadm.conf, by its UUID, has udev keep halves of the mirror apart, and makes the initramfs anew.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnowArray {
     /// The line; nothing where somebody else has made the array known.
     pub line: Option<String>,
     /// The comment above it.
     pub comment: String,
-    /// The file.
+    /// The file that has the line.
     pub file: PathBuf,
     /// What makes the initramfs, where there is one.
     pub initramfs: Option<Initramfs>,
@@ -73,12 +74,12 @@ pub struct KnowArray {
 }
 
 impl KnowArray {
-    /// The rule alone, in the plan of this id: somebody else has made the array known in `file`.
-    pub fn by_rule(rule: Rule, file: PathBuf, initramfs: Option<Initramfs>, id: &str) -> Self {
+    /// The rule alone, in the plan of this id: a btrfs needs nothing else, and an array may be known by what somebody else has written.
+    pub fn by_rule(rule: Rule, initramfs: Option<Initramfs>, id: &str) -> Self {
         Self {
             line: None,
             comment: String::new(),
-            file,
+            file: rule.path(),
             initramfs,
             record: record_of(id, "initramfs"),
             rule: Some(rule),
@@ -119,7 +120,7 @@ impl Step for KnowArray {
             (Some(_), Some(_)) => {
                 format!("add the array to {}, have udev keep its halves apart{and}", self.file.display())
             }
-            (None, _) => format!("have udev keep the array's halves apart{and}"),
+            (None, _) => format!("have udev keep the mirror's halves apart{and}"),
         }
     }
 
@@ -131,7 +132,7 @@ impl Step for KnowArray {
 
     fn unsays(&self) -> String {
         let line = self.line.iter().map(|_| format!("remove the array from {}", self.file.display()));
-        let rule = self.rule.iter().map(|_| "remove the array's rule of udev".to_owned());
+        let rule = self.rule.iter().map(|_| "remove the mirror's rule of udev".to_owned());
         line.chain(rule).collect::<Vec<_>>().join(", ")
     }
 
@@ -207,6 +208,7 @@ mod tests {
             initramfs: Some(Initramfs::UpdateInitramfs),
             record: "/var/lib/raidguard/journal/one.initramfs".into(),
             rule: Some(Rule {
+                backend: crate::model::BackendKind::Mdadm,
                 mirror: "lightning".to_owned(),
                 uuid: UUID.to_owned(),
                 binary: "/usr/local/sbin/raidguard".into(),

@@ -266,8 +266,12 @@ impl Step for Verify {
         let manifest = load(&self.manifest)?;
         let interrupt = cx.host.interrupt().clone();
         let mut watch = told(cx.watch, Bytes(manifest.bytes()));
-        copy::settle(&self.target, &manifest)
-            .and_then(|()| copy::verify_tree(&self.target, &manifest, self.owner, &mut watch, &interrupt))
+        // The copy may have been made days ago, by another run.
+        let proven = copy::Proven::default();
+        copy::settle(&self.target, &manifest, &proven)
+            .and_then(|()| {
+                copy::verify_tree(&self.target, &manifest, &proven, self.owner, &mut watch, &interrupt)
+            })
             .map_err(|e| copying("verifying", &self.target, e))?;
         drop(watch);
         let mut notes =

@@ -1,6 +1,7 @@
 //! What is left of a btrfs, and how to open it on overlays.
 
 pub(super) mod crc32c;
+pub(super) mod halves;
 mod map;
 mod past;
 mod relate;
@@ -361,6 +362,8 @@ fn mounted(host: &Host, uuid: &str) -> Result<(Vec<PathBuf>, Option<u64>), Backe
     Ok((devices, generation))
 }
 
+#[cfg(test)]
+mod halves_tests;
 #[cfg(test)]
 mod past_tests;
 #[cfg(test)]

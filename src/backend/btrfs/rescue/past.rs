@@ -23,6 +23,23 @@ impl Evidence {
     pub(super) fn is_silent(self) -> bool {
         self.same == 0 && self.contrary == 0
     }
+
+    /// Does it tell of two pasts, and nothing of one?
+    fn parts(self) -> bool {
+        self.same == 0 && self.contrary > 0
+    }
+
+    /// Takes in what a block of the transaction `last` tells beside the one in its place on the other side.
+    fn judge(&mut self, last: u64, mine: &Block, theirs: Option<Block>) {
+        if mine.generation != last {
+            return;
+        }
+        match theirs {
+            Some(theirs) if mine.is_same(&theirs) => self.same += u64::from(mine.is_telling()),
+            Some(theirs) if theirs.generation <= last => self.contrary += 1,
+            _ => {}
+        }
+    }
 }
 
 /// One side: what reads it, where its tree of roots is, and of which transaction.
@@ -35,26 +52,53 @@ pub(super) struct Side<'r> {
 /// peers are of one state, that of `other`.
 pub(super) fn compare(one: &Side<'_>, last: u64, other: &Side<'_>, peers: &[u64]) -> Evidence {
     let mut evidence = Evidence::default();
-    let mut judge = |mine: &Block, theirs: Option<Block>| {
-        if mine.generation != last {
-            return;
-        }
-        match theirs {
-            Some(theirs) if mine.is_same(&theirs) => evidence.same += u64::from(mine.is_telling()),
-            Some(theirs) if theirs.generation <= last => evidence.contrary += 1,
-            _ => {}
-        }
-    };
-    let on_one = |at: u64| one.reader.block_on(one.reader.own(), at);
-    let on_peers = |at: u64| peers.iter().map(move |peer| other.reader.block_on(*peer, at));
-    one.reader.state(one.root, last, &mut |block| {
-        if let Some(mine) = on_one(block.at) {
-            on_peers(block.at).for_each(|theirs| judge(&mine, theirs));
-        }
-    });
-    // What of that transaction is still alive on the others must be the same here.
-    other.reader.state(other.root, last, &mut |block| {
-        on_peers(block.at).flatten().for_each(|theirs| judge(&theirs, on_one(block.at)));
-    });
+    forth(one, last, other, peers, &mut evidence, |_| true);
+    back(one, last, other, peers, &mut evidence, |_| true);
     evidence
+}
+
+/// Was each of them written to without the other? As [`compare`], but no more is read than it takes to tell: the machine waits for it.
+pub(super) fn have_parted(one: &Side<'_>, last: u64, other: &Side<'_>, peers: &[u64]) -> bool {
+    let mut evidence = Evidence::default();
+    forth(one, last, other, peers, &mut evidence, |evidence| evidence.same == 0);
+    if evidence.is_silent() {
+        back(one, last, other, peers, &mut evidence, Evidence::is_silent);
+    }
+    evidence.parts()
+}
+
+/// What `one` wrote in that transaction must be on the others, if they went through it. Asked until `go_on` says no.
+fn forth(
+    one: &Side<'_>,
+    last: u64,
+    other: &Side<'_>,
+    peers: &[u64],
+    evidence: &mut Evidence,
+    go_on: fn(Evidence) -> bool,
+) {
+    one.reader.state_until(one.root, last, &mut |block| {
+        if let Some(mine) = one.reader.block_on(one.reader.own(), block.at) {
+            for peer in peers {
+                evidence.judge(last, &mine, other.reader.block_on(*peer, block.at));
+            }
+        }
+        go_on(*evidence)
+    });
+}
+
+/// What of that transaction is still alive on the others must be the same on `one`. Asked until `go_on` says no.
+fn back(
+    one: &Side<'_>,
+    last: u64,
+    other: &Side<'_>,
+    peers: &[u64],
+    evidence: &mut Evidence,
+    go_on: fn(Evidence) -> bool,
+) {
+    other.reader.state_until(other.root, last, &mut |block| {
+        for theirs in peers.iter().filter_map(|peer| other.reader.block_on(*peer, block.at)) {
+            evidence.judge(last, &theirs, one.reader.block_on(one.reader.own(), block.at));
+        }
+        go_on(*evidence)
+    });
 }

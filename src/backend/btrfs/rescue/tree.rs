@@ -90,6 +90,7 @@ impl Reader {
         let whole = reader.walk(root, 0, &mut MOST.clone(), &mut |block| {
             let items = block.items().filter(|(_, kind, ..)| *kind == CHUNK_ITEM);
             chunks.extend(items.map(|(_, _, start, item)| Chunk::parse(item, start)));
+            true
         });
         reader.whole = whole && chunks.iter().all(Option::is_some);
         reader.map.add(chunks.into_iter().flatten().map(|(chunk, _)| chunk));
@@ -142,13 +143,14 @@ impl Reader {
         (known && level < HIGHEST).then_some(Block { at, generation, owner, level, count, bytes })
     }
 
-    /// Calls `each` on every block below and at an address that is not older than `since`. Says whether all of them could be read.
+    /// Calls `each` on every block below and at an address that is not older than `since`, until it says no. Says whether all of them could
+    /// be read.
     fn walk(
         &self,
         (root, of): (u64, u64),
         since: u64,
         left: &mut usize,
-        each: &mut dyn FnMut(&Block),
+        each: &mut dyn FnMut(&Block) -> bool,
     ) -> bool {
         let mut waiting = vec![(root, of, HIGHEST)];
         let mut whole = true;
@@ -161,7 +163,9 @@ impl Reader {
                 Some(block) if block.generation >= since => {
                     let new = block.pointers().filter(|(_, generation)| *generation >= since);
                     waiting.extend(new.map(|(address, generation)| (address, generation, block.level)));
-                    each(&block);
+                    if !each(&block) {
+                        *left = 0;
+                    }
                 }
                 Some(_) => {}
                 None => whole = false,
@@ -172,11 +176,19 @@ impl Reader {
 
     /// Every block of any tree of the state with this root (address and transaction) that is not older than `since`, as far as it can be read.
     pub(super) fn state(&self, root: (u64, u64), since: u64, each: &mut dyn FnMut(&Block)) {
+        self.state_until(root, since, &mut |block| {
+            each(block);
+            true
+        });
+    }
+
+    /// The same, until `each` says no.
+    pub(super) fn state_until(&self, root: (u64, u64), since: u64, each: &mut dyn FnMut(&Block) -> bool) {
         let (mut left, mut roots) = (MOST, Vec::new());
         self.walk(root, since, &mut left, &mut |block| {
             let new = block.roots().filter(|found| found.generation >= since);
             roots.extend(new.map(|found| (found.at, found.generation)));
-            each(block);
+            each(block)
         });
         for root in roots {
             self.walk(root, since, &mut left, each);
@@ -190,6 +202,7 @@ impl Reader {
             last = last.max(
                 block.roots().filter(|found| is_files(found.tree)).filter_map(|found| found.changed).max(),
             );
+            true
         });
         last
     }
