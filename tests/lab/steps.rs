@@ -213,7 +213,7 @@ pub(crate) fn is_rescued(m: &mut Machine, b: &Backend, survivors: &[&str], last:
         "dmsetup ls; losetup --list --noheadings; findmnt --noheadings --list --types {} | grep -v '^/ ' || true",
         b.filesystem
     ));
-    assert_eq!(left.trim(), "No devices found", "what it made is gone");
+    assert_eq!(left.trim(), "No devices found", "what it made is gone: {said}");
     let (with, without) = (newness(m, true), newness(m, false));
     println!(
         "note: {survivors:?}: recover ends with {}; {with} of {last} committed, {without} without journal",

@@ -111,7 +111,7 @@ fn survives(sandbox: &Sandbox, half: &Loop, choice: Choice, kind: Kind) {
     let state = over.state().unwrap();
     assert_eq!(state.broken, None);
     assert!(state.used > used, "{state:?}");
-    let proof = over.close().unwrap();
+    let proof = over.close(&|| {}).unwrap();
     assert!(proof.holds(), "{proof:?}");
     assert_gone(sandbox, half);
     assert_eq!(hash(half), before, "the survivor changed");

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    Broken, OverlayError, Striped, block,
+    Broken, OverlayError, Striped, TRIES, block,
     block::Survivor,
     build::Build,
     record::{Keeper, Object},
@@ -15,8 +15,6 @@ use crate::{exec::Cmd, host::Host};
 const CHUNK: u64 = 8;
 /// More than this no log replay writes; a full store ends the overlay.
 const STORE: u64 = 16 << 30;
-/// How often devices are put together that somebody else has taken.
-const TRIES: u32 = 5;
 
 /// Builds it above every survivor; the devices, in their order.
 pub(super) fn build(build: &mut Build<'_>, survivors: &[Survivor]) -> Result<Vec<PathBuf>, OverlayError> {

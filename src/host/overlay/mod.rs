@@ -56,6 +56,8 @@ pub const SCRATCH: &str = "/var/tmp";
 pub const KEEP_FREE: u64 = 64 << 20;
 /// Less free than this and the overlay counts as full: filesystems refuse writes before they have nothing at all.
 pub const FULL_BELOW: u64 = 16 << 20;
+/// How often something is done with devices that somebody else takes meanwhile.
+const TRIES: u32 = 5;
 /// What the private scratch directory's name begins with.
 const PREFIX: &str = "raidguard-rescue-";
 
@@ -382,14 +384,24 @@ impl Overlay {
         Proof { survivors: self.survivors.iter().map(look).collect() }
     }
 
-    /// Takes it down and says what proves that the survivors are unchanged. Its devices must not be mounted any more.
+    /// Takes it down and says what proves that the survivors are unchanged. Its devices must not be mounted any more. `free` is run before
+    /// each attempt: it has whoever took one of them meanwhile let go of it, as udev does that makes an array of what it sees.
     ///
     /// # Errors
     /// Something is still in use or cannot be undone: it stays, with its record, until [`clear_leftovers`] in a later run.
-    pub fn close(mut self) -> Result<Proof, OverlayError> {
+    pub fn close(mut self, free: &dyn Fn()) -> Result<Proof, OverlayError> {
         let Some(mut keeper) = self.keeper.take() else { return Ok(self.proof()) };
         // What is above the survivors goes first: then nothing can write to them any more, and they are still read-only.
-        undo::take_down_above(&self.host, &mut keeper)?;
+        let mut tries = 1;
+        loop {
+            free();
+            match undo::take_down_above(&self.host, &mut keeper) {
+                Ok(()) => break,
+                Err(OverlayError::Cmd(e)) if tries < TRIES => tracing::debug!("{e}"),
+                Err(e) => return Err(e),
+            }
+            tries += 1;
+        }
         let proof = self.proof();
         undo::take_down(&self.host, &mut keeper)?;
         Ok(proof)

@@ -41,7 +41,7 @@ fn it_opens_and_closes_and_nothing_is_left() {
         assert_eq!((overlay.kind(), overlay.devices().len()), (kind, 1));
         assert_eq!(fs::read_to_string(machine.path("sys/class/block/sdb/ro")).unwrap(), "1\n");
         assert_eq!(overlay.state().unwrap().broken, None);
-        let proof = overlay.close().unwrap();
+        let proof = overlay.close(&|| {}).unwrap();
         assert!(proof.holds(), "{proof:?}");
         assert_eq!(proof.survivors[0].before.stretches.len(), 2);
         assert_eq!(machine.picture(), before);
@@ -72,7 +72,7 @@ fn what_was_read_only_stays_so_and_several_survivors_keep_their_order() {
     };
     let files: Vec<String> = overlay.devices().iter().map(|d| backing(d)).collect();
     assert!(files[0].ends_with("/0\n") && files[1].ends_with("/1\n"), "{files:?}");
-    assert!(overlay.close().unwrap().holds());
+    assert!(overlay.close(&|| {}).unwrap().holds());
     assert_eq!(machine.picture(), before);
 }
 
@@ -125,8 +125,8 @@ fn what_cannot_be_taken_down_stays_for_the_next_run() {
         let before = machine.picture();
         for call in 0.. {
             let mut overlay = open_one(machine, choice).unwrap();
-            machine.fail(call, Fault::Before);
-            let closed = overlay.settle().and_then(|()| overlay.close());
+            machine.fail(call, Fault::Killed);
+            let closed = overlay.settle().and_then(|()| overlay.close(&|| {}));
             let struck = machine.is_struck();
             machine.mend();
             assert_eq!(closed.is_err(), struck, "{choice:?} {call}");
@@ -140,12 +140,25 @@ fn what_cannot_be_taken_down_stays_for_the_next_run() {
 }
 
 #[test]
+fn what_somebody_takes_meanwhile_is_taken_down_when_it_is_let_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = Machine::new(dir.path());
+    let before = machine.picture();
+    let overlay = open_one(&machine, Choice::Dm).unwrap();
+    let freed = std::cell::Cell::new(0);
+    machine.fail(0, Fault::Before);
+    assert!(overlay.close(&|| freed.set(freed.get() + 1)).unwrap().holds());
+    assert!(machine.is_struck());
+    assert_eq!((freed.get(), machine.picture()), (2, before));
+}
+
+#[test]
 fn nothing_below_what_is_still_in_use_is_taken_away() {
     let dir = tempfile::tempdir().unwrap();
     let machine = Machine::new(dir.path());
     let overlay = open_one(&machine, Choice::Fuse).unwrap();
     machine.keep_loops_busy();
-    let error = overlay.close().unwrap_err();
+    let error = overlay.close(&|| {}).unwrap_err();
     assert!(matches!(error, OverlayError::InUse { .. }), "{error}");
     assert!(machine.path("proc/4242").exists(), "a daemon below a mounted filesystem must live");
     assert_eq!(fs::read_to_string(machine.path("sys/class/block/sdb/ro")).unwrap(), "1\n");
@@ -164,7 +177,7 @@ fn a_daemon_that_died_leaves_mounts_that_are_unmounted() {
     let overlay = open_one(&machine, Choice::Fuse).unwrap();
     machine.end_daemon(false);
     assert_eq!(overlay.state().unwrap().broken, Some(Broken::Daemon));
-    overlay.close().unwrap();
+    overlay.close(&|| {}).unwrap();
     assert_eq!(machine.picture(), before);
 }
 
@@ -229,7 +242,7 @@ fn whatever_makes_it_untrustworthy_is_seen_and_not_forgotten() {
     let overlay = open_one(&machine, Choice::Image).unwrap();
     machine.set_read_only("sdb", "0");
     assert_eq!(broken(&overlay), Some(Broken::Writable("/dev/sdb".into())));
-    assert!(!overlay.close().unwrap().holds());
+    assert!(!overlay.close(&|| {}).unwrap().holds());
 
     let survivors = [PathBuf::from("/dev/sdb")];
     let limited = Request { limit: Some(100 << 20), ..request(Choice::Image, &survivors) };
@@ -244,7 +257,7 @@ fn whatever_makes_it_untrustworthy_is_seen_and_not_forgotten() {
     let overlay = open_one(&machine, Choice::Image).unwrap();
     fs::remove_dir_all(machine.path("sys/class/block/sdb")).unwrap();
     assert_eq!(broken(&overlay), Some(Broken::Gone("/dev/sdb".into())));
-    let proof = overlay.close().unwrap();
+    let proof = overlay.close(&|| {}).unwrap();
     assert!(!proof.holds(), "what is gone proves nothing");
 }
 

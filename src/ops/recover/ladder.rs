@@ -131,8 +131,7 @@ pub(super) fn reach<T: Send>(
     tracing::info!("{}: {}", overlay.kind(), overlay.why());
     let result = on(scene, survivors, rung, extracted, &mut overlay, &mut reached, console, work);
     let devices = overlay.devices().to_vec();
-    forget(scene, &devices);
-    match overlay.close() {
+    match overlay.close(&|| forget(scene, &devices)) {
         Ok(proof) => {
             let told = |s: &overlay::Untouched| (s.device.clone(), s.objection().is_none(), s.to_string());
             reached.proof = proof.survivors.iter().map(told).collect();

@@ -43,7 +43,7 @@ fn what_survivors_hold_by_turns_is_laid_above_them_and_goes_first() {
         fs::rename(dm(at), &away).unwrap();
         assert_eq!(overlay.state().unwrap().broken, Some(Broken::Gone(name.into())));
         fs::rename(&away, dm(at)).unwrap();
-        assert!(overlay.close().unwrap().holds());
+        assert!(overlay.close(&|| {}).unwrap().holds());
         let taken: Vec<_> =
             machine.calls().into_iter().skip(calls).filter(|c| !c.contains("status")).collect();
         assert!(taken[0].ends_with("-joined"), "{taken:?}");
