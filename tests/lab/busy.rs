@@ -79,5 +79,7 @@ pub(crate) fn the_last_whole_member_goes_while_another_is_filled(b: &Backend) {
     let three = rescue.add_disk("filled", Bus::Usb, &m.disk("three").image);
     let ran = rescue.raidguard(&["recover", "--degraded", "--from", &three, "--to", "/root/other", "--yes"]);
     let said = format!("{}{}", ran.stdout, ran.stderr);
-    assert!(ran.code == 3 && said.contains("being filled"), "{}: {said}", ran.code);
+    // Whether its superblock was taken from it again, as far as that went, is a matter of moments.
+    let is_none = ["being filled", "holds no member"].iter().any(|word| said.contains(word));
+    assert!(ran.code == 3 && is_none, "{}: {said}", ran.code);
 }
