@@ -1,8 +1,7 @@
 //! Small files are read ahead of the copy: otherwise it waits for the device once for each of them.
 
 use std::{
-    fs::{self, OpenOptions},
-    os::unix::fs::OpenOptionsExt as _,
+    fs,
     path::{Path, PathBuf},
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread,
@@ -10,7 +9,7 @@ use std::{
 
 use nix::fcntl::OFlag;
 
-use super::content::{WINDOW, announce};
+use super::content::{WINDOW, announce, open_to_read};
 
 /// How many files it may be ahead: as many requests as one device takes at a time.
 const FILES: usize = 8;
@@ -47,8 +46,7 @@ fn look(receive: Receiver<PathBuf>) {
     for path in receive {
         // Opening a device may do something to it.
         let Some(meta) = fs::symlink_metadata(&path).ok().filter(fs::Metadata::is_file) else { continue };
-        let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
-        if let Ok(file) = OpenOptions::new().read(true).custom_flags(flags).open(&path) {
+        if let Ok(file) = open_to_read(&path, OFlag::empty()) {
             announce(&file, 0, meta.len().min(2 * WINDOW as u64));
         }
     }

@@ -237,6 +237,12 @@ impl Sum {
     }
 }
 
+/// Opens what may be no file: no symlink is followed, and no FIFO waited for.
+pub(super) fn open_to_read(path: &Path, extra: OFlag) -> io::Result<File> {
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | extra).bits();
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
 /// Do reads and writes with `O_DIRECT` pass the page cache by on this file's filesystem, of blocks as they are asked for here? Many
 /// filesystems take the flag and do as they like; the kernel tells (statx(2), `STATX_DIOALIGN`, Linux 6.1).
 pub(super) fn is_direct(file: &File) -> bool {

@@ -15,9 +15,12 @@ use nix::fcntl::OFlag;
 
 use super::{
     At as _, CopyError,
-    content::{BLOCK, Buffer, Digest, LARGE, WINDOW, announce, begin_writing, forget, is_direct, windows},
+    content::{
+        BLOCK, Buffer, Digest, LARGE, WINDOW, announce, begin_writing, forget, is_direct, open_to_read,
+        windows,
+    },
     tree::WRITTEN_AT_ONCE,
-    verify::{compare_hash, open_to_read},
+    verify::compare_hash,
 };
 
 /// How much is written until it is read back: most of it has gone to the devices by then.

@@ -9,7 +9,10 @@ use std::{
 
 use nix::fcntl::OFlag;
 
-use super::{Asked, At as _, CopyError, content::BLOCK};
+use super::{
+    Asked, At as _, CopyError,
+    content::{BLOCK, open_to_read},
+};
 use crate::exec::Interrupt;
 
 /// Copies the blocks of a damaged file that can be read into `to`, which must not exist; the others stay holes, and are returned as ranges
@@ -23,8 +26,7 @@ pub fn salvage(
     interrupt: &Interrupt,
     trusted: &mut dyn FnMut(Asked) -> bool,
 ) -> Result<Vec<Range<u64>>, CopyError> {
-    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
-    let source = OpenOptions::new().read(true).custom_flags(flags).open(from).at("opening", from)?;
+    let source = open_to_read(from, OFlag::empty()).at("opening", from)?;
     let size = source.metadata().at("reading", from)?.len();
     let target: File =
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).at("making", to)?;

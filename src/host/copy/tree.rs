@@ -19,7 +19,7 @@ use super::{
     ahead::Scout,
     content::{
         Buffer, Digest, Direct, LARGE, Pool, Returns, Sum, WINDOW, Window, announce, begin_writing, forget,
-        windows, write_sparse,
+        open_to_read, windows, write_sparse,
     },
     deepest::empty_tree,
     manifest::escape,
@@ -230,8 +230,7 @@ impl<'a> Copier<'a> {
     }
 
     fn file(&mut self, from: &Path, to: &Path, inside: &Path, seen: &Metadata) -> Result<(), CopyError> {
-        let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
-        let source = OpenOptions::new().read(true).custom_flags(flags).open(from).at("opening", from)?;
+        let source = open_to_read(from, OFlag::empty()).at("opening", from)?;
         let before = source.metadata().at("reading", from)?;
         if !before.is_file() || (before.dev(), before.ino()) != (seen.dev(), seen.ino()) {
             return Err(CopyError::Changed(from.to_owned()));
@@ -241,7 +240,7 @@ impl<'a> Copier<'a> {
             .write(true)
             .create_new(true)
             .mode(0o600)
-            .custom_flags(flags)
+            .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
             .open(to)
             .at("making", to)?;
         // What is read back while the rest is written must not end before its last zeros.

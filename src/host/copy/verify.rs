@@ -2,9 +2,9 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    fs::{self, File, Metadata, OpenOptions},
+    fs::{self, File, Metadata},
     io,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread,
@@ -14,7 +14,7 @@ use nix::fcntl::OFlag;
 
 use super::{
     At as _, CopyError, Entry, Kind, Manifest, Meter, Progress,
-    content::{Digest, Pool, Returns, Window, forget},
+    content::{Digest, Pool, Returns, Window, forget, open_to_read},
     manifest::escape,
     metadata,
     prover::Proven,
@@ -38,11 +38,6 @@ pub fn settle(target: &Path, manifest: &Manifest, proven: &Proven) -> Result<(),
         }
     }
     Ok(())
-}
-
-pub(super) fn open_to_read(path: &Path, extra: OFlag) -> io::Result<File> {
-    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | extra).bits();
-    OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 
 /// Opens a file so that reads pass the page cache by; some filesystems have none.
