@@ -239,17 +239,16 @@ impl<'a, S: Step + Serialize + DeserializeOwned> Executor<'a, S> {
             self.state.rolling_back = true;
         }
         for (index, step) in self.plan.steps.iter().enumerate().rev() {
-            if !self.state.begun.get(index).copied().unwrap_or_default() {
+            let says = step.says();
+            let failed = |source| ExecuteError::Undo { index, of, says: says.clone(), source };
+            let begun = self.state.begun.get(index).copied().unwrap_or_default();
+            let came =
+                !begun && step.comes_by_boot() && step.probe(self.host).map_err(failed)? == Probe::Done;
+            if !(begun || came) {
                 continue;
             }
-            let says = step.says();
             let mut cx = Context { host: self.host, watch };
-            step.undo(&mut cx).map_err(|source| ExecuteError::Undo {
-                index,
-                of,
-                says: says.clone(),
-                source,
-            })?;
+            step.undo(&mut cx).map_err(failed)?;
             self.journal.write(self.host.now(), Record::Undone(index))?;
             if let Some(begun) = self.state.begun.get_mut(index) {
                 *begun = false;

@@ -191,6 +191,11 @@ pub trait Step: std::fmt::Debug {
         &[]
     }
 
+    /// Whether a boot does it too, from what an earlier step left: then it has to be put back although nobody has begun it.
+    fn comes_by_boot(&self) -> bool {
+        false
+    }
+
     /// From this step on nothing goes back: the data may be newer than what a rollback would bring.
     fn is_final(&self) -> bool {
         false

@@ -18,6 +18,7 @@ struct Touch {
     file: PathBuf,
     fails: bool,
     last: bool,
+    boots: bool,
     erases: Vec<Identity>,
 }
 
@@ -53,6 +54,9 @@ impl Step for Touch {
     fn erases(&self) -> &[Identity] {
         &self.erases
     }
+    fn comes_by_boot(&self) -> bool {
+        self.boots
+    }
     fn is_final(&self) -> bool {
         self.last
     }
@@ -71,7 +75,13 @@ fn machine() -> Machine {
 
 fn steps(dir: &Path, n: usize) -> Vec<Touch> {
     (0..n)
-        .map(|i| Touch { file: dir.join(format!("s{i}")), fails: false, last: false, erases: Vec::new() })
+        .map(|i| Touch {
+            file: dir.join(format!("s{i}")),
+            fails: false,
+            last: false,
+            boots: false,
+            erases: Vec::new(),
+        })
         .collect()
 }
 
@@ -208,4 +218,19 @@ fn ctrl_c_stops_between_steps() {
     let Err(ExecuteError::Step { source, .. }) = executor.forward(&mut ()) else { panic!("went on") };
     assert!(source.interrupted);
     assert_eq!(made(m.dir.path(), 2), 0);
+}
+
+#[test]
+fn what_a_boot_has_done_meanwhile_is_put_back_and_what_was_there_before_is_not() {
+    let m = machine();
+    let mut list = steps(m.dir.path(), 4);
+    (list[1].fails, list[2].boots) = (true, true);
+    let mut executor = Executor::begin(&m.host, &same, plan(list)).unwrap();
+    executor.forward(&mut ()).unwrap_err();
+    for file in ["s2", "s3"] {
+        fs::write(m.dir.path().join(file), "").unwrap();
+    }
+    assert_eq!(executor.back(&mut ()).unwrap(), Ended::RolledBack);
+    assert_eq!(made(m.dir.path(), 3), 0);
+    assert!(m.dir.path().join("s3").exists());
 }

@@ -155,6 +155,9 @@ impl Step for Action {
     fn erases(&self) -> &[Identity] {
         self.step().erases()
     }
+    fn comes_by_boot(&self) -> bool {
+        self.step().comes_by_boot()
+    }
     fn is_final(&self) -> bool {
         self.step().is_final()
     }

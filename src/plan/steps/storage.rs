@@ -310,6 +310,10 @@ impl Step for MountMirror {
         Ok(Outcome::note(all_at(&state, level)))
     }
 
+    fn comes_by_boot(&self) -> bool {
+        true
+    }
+
     fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
         match self.mounted(cx.host)? {
             Some(true) => run(cx.host, &Cmd::change("umount").arg(self.mountpoint())).map(drop),
