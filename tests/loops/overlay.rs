@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -117,6 +117,30 @@ fn survives(sandbox: &Sandbox, half: &Loop, choice: Choice, kind: Kind) {
     assert_eq!(hash(half), before, "the survivor changed");
 }
 
+/// Nothing was written above it: it is read with nothing between, and what it is read through takes no write.
+fn is_seen_through(sandbox: &Sandbox, half: &Loop) {
+    let survivors = [PathBuf::from(half.name())];
+    let request = request(Choice::Fuse, &survivors);
+    let mut over =
+        overlay::open(&Host::real(Interrupt::default()), &request, &mut |_| Flow::Continue).unwrap();
+    let first = over.devices()[0].clone();
+    over.settle().unwrap();
+    let through = &over.devices()[0];
+    assert_ne!(*through, first);
+    let begins = |path: &Path| {
+        let mut bytes = vec![0; 1 << 20];
+        fs::File::open(path).unwrap().read_exact(&mut bytes).unwrap();
+        bytes
+    };
+    assert_eq!(begins(through), begins(Path::new(half.name())));
+    let device = fs::OpenOptions::new().write(true).open(through);
+    let refused = device.and_then(|mut device| device.write_all(&[7; 4096]).and_then(|()| device.sync_all()));
+    assert!(refused.is_err());
+    assert_eq!(over.state().unwrap().broken, None);
+    assert!(over.close(&|| {}).unwrap().holds());
+    assert_gone(sandbox, half);
+}
+
 #[test]
 fn a_survivor_is_read_and_written_above_and_never_changes() {
     isolated("overlay::a_survivor_is_read_and_written_above_and_never_changes", |sandbox| {
@@ -124,6 +148,7 @@ fn a_survivor_is_read_and_written_above_and_never_changes() {
         for (choice, kind) in [(Choice::Fuse, Kind::Fuse), (Choice::Image, Kind::Image)] {
             survives(sandbox, &half, choice, kind);
         }
+        is_seen_through(sandbox, &half);
     });
 }
 

@@ -150,7 +150,7 @@ pub(super) fn attach(host: &Host, backing: &Path) -> Result<PathBuf, OverlayErro
     loop {
         let cmd = Cmd::change("losetup").args(["--find", "--show", "--direct-io=off"]).arg(backing);
         let device = PathBuf::from(host.runner().run(&cmd)?.text().trim());
-        let kname = device.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let kname = kname_of(&device);
         let refuse = |why: &str| OverlayError::Device { device: device.clone(), why: why.to_owned() };
         if !loops_over(host, backing)?.contains(&kname) {
             return Err(refuse("it is not the loop device that was just made"));
@@ -166,6 +166,25 @@ pub(super) fn attach(host: &Host, backing: &Path) -> Result<PathBuf, OverlayErro
         host.runner().run(&Cmd::change("blockdev").arg("--setrw").arg(&device))?;
         host.runner().run(&Cmd::change("losetup").arg("--detach").arg(&device))?;
     }
+}
+
+/// Puts a loop device over a block device that is only read: the kernel opens that without the right to write.
+pub(super) fn attach_to_read(host: &Host, device: &Path) -> Result<PathBuf, OverlayError> {
+    let cmd = Cmd::change("losetup").args(["--find", "--show", "--read-only", "--direct-io=on"]).arg(device);
+    let over = PathBuf::from(host.runner().run(&cmd)?.text().trim());
+    let refuse = |why: &str| OverlayError::Device { device: over.clone(), why: why.to_owned() };
+    if !loops_over(host, device)?.contains(&kname_of(&over)) {
+        return Err(refuse("it is not the loop device that was just made"));
+    }
+    if !is_read_only(host, &kname_of(&over))? {
+        return Err(refuse("it would take writes"));
+    }
+    Ok(over)
+}
+
+/// The kernel's name of a device, by that of its node.
+pub(super) fn kname_of(device: &Path) -> String {
+    device.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Makes a loop device one that is only read, past the cache of its file: several reads at once, each copied once less.

@@ -161,6 +161,8 @@ pub struct Overlay {
     limit: u64,
     survivors: Vec<(Survivor, Look)>,
     devices: Vec<PathBuf>,
+    /// What had been written to the devices when they were made.
+    counted: Vec<Option<Counted>>,
     joined: Option<PathBuf>,
     broken: OnceLock<Broken>,
     held: Option<Flock<File>>,
@@ -209,6 +211,7 @@ pub fn open(
         limit: room,
         survivors: Vec::new(),
         devices: Vec::new(),
+        counted: Vec::new(),
         joined: None,
         broken: OnceLock::new(),
         held: None,
@@ -273,6 +276,8 @@ impl Overlay {
             Kind::Fuse => fuse::build(&mut build, survivors)?,
             Kind::Image => image::build(&mut build, survivors, request.used)?,
         };
+        let counts = self.devices.iter().map(|device| proof::count(host, &block::kname_of(device)));
+        self.counted = counts.collect::<Result<_, _>>()?;
         Ok(())
     }
 
@@ -307,8 +312,9 @@ impl Overlay {
         self.joined.as_ref().map_or(&self.devices, std::slice::from_ref)
     }
 
-    /// From now on the devices are only read; then a QEMU overlay is read several times as fast. They must not be mounted meanwhile: a
-    /// filesystem that has a log to replay is mounted once before, and unmounted.
+    /// From now on the devices are only read; then a QEMU overlay is read several times as fast, and where nothing was written to it, it is
+    /// left out altogether. They must not be mounted meanwhile, and may be others afterwards: a filesystem that has a log to replay is
+    /// mounted once before, and unmounted.
     ///
     /// # Errors
     /// A command failed.
@@ -316,7 +322,17 @@ impl Overlay {
         match self.kind {
             // What lies above them has them open for writing.
             Kind::Fuse if self.joined.is_some() => Ok(()),
-            Kind::Fuse => self.devices.iter().try_for_each(|device| block::only_read(&self.host, device)),
+            Kind::Fuse => {
+                let Some(keeper) = &mut self.keeper else { return Ok(()) };
+                let (survivors, devices) = (&mut self.survivors, &self.devices);
+                if let Some(through) =
+                    fuse::see_through(&self.host, keeper, survivors, devices, &self.counted)?
+                {
+                    self.devices = through;
+                    return Ok(());
+                }
+                self.devices.iter().try_for_each(|device| block::only_read(&self.host, device))
+            }
             Kind::Dm | Kind::Image => Ok(()),
         }
     }

@@ -75,6 +75,17 @@ impl Proof {
     }
 }
 
+impl Look {
+    /// Takes into it what came between two counts, if that was flushes and nothing else: the loop driver has a device flush its cache when it
+    /// is attached to it, which the kernel counts as a write of no sectors.
+    pub(super) fn excuse_flush(&mut self, before: Option<Counted>, after: Option<Counted>) {
+        let (Some(counted), Some(before), Some(after)) = (&mut self.counted, before, after) else { return };
+        if (Counted { writes: after.writes, ..before }) == after {
+            counted.writes += after.writes.saturating_sub(before.writes);
+        }
+    }
+}
+
 impl Untouched {
     /// What speaks against it, in words; `None`: it is proven.
     pub fn objection(&self) -> Option<String> {
@@ -117,16 +128,21 @@ impl fmt::Display for Untouched {
 /// Looks at a survivor.
 pub(super) fn look(host: &Host, survivor: &Survivor) -> Result<Look, OverlayError> {
     let kname = &survivor.kname;
-    let counts = block::attribute(host, &block::disk_of(host, kname), "queue/iostats")?;
-    let counted = match counts.as_deref() {
-        Some("0") => None,
-        _ => block::attribute(host, kname, "stat")?.as_deref().and_then(parse_stat),
-    };
+    let counted = count(host, kname)?;
     Ok(Look {
         sequence: block::sequence(host, kname)?,
         read_only: block::is_read_only(host, kname)?,
         counted,
         stretches: stretches(&host.path(&survivor.device), survivor.size)?,
+    })
+}
+
+/// What has been written to a device, where the kernel counts.
+pub(super) fn count(host: &Host, kname: &str) -> Result<Option<Counted>, OverlayError> {
+    let counts = block::attribute(host, &block::disk_of(host, kname), "queue/iostats")?;
+    Ok(match counts.as_deref() {
+        Some("0") => None,
+        _ => block::attribute(host, kname, "stat")?.as_deref().and_then(parse_stat),
     })
 }
 
@@ -210,6 +226,23 @@ mod tests {
         assert!(objection(Ok(Look { read_only: false, ..look.clone() })).contains("read-only"));
         assert!(objection(Ok(Look { stretches: hash(Some("b")), ..look.clone() })).contains("bytes from 0"));
         assert!(objection(Ok(Look { stretches: hash(None), ..look.clone() })).contains("no longer be read"));
+    }
+
+    #[test]
+    fn a_flush_is_excused_and_nothing_else() {
+        let counted = |writes, sectors, discards| Some(Counted { writes, sectors, discards });
+        let excused = |before, after| {
+            let mut look =
+                Look { sequence: None, read_only: true, counted: counted(5, 40, 1), stretches: Vec::new() };
+            look.excuse_flush(before, after);
+            look.counted
+        };
+        assert_eq!(excused(counted(5, 40, 1), counted(6, 40, 1)), counted(6, 40, 1));
+        // What was written before stays written.
+        assert_eq!(excused(counted(6, 48, 1), counted(7, 48, 1)), counted(6, 40, 1));
+        for after in [counted(6, 48, 1), counted(6, 40, 2), None] {
+            assert_eq!(excused(counted(5, 40, 1), after), counted(5, 40, 1));
+        }
     }
 
     crate::fuzz::fuzzed!(fuzz_disk_stat, text [

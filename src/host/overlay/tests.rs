@@ -6,6 +6,7 @@ use super::{
     machine::{Fault, Machine, SIZE},
     *,
 };
+use crate::exec::Cmd;
 
 mod joined;
 
@@ -60,6 +61,44 @@ fn the_commands_of_each_kind() {
 }
 
 #[test]
+fn what_nothing_was_written_above_is_read_with_nothing_between() {
+    let settled = |write: &dyn Fn(&Machine, &str)| {
+        let dir = tempfile::tempdir().unwrap();
+        let machine = Machine::new(dir.path());
+        let before = machine.picture();
+        let mut overlay = open_one(&machine, Choice::Fuse).unwrap();
+        let first = block::kname_of(&overlay.devices()[0]);
+        write(&machine, &first);
+        overlay.settle().unwrap();
+        let kname = block::kname_of(&overlay.devices()[0]);
+        assert_eq!(fs::read_to_string(machine.path(&format!("sys/class/block/{kname}/ro"))).unwrap(), "1\n");
+        let file = machine.path(&format!("sys/class/block/{kname}/loop/backing_file"));
+        let over = fs::read_to_string(file).unwrap();
+        assert_eq!(overlay.state().unwrap().broken, None);
+        let proof = overlay.close(&|| {}).unwrap();
+        assert!(proof.holds(), "{proof:?}");
+        (kname == first, over, machine.picture() == before)
+    };
+    assert_eq!(settled(&|_, _| {}), (false, "/dev/sdb\n".to_owned(), true));
+    let one_write = " 116 0 5360 69 57 1204 9976 177 0 152 311 1 0 2097152 0 14 64\n";
+    for stat in [one_write, "nothing that counts\n"] {
+        let (same, over, undone) = settled(&|machine, kname| machine.set_stat(kname, stat));
+        assert!(same && over.ends_with("/0\n") && undone, "{over}");
+    }
+    // What cannot be had is done without.
+    for fault in [Fault::Before, Fault::After] {
+        let (same, over, undone) = settled(&|machine, _| machine.fail(0, fault));
+        assert!(same && over.ends_with("/0\n") && undone, "{over}");
+    }
+    // Another loop device over it is somebody else's.
+    let (same, _, undone) = settled(&|machine, _| {
+        let cmd = Cmd::change("losetup").args(["--find", "--show"]).arg("/dev/sdb");
+        machine.host().runner().run(&cmd).unwrap();
+    });
+    assert!(same && !undone, "it stays");
+}
+
+#[test]
 fn what_was_read_only_stays_so_and_several_survivors_keep_their_order() {
     let dir = tempfile::tempdir().unwrap();
     let machine = Machine::new(dir.path());
@@ -106,7 +145,7 @@ fn what_a_kill_at_any_call_left_is_cleared() {
         let before = machine.picture();
         for call in 0.. {
             machine.fail(call, Fault::Killed);
-            let opened = open_one(machine, choice);
+            let opened = open_one(machine, choice).map(|mut overlay| drop(overlay.settle()));
             let struck = machine.is_struck();
             drop(opened);
             machine.mend();

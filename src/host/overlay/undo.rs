@@ -39,14 +39,17 @@ pub(super) fn take_down(host: &Host, keeper: &mut Keeper) -> Result<Vec<String>,
 
 /// Takes down what is above the survivors, down to their read-only flags.
 pub(super) fn take_down_above(host: &Host, keeper: &mut Keeper) -> Result<(), OverlayError> {
-    while let Some(object) = keeper.record.objects.last().cloned() {
-        if matches!(object, Object::Frozen { .. }) {
-            break;
-        }
-        undo(host, &object)?;
-        keeper.strike(host)?;
+    while keeper.record.objects.last().is_some_and(|object| !matches!(object, Object::Frozen { .. })) {
+        take_down_last(host, keeper)?;
     }
     Ok(())
+}
+
+/// Takes down what was made last.
+pub(super) fn take_down_last(host: &Host, keeper: &mut Keeper) -> Result<(), OverlayError> {
+    let Some(object) = keeper.record.objects.last().cloned() else { return Ok(()) };
+    undo(host, &object)?;
+    keeper.strike(host)
 }
 
 /// Undoes one object. Says what there was to undo.

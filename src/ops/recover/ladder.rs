@@ -225,6 +225,7 @@ fn apart_mounts<T: Send>(
     apart(|| mounted(scene, options, survivors, overlay, place, reached, console, nothing))
         .map_err(no_namespace)??;
     forget(scene, scene.members);
+    forget(scene, overlay.devices());
     overlay.settle().map_err(no_overlay)?;
     apart(|| mounted(scene, options, survivors, overlay, place, reached, console, work))
         .map_err(no_namespace)?
