@@ -267,6 +267,11 @@ impl<'a> Direct<'a> {
         Self { file, past_the_cache: opened.filter(is_direct) }
     }
 
+    /// Is it written past the page cache, all but what follows the last whole block?
+    pub(super) fn is_direct(&self) -> bool {
+        self.past_the_cache.is_some()
+    }
+
     /// Writes what is not zero; the rest stays a hole. `offset` is that of a block, and the bytes lie in memory as a [`Buffer`]'s do.
     pub(super) fn write_sparse(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         runs(offset, bytes, |offset, run| {

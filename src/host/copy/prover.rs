@@ -5,6 +5,7 @@ use std::{
     collections::BTreeSet,
     fs::File,
     io,
+    ops::Range,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::mpsc::{Receiver, Sender, channel},
@@ -15,16 +16,15 @@ use nix::fcntl::OFlag;
 
 use super::{
     At as _, CopyError,
-    content::{
-        BLOCK, Buffer, Digest, LARGE, WINDOW, announce, begin_writing, forget, is_direct, open_to_read,
-        windows,
-    },
+    content::{BLOCK, Buffer, Digest, WINDOW, announce, forget, is_direct, open_to_read, windows},
     tree::WRITTEN_AT_ONCE,
     verify::compare_hash,
 };
 
 /// How much is written until it is read back: most of it has gone to the devices by then.
-const AT_ONCE: u64 = 64 << 20;
+const AT_ONCE: u64 = if cfg!(test) { 1 << 20 } else { 64 << 20 };
+/// How much is announced at once, in bytes.
+const ASKED_FOR: u64 = 512 << 10;
 
 /// The files, relative to the copy, whose content is on the devices as it was read. Of none it is known by default.
 #[derive(Debug, Default)]
@@ -41,6 +41,8 @@ impl Proven {
 struct Written {
     path: PathBuf,
     end: u64,
+    /// All but what follows the last whole block was written past the page cache.
+    past_the_cache: bool,
     /// The hash of all of it, where this was the last.
     hash: Option<String>,
 }
@@ -84,20 +86,26 @@ impl Prover {
         })
     }
 
-    /// A file has been written up to `end`, where a window ends.
+    /// A file has been written up to `end`, where a window ends; past the page cache, or through it.
     ///
     /// # Errors
     /// [`CopyError::Interrupted`]: what was read back so far is not what it must be.
-    pub(super) fn written(&self, path: &Path, end: u64) -> Result<(), CopyError> {
-        self.tell(path, end, None)
+    pub(super) fn written(&self, path: &Path, end: u64, past_the_cache: bool) -> Result<(), CopyError> {
+        self.tell(Written { path: path.to_owned(), end, past_the_cache, hash: None })
     }
 
     /// All of a file has been written; its size in bytes, and the hash of its content.
     ///
     /// # Errors
     /// As [`Prover::written`].
-    pub(super) fn ended(&self, path: &Path, size: u64, hash: &str) -> Result<(), CopyError> {
-        self.tell(path, size, Some(hash.to_owned()))
+    pub(super) fn ended(
+        &self,
+        path: &Path,
+        size: u64,
+        past_the_cache: bool,
+        hash: &str,
+    ) -> Result<(), CopyError> {
+        self.tell(Written { path: path.to_owned(), end: size, past_the_cache, hash: Some(hash.to_owned()) })
     }
 
     /// Nobody will read again soon what is copied from here on.
@@ -105,8 +113,7 @@ impl Prover {
         let _ = self.0.send(Message::Rest);
     }
 
-    fn tell(&self, path: &Path, end: u64, hash: Option<String>) -> Result<(), CopyError> {
-        let written = Written { path: path.to_owned(), end, hash };
+    fn tell(&self, written: Written) -> Result<(), CopyError> {
         self.0.send(Message::Written(written)).map_err(|_| CopyError::Interrupted)
     }
 }
@@ -141,7 +148,7 @@ impl<'a> Reader<'a> {
                 Ok(Message::Written(written)) => {
                     bytes += written.end.min(WRITTEN_AT_ONCE);
                     // What is still written to must not be read through the page cache.
-                    if !self.stays || written.hash.is_some() {
+                    if !self.keeps(&written) || written.hash.is_some() {
                         waiting.push(written);
                     }
                     if bytes >= AT_ONCE {
@@ -164,28 +171,25 @@ impl<'a> Reader<'a> {
     }
 
     fn all(&mut self, written: Vec<Written>) -> Result<(), CopyError> {
-        // The devices are given all of it before one part is waited for.
-        for small in written.iter().filter(|part| part.end <= LARGE) {
-            if let Ok(file) = open_to_read(&small.path, OFlag::empty()) {
-                begin_writing(&file, 0, small.end);
-            }
-        }
         written.into_iter().try_for_each(|part| self.part(part))
     }
 
     fn part(&mut self, written: Written) -> Result<(), CopyError> {
-        let Written { path, end, hash } = written;
+        let stays = self.keeps(&written);
+        let Written { path, end, hash, .. } = written;
         let begun = match self.begun.take().filter(|begun| begun.path == path) {
             Some(begun) => begun,
-            None => match self.open(&path, end) {
+            None => match self.open(&path, end, stays) {
                 Some(file) => Begun { path, file, digest: Digest::new(), at: 0 },
                 None => return Ok(()),
             },
         };
         let Begun { path, file, mut digest, at } = begun;
-        let advised = if self.stays { 2 * WINDOW as u64 } else { 0 };
         let hashed = windows(&file, at..end, &mut self.buffer, |offset, bytes| {
-            announce(&file, offset + bytes.len() as u64, advised);
+            if stays {
+                let next = offset + bytes.len() as u64;
+                ask_for(&file, next..end.min(next + 2 * WINDOW as u64));
+            }
             digest.window(offset, bytes);
             Ok::<_, io::Error>(())
         });
@@ -201,11 +205,16 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// Is this to be read through the page cache, and kept there?
+    fn keeps(&self, written: &Written) -> bool {
+        self.stays && written.past_the_cache
+    }
+
     /// Nothing, where it could not be read past the page cache, or it is gone again because the rest of it could not be copied: whoever
     /// compares all of the copy at its end will see to it.
-    fn open(&mut self, path: &Path, size: u64) -> Option<File> {
+    fn open(&mut self, path: &Path, size: u64, stays: bool) -> Option<File> {
         let direct = open_to_read(path, OFlag::O_DIRECT).ok().filter(is_direct)?;
-        if !self.stays || size <= LARGE {
+        if !stays {
             return Some(direct);
         }
         // Its blocks were written past the page cache, and this waits for what follows the last of them: none of it is in memory then.
@@ -216,23 +225,54 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Announces what is read next, in parts: of one announcement the kernel takes no more than one request.
+fn ask_for(file: &File, part: Range<u64>) {
+    let mut from = part.start;
+    while from < part.end {
+        announce(file, from, ASKED_FOR.min(part.end - from));
+        from += ASKED_FOR;
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::content::{Direct, LARGE},
+        *,
+    };
     use std::fs;
 
-    /// Files of both kinds, and the hash that `told` makes of that of their content.
+    /// Writes part after part, each told as soon as it is there. Was it past the page cache?
+    fn write(prover: &Prover, path: &Path, bytes: &[u8]) -> bool {
+        let file = File::create_new(path).unwrap();
+        file.set_len(bytes.len() as u64).unwrap();
+        let (target, mut memory) = (Direct::new(&file, path), Buffer::new());
+        let mut end = 0;
+        for part in bytes.chunks(WINDOW) {
+            let window = memory.part(part.len() as u64);
+            window.copy_from_slice(part);
+            target.write_sparse(end, window).unwrap();
+            end += part.len() as u64;
+            prover.written(path, end / WINDOW as u64 * WINDOW as u64, target.is_direct()).unwrap();
+        }
+        target.is_direct()
+    }
+
+    /// Files of all kinds, and the hash that `told` makes of that of their content.
     fn proven(told: impl Fn(String) -> String, first_comes: bool) -> (bool, Result<usize, CopyError>) {
         let dir = tempfile::tempdir().unwrap();
-        let content = vec![7; usize::try_from(LARGE).unwrap() + BLOCK + 1];
+        let content = vec![7; 5 * usize::try_from(LARGE).unwrap() + BLOCK + 1];
         let (mut there, mut direct) = (false, false);
         let done = Prover::with(
             dir.path(),
             || there = true,
             |prover| {
-                for (name, length) in [("large", content.len()), ("small", 5)] {
+                for (name, length) in [("large", content.len()), ("cached", content.len()), ("small", 5)] {
                     let (path, bytes) = (dir.path().join(name), &content[..length]);
-                    fs::write(&path, bytes).unwrap();
+                    let past_the_cache = name == "large" && write(prover, &path, bytes);
+                    if name != "large" {
+                        fs::write(&path, bytes).unwrap();
+                    }
                     direct = is_direct(&File::open(&path).unwrap());
                     let mut digest = Digest::new();
                     bytes
@@ -240,9 +280,9 @@ mod tests {
                         .enumerate()
                         .for_each(|(at, part)| digest.window((at * WINDOW) as u64, part));
                     let hash = blake3::Hash::from(digest.finish(length as u64)).to_hex().to_string();
-                    prover.ended(&path, length as u64, &told(hash))?;
+                    prover.ended(&path, length as u64, past_the_cache, &told(hash))?;
                 }
-                prover.ended(&dir.path().join("gone"), 1, "")?;
+                prover.ended(&dir.path().join("gone"), 1, false, "")?;
                 if first_comes {
                     prover.rest();
                 }
@@ -257,7 +297,7 @@ mod tests {
     fn what_the_devices_give_back_is_compared() {
         for first_comes in [true, false] {
             let (direct, found) = proven(|hash| hash, first_comes);
-            assert_eq!(found.unwrap(), if direct { 2 } else { 0 });
+            assert_eq!(found.unwrap(), if direct { 3 } else { 0 });
             let (direct, found) = proven(|_| "another".to_owned(), first_comes);
             assert!(if direct { matches!(found, Err(CopyError::Differs { .. })) } else { found.is_ok() });
         }
@@ -267,7 +307,7 @@ mod tests {
     fn a_copy_that_fails_says_why_itself() {
         let dir = tempfile::tempdir().unwrap();
         let work = |prover: &Prover| {
-            prover.written(&dir.path().join("gone"), 1)?;
+            prover.written(&dir.path().join("gone"), 1, false)?;
             Err::<(), _>(CopyError::Untrusted)
         };
         assert!(matches!(Prover::with(dir.path(), || {}, work), Err(CopyError::Untrusted)));

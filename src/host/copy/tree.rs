@@ -245,24 +245,20 @@ impl<'a> Copier<'a> {
             .at("making", to)?;
         // What is read back while the rest is written must not end before its last zeros.
         target.set_len(before.len()).at("setting the length of", to)?;
-        let digest = self.content(&source, &target, before.len(), to).map_err(|stop| stop.at(from, to))?;
+        let copied = self.content(&source, &target, before.len(), to).map_err(|stop| stop.at(from, to))?;
         let after = source.metadata().at("reading", from)?;
         let state = |m: &Metadata| (m.len(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec());
         if state(&before) != state(&after) {
             return Err(CopyError::Changed(from.to_owned()));
         }
         drop(target);
-        if before.len() > LARGE {
-            // Nobody needs it again, and the kernel need not drop all of it at once when the source is unmounted.
-            let _ = forget(&source, 0..before.len());
-        }
         metadata::apply(&before, &attributes, to)?;
         if before.nlink() > 1 {
             self.links.insert((before.dev(), before.ino()), inside.to_owned());
         }
-        let hash = blake3::Hash::from(digest.finish(before.len())).to_hex().to_string();
+        let hash = blake3::Hash::from(copied.digest.finish(before.len())).to_hex().to_string();
         if let Some(prover) = self.prover {
-            prover.ended(to, before.len(), &hash)?;
+            prover.ended(to, before.len(), copied.past_the_cache, &hash)?;
         }
         self.record(
             inside,
@@ -274,7 +270,7 @@ impl<'a> Copier<'a> {
     }
 
     /// Copies the content, of a large one with a thread that reads, one that hashes and one that writes.
-    fn content(&mut self, source: &File, target: &File, size: u64, to: &Path) -> Result<Digest, Stop> {
+    fn content(&mut self, source: &File, target: &File, size: u64, to: &Path) -> Result<Copied, Stop> {
         let (meter, interrupt, prover) = (&mut self.meter, self.interrupt, self.prover);
         let mut hashes = Hashes { digest: Digest::new(), sum: self.sum.as_mut() };
         let mut seen = |offset: u64, bytes: &[u8]| {
@@ -291,17 +287,16 @@ impl<'a> Copier<'a> {
                 hashes.window(offset, bytes);
                 write_sparse(target, offset, bytes).map_err(Stop::Writing)
             })?;
-            if prover.is_none() {
-                begin_writing(target, 0, size);
-            }
-            return Ok(hashes.digest);
+            begin_writing(target, 0, size);
+            return Ok(Copied { digest: hashes.digest, past_the_cache: false });
         }
         let (mut pool, returns) = Pool::new();
         let (send, receive) = sync_channel(1);
         let (pass, passed) = sync_channel(1);
         thread::scope(|scope| {
-            let written = |end| prover.is_none_or(|prover| prover.written(to, end).is_ok());
             let target = Direct::new(target, to);
+            let direct = target.is_direct();
+            let written = move |end| prover.is_none_or(|prover| prover.written(to, end, direct).is_ok());
             let hashing = scope.spawn(move || {
                 for window in receive {
                     let window: Window = window;
@@ -315,13 +310,15 @@ impl<'a> Copier<'a> {
             let writing = scope.spawn(move || write(&target, passed, &returns, written));
             let read = pool.windows(source, size, |window| {
                 seen(window.offset, window.bytes())?;
+                // Nobody needs it again, and the kernel need not drop all of it at once when the source is unmounted.
+                let _ = forget(source, window.offset..window.offset + window.bytes().len() as u64);
                 // Refused only when the writer has failed, and its error goes first.
                 send.send(window).map_err(|_| Stop::Asked)
             });
             drop(send);
             let digest = hashing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             let written = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            written.map_err(Stop::Writing).and(read).map(|()| digest)
+            written.map_err(Stop::Writing).and(read).map(|()| Copied { digest, past_the_cache: direct })
         })
     }
 
@@ -336,6 +333,13 @@ impl<'a> Copier<'a> {
         };
         self.out.entries.insert(inside.to_owned(), entry);
     }
+}
+
+/// What is known of a content that has been copied.
+struct Copied {
+    digest: Digest,
+    /// All but what follows the last whole block was written past the page cache.
+    past_the_cache: bool,
 }
 
 /// What is made of a content as it goes by.
