@@ -3,28 +3,33 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     sync::OnceLock,
     time::Duration,
 };
 
-use crate::programs::{build_standin, built};
+use crate::programs::{build_standin, built, untold};
 
 const UNUSED: Duration = Duration::from_secs(3 * 60 * 60);
 
 /// The image's directory. `scripts/lab build` makes it where it is missing, and says where it is.
 pub(crate) fn image() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
-    IMAGE.get_or_init(|| {
-        let output = Command::new("scripts/lab")
-            .arg("build")
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .stderr(std::process::Stdio::inherit())
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "the lab cannot be built");
-        String::from_utf8(output.stdout).unwrap().lines().last().unwrap().into()
-    })
+    IMAGE.get_or_init(|| made_by(Command::new("scripts/lab").arg("build")))
+}
+
+/// The program as it is installed.
+fn released() -> PathBuf {
+    let builds = built("").join("..");
+    made_by(untold(Command::new("scripts/build").env("CARGO_TARGET_DIR", fs::canonicalize(builds).unwrap())))
+}
+
+/// What a script has made: it says at its end where that is.
+fn made_by(script: &mut Command) -> PathBuf {
+    let script = script.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit());
+    let output = script.output().unwrap();
+    assert!(output.status.success(), "{script:?} did not succeed");
+    String::from_utf8(output.stdout).unwrap().lines().last().unwrap().into()
 }
 
 /// Something that is made once and kept in `dir` for as long as its key is the same. Those that nobody has used for some hours go.
@@ -75,9 +80,10 @@ pub(crate) fn programs() -> &'static Path {
         build_standin();
         let dir = place();
         let tree = dir.join("tree");
-        for (program, place) in [("raidguard", "usr/local/sbin"), ("examples/standin-node", "usr/local/bin")]
+        for (from, place) in
+            [(released(), "usr/local/sbin"), (built("examples/standin-node"), "usr/local/bin")]
         {
-            let (from, to) = (built(program), tree.join(place));
+            let to = tree.join(place);
             fs::create_dir_all(&to).unwrap();
             let to = to.join(from.file_name().unwrap());
             succeed(Command::new("strip").arg("-o").args([&to, &from]));

@@ -20,11 +20,15 @@ pub(crate) fn build_standin() {
         cargo.args(["build", "--quiet", "--locked", "--example", "standin-node", "--target-dir"]);
         cargo.arg(profile.parent().unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
         cargo.args(profile.ends_with("release").then_some("--release"));
-        // What cargo told this test of its package: a build script that looks at it would have half of everything built anew, each time.
-        let told = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
-        std::env::vars().filter(|(name, _)| told(name)).for_each(|(name, _)| {
-            cargo.env_remove(name);
-        });
-        assert!(cargo.status().unwrap().success(), "the stand-in node cannot be built");
+        assert!(untold(&mut cargo).status().unwrap().success(), "the stand-in node cannot be built");
     });
+}
+
+/// Without what cargo told this test of its package: a build script that looks at it would have half of everything built anew, each time.
+pub(crate) fn untold(cargo: &mut Command) -> &mut Command {
+    let told = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    std::env::vars().filter(|(name, _)| told(name)).for_each(|(name, _)| {
+        cargo.env_remove(name);
+    });
+    cargo
 }
