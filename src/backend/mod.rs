@@ -2,7 +2,6 @@
 
 mod blocks;
 pub mod btrfs;
-mod fresh;
 pub mod mdadm;
 mod members;
 mod report;

@@ -10,6 +10,7 @@ pub mod disks;
 mod dying;
 pub mod exchange;
 pub mod files;
+pub(crate) mod fresh;
 pub mod fstab;
 mod glance;
 pub mod inventory;
@@ -25,6 +26,7 @@ pub mod schedule;
 pub mod secrets;
 pub mod smart;
 pub mod state;
+pub mod zfs;
 pub mod zone;
 
 use std::{

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Bytes, DevNo, Identity};
 
+/// libblkid's word for a device of a ZFS pool.
+pub const ZFS_MEMBER: &str = "zfs_member";
+
 /// One thing that a device holds: a filesystem, a RAID superblock, a partition table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signature {
@@ -112,6 +115,13 @@ impl fmt::Display for Content {
                 f.write_str(&signatures.iter().map(text).collect::<Vec<_>>().join(", "))
             }
         }
+    }
+}
+
+impl Content {
+    /// Are there labels of ZFS?
+    pub fn has_zfs(&self) -> bool {
+        matches!(self, Self::Known(signatures) if signatures.iter().any(|s| s.kind == ZFS_MEMBER))
     }
 }
 

@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use raidguard::host::zfs::{Labels, clear_commands};
+
 use crate::{
     SETUP, craft, sandbox,
     sandbox::{Sandbox, isolated, note},
@@ -148,10 +150,7 @@ fn contents(cases: &mut Cases<'_>) {
         s.write(at, &label);
     }
     cases.second(&["is not empty", "zfs_member"]);
-    for (at, label) in craft::zfs_labels(2 * GIB) {
-        s.write(at, &vec![0; label.len()]);
-    }
-    s.wipe();
+    zfs_labels(cases);
     s.write(32768, &craft::iso_image());
     cases.second(&["is not empty", "iso9660"]);
     s.wipe();
@@ -163,6 +162,39 @@ fn contents(cases: &mut Cases<'_>) {
     s.tool("mkfs.xfs", &["-q", "-f", s.two()]);
     s.write(1024, &superblock);
     cases.second(&["is not empty", "xfs", "ext4"]);
+    s.wipe();
+}
+
+/// Labels of ZFS that wipefs has taken for gone, and what clears them.
+fn zfs_labels(cases: &mut Cases<'_>) {
+    let s = cases.s;
+    let labels = || Labels::read(Path::new(s.two())).unwrap();
+    s.wipe();
+    // A description without uberblocks is what older versions of wipefs leave.
+    for line in include_str!("../fixtures/zfs/label/mirror-two.txt").lines() {
+        let (at, hex) = line.split_once(' ').unwrap();
+        let Ok(at) = at.parse::<u64>() else { continue };
+        let byte = |n: usize| u8::from_str_radix(&hex[2 * n..2 * n + 2], 16).unwrap();
+        if at < 128 << 10 {
+            s.write(at, &(0..hex.len() / 2).map(byte).collect::<Vec<_>>());
+        }
+    }
+    cases.second(&["is not empty", "zfs_member `ztest`"]);
+    s.write(512 << 10, b"what lies between");
+    for cmd in clear_commands(Path::new(s.two()), 2 * GIB) {
+        let line = cmd.line();
+        let words: Vec<_> = line.split(' ').collect();
+        s.tool(words[0], &words[1..]);
+    }
+    assert!(!labels().hold_something());
+    let mut between = [0; 17];
+    fs::File::open(s.two()).unwrap().read_exact_at(&mut between, 512 << 10).unwrap();
+    assert_eq!(&between, b"what lies between");
+    for (at, label) in craft::zfs_labels(2 * GIB) {
+        let mut now = vec![1; label.len()];
+        fs::File::open(s.two()).unwrap().read_exact_at(&mut now, at).unwrap();
+        assert!(now.iter().all(|byte| *byte == 0), "the label at {at}");
+    }
     s.wipe();
 }
 

@@ -6,7 +6,7 @@ use ring::digest;
 
 use super::{ParseError, rescue::crc32c::crc32c};
 pub(super) use crate::backend::blocks::{field, format_uuid};
-use crate::backend::fresh::{self, Fresh};
+use crate::host::fresh::{self, Fresh};
 
 /// Where the first copy lies, and its size in bytes (kernel: `BTRFS_SUPER_INFO_OFFSET`, `BTRFS_SUPER_INFO_SIZE`).
 pub(super) const OFFSET: u64 = 64 << 10;

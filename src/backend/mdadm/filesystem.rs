@@ -10,9 +10,9 @@ use crate::{
     backend::{
         MirrorSpec,
         blocks::{field, format_uuid},
-        fresh::Fresh,
     },
     exec::Cmd,
+    host::fresh::Fresh,
     model::{Filesystem, FilesystemKind},
 };
 

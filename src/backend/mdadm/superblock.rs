@@ -2,10 +2,12 @@
 
 use std::{io, path::Path};
 
-use crate::backend::{
-    ParseError,
-    blocks::{field, format_uuid},
-    fresh::Fresh,
+use crate::{
+    backend::{
+        ParseError,
+        blocks::{field, format_uuid},
+    },
+    host::fresh::Fresh,
 };
 
 /// Where version 1.2 lies: 256 bytes of fields, then two bytes for each device that it has a role for.

@@ -1,13 +1,16 @@
-//! What a device holds: `wipefs --no-act` and `blkid -p` together.
+//! What a device holds: `wipefs --no-act` and `blkid -p` together, and ZFS's labels.
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use serde::Deserialize;
 
 use crate::{
     exec::{Cmd, CmdError},
-    host::Host,
-    model::inventory::{Content, Signature},
+    host::{
+        Host,
+        zfs::{Labels, PoolState},
+    },
+    model::inventory::{Content, Signature, ZFS_MEMBER},
 };
 
 /// Reads `wipefs --no-act --json`: nothing at all, or a list of signatures.
@@ -66,7 +69,42 @@ pub(super) fn parse_blkid(text: &str) -> Blkid {
     }
 }
 
-/// What a device holds, by two independent probes, and a partition's own UUID.
+/// What is left of ZFS, in the words of blkid, which needs four labels, or all but one of the uberblocks, to believe it. Of a device
+/// that is gone there is nothing.
+fn zfs(labels: io::Result<Labels>) -> io::Result<Option<Signature>> {
+    let labels = match labels {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        labels => labels?,
+    };
+    let label = labels.newest();
+    let aux = |state| match state {
+        PoolState::Spare => Some("a spare".to_owned()),
+        PoolState::Cache => Some("a cache".to_owned()),
+        _ => None,
+    };
+    Ok(labels.hold_something().then(|| Signature {
+        kind: ZFS_MEMBER.to_owned(),
+        label: label.and_then(|label| label.pool.clone().or_else(|| aux(label.state))),
+        uuid: label.and_then(|label| label.pool_guid).map(|guid| guid.to_string()),
+    }))
+}
+
+/// What a device holds, with what is left of ZFS where no other probe has told of it.
+fn with_zfs(content: Content, labels: io::Result<Labels>) -> Content {
+    match (content, zfs(labels)) {
+        (Content::Unknown(why), _) => Content::Unknown(why),
+        (_, Err(e)) => Content::Unknown(format!("whether there are labels of ZFS cannot be read: {e}")),
+        (content, Ok(None)) => content,
+        (content, Ok(Some(_))) if content.has_zfs() => content,
+        (Content::Empty, Ok(Some(found))) => Content::Known(vec![found]),
+        (Content::Known(mut signatures), Ok(Some(found))) => {
+            signatures.push(found);
+            Content::Known(signatures)
+        }
+    }
+}
+
+/// What a device holds, by independent probes, and a partition's own UUID.
 pub(super) fn content(host: &Host, path: &Path) -> (Content, Option<String>) {
     let unknown = |e: &dyn std::fmt::Display| (Content::Unknown(e.to_string()), None);
     let wipefs = Cmd::probe("wipefs").args(["--no-act", "--noheadings", "--json"]).arg(path);
@@ -88,7 +126,7 @@ pub(super) fn content(host: &Host, path: &Path) -> (Content, Option<String>) {
         None if found.untyped => Content::Unknown("blkid found something without a type".to_owned()),
         None => Content::Empty,
     };
-    (content, found.partuuid)
+    (with_zfs(content, Labels::read(&host.path(path))), found.partuuid)
 }
 
 /// blkid's exit code for contents that stand in each other's way; 0 is something found, 2 nothing (blkid(8)).
@@ -103,7 +141,7 @@ pub(super) fn blkid(host: &Host, path: &Path, area: &[String]) -> Result<(Blkid,
 /// What is left in one area of a device, in bytes: free space may hold what was deleted from the table only.
 pub(in crate::host) fn content_at(host: &Host, path: &Path, offset: u64, size: u64) -> Content {
     let area = ["-O".to_owned(), offset.to_string(), "-S".to_owned(), size.to_string()];
-    match blkid(host, path, &area) {
+    let content = match blkid(host, path, &area) {
         Err(e) => Content::Unknown(e.to_string()),
         Ok((_, CONFLICT)) => Content::Unknown("contents that stand in each other's way".to_owned()),
         Ok((Blkid { signature: Some(signature), .. }, _)) => Content::Known(vec![signature]),
@@ -111,12 +149,46 @@ pub(in crate::host) fn content_at(host: &Host, path: &Path, offset: u64, size: u
             Content::Unknown("blkid found something without a type".to_owned())
         }
         Ok(_) => Content::Empty,
-    }
+    };
+    with_zfs(content, Labels::within(&host.path(path), offset, size))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn labels_of_zfs_are_found_where_other_tools_are_silent() {
+        let dir = tempfile::tempdir().unwrap();
+        let device = dir.path().join("device");
+        let of = |text: &str, content| {
+            crate::host::zfs::tests::write_recorded(text, &device);
+            with_zfs(content, Labels::read(&device)).to_string()
+        };
+        let member = include_str!("../../../tests/fixtures/zfs/label/mirror-one.txt");
+        let last = include_str!("../../../tests/fixtures/zfs/label/detached.txt");
+        let ext4 = || Content::Known(vec![Signature { kind: "ext4".into(), label: None, uuid: None }]);
+        assert_eq!(of(member, Content::Empty), "zfs_member `ztest`");
+        assert_eq!(of(member, ext4()), "ext4, zfs_member `ztest`");
+        assert_eq!(
+            of(last, Content::Empty),
+            "zfs_member `ztest`",
+            "it was detached, which no pool would tell"
+        );
+        let spare = include_str!("../../../tests/fixtures/zfs/label/spare.txt");
+        assert_eq!(of(spare, Content::Empty), "zfs_member `a spare`");
+        assert_eq!(of("size 4194304", Content::Empty), "empty");
+        let known = Content::Known(vec![Signature { kind: ZFS_MEMBER.into(), label: None, uuid: None }]);
+        assert_eq!(of(member, known), "zfs_member", "said once");
+        let pool = with_zfs(Content::Empty, Labels::read(&device));
+        assert!(pool.has_zfs());
+        let unknown = Content::Unknown("x".into());
+        assert_eq!(of(member, unknown.clone()), unknown.to_string());
+        let broken = with_zfs(Content::Empty, Err(io::Error::other("torn")));
+        assert!(matches!(broken, Content::Unknown(why) if why.ends_with("torn")));
+        let gone = Labels::read(&dir.path().join("none"));
+        assert_eq!(with_zfs(Content::Empty, gone), Content::Empty);
+    }
 
     crate::fuzz::fuzzed!(fuzz_wipefs, text [
         include_bytes!("../../../tests/fixtures/wipefs/2.41.5/ambivalent.json"),

@@ -187,8 +187,7 @@ fn plan_of(
     // What is left of an exchange that was given up is erased when this one begins.
     let begun = facts.claims.iter().any(|c| c.path == new.path && c.devid == 0);
     if !new.content.is_empty() && !begun {
-        steps
-            .push(Action::Erase(Erase { devices: vec![new.identity()], spec: spec(vec![new.path.clone()]) }));
+        steps.push(Action::Erase(Erase::of([(new.identity(), &new.content)], spec(vec![new.path.clone()]))));
     }
     steps.push(Action::MountForWork(MountForWork {
         spec: spec(devices(&[])),

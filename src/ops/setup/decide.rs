@@ -90,10 +90,9 @@ pub fn decide(request: &Request, facts: &Facts) -> Result<Decision, Vec<Blocker>
             }));
         }
     }
-    let erased: Vec<Identity> =
-        members.iter().filter(|m| !m.content.is_empty()).map(|m| m.identity.clone()).collect();
-    if !erased.is_empty() {
-        steps.push(Action::Erase(Erase { devices: erased, spec: spec.clone() }));
+    let erased = || members.iter().filter(|m| !m.content.is_empty()).map(|m| (m.identity.clone(), m.content));
+    if erased().next().is_some() {
+        steps.push(Action::Erase(Erase::of(erased(), spec.clone())));
     }
     let identities: Vec<Identity> = members.iter().map(|m| m.identity.clone()).collect();
     steps.push(Action::MakeMirror(MakeMirror { spec: spec.clone(), members: identities.clone() }));

@@ -133,6 +133,26 @@ fn where_udev_runs_it_is_to_keep_halves_apart() {
 }
 
 #[test]
+fn labels_of_zfs_are_cleared_whole() {
+    let mut facts = facts();
+    facts.inventory.devices[1].size = Bytes::gib(16);
+    facts.inventory.devices[1].content =
+        Content::Known(vec![Signature { kind: "zfs_member".into(), label: Some("tank".into()), uuid: None }]);
+    let refused = decide(&request(), &facts).unwrap_err();
+    assert!(refused.iter().any(|b| b.says.contains("zfs_member `tank`")), "{refused:?}");
+    let decision = decide(&Request { wipe: true, ..request() }, &facts).unwrap();
+    let erase = decision.plan.steps.iter().find(|s| matches!(s, Action::Erase(_))).unwrap();
+    assert_eq!(
+        erase.commands(),
+        [
+            "blkdiscard --zeroout --offset 0 --length 524288 /dev/sdc",
+            "blkdiscard --zeroout --offset 17179344896 --length 524288 /dev/sdc",
+            "wipefs --all /dev/sdc"
+        ]
+    );
+}
+
+#[test]
 fn the_whole_plan_of_a_node_run_by_systemd() {
     let mut facts = facts();
     facts.running = running(Some("lightningd.service"));

@@ -11,7 +11,7 @@ use super::{fail, listed, run};
 use crate::{
     backend::{self, BackendError, Made, MirrorSpec},
     exec::{Cmd, log_change},
-    host::{Host, fstab, inventory, mountinfo},
+    host::{Host, fstab, inventory, mountinfo, zfs},
     model::{Identity, inventory::Content, mirror::MirrorState},
     plan::{Context, Outcome, Probe, Step, StepError},
 };
@@ -23,6 +23,23 @@ pub struct Erase {
     pub devices: Vec<Identity>,
     /// The mirror that takes their place: what is found of it later is not erased.
     pub spec: MirrorSpec,
+    /// Those of them that have labels of ZFS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labelled: Vec<PathBuf>,
+}
+
+impl Erase {
+    /// Erases these devices, each with what it holds.
+    pub fn of<'c>(devices: impl IntoIterator<Item = (Identity, &'c Content)>, spec: MirrorSpec) -> Self {
+        let mut step = Self { devices: Vec::new(), spec, labelled: Vec::new() };
+        for (device, content) in devices {
+            if content.has_zfs() {
+                step.labelled.push(device.path.clone());
+            }
+            step.devices.push(device);
+        }
+        step
+    }
 }
 
 /// Makes the mirror's filesystem.
@@ -61,6 +78,10 @@ pub struct Container {
     pub path: PathBuf,
 }
 
+fn wipe(device: &Path) -> Cmd {
+    Cmd::destroy("wipefs").arg("--all").arg(device)
+}
+
 pub(super) fn backend_failed(e: BackendError) -> StepError {
     StepError::failed("the mirror could not be looked at", e)
 }
@@ -72,7 +93,16 @@ impl Step for Erase {
     }
 
     fn commands(&self) -> Vec<String> {
-        self.devices.iter().map(|d| Cmd::destroy("wipefs").arg("--all").arg(&d.path).line()).collect()
+        let commands = |device: &Identity| {
+            let labels = self
+                .labelled
+                .contains(&device.path)
+                .then(|| zfs::clear_commands(&device.path, device.size.0));
+            let mut commands = labels.unwrap_or_default();
+            commands.push(wipe(&device.path));
+            commands
+        };
+        self.devices.iter().flat_map(commands).map(|cmd| cmd.line()).collect()
     }
 
     fn probe(&self, host: &Host) -> Result<Probe, StepError> {
@@ -102,7 +132,13 @@ impl Step for Erase {
 
     fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
         for device in &self.devices {
-            run(cx.host, &Cmd::destroy("wipefs").arg("--all").arg(&device.path))?;
+            // wipefs would leave of ZFS what other versions of it find.
+            if self.labelled.contains(&device.path) {
+                for clear in zfs::clear_commands(&device.path, device.size.0) {
+                    run(cx.host, &clear)?;
+                }
+            }
+            run(cx.host, &wipe(&device.path))?;
         }
         Ok(Outcome::default())
     }

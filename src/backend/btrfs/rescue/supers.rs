@@ -9,7 +9,7 @@ use super::{
     super::superblock::{CRC32C, Checksum, OFFSET, SIZE, Superblock, field},
     map::Chunk,
 };
-use crate::backend::{ParseError, fresh::Fresh};
+use crate::{backend::ParseError, host::fresh::Fresh};
 
 /// Where the second copy lies.
 pub(super) const SECOND: u64 = 64 << 20;

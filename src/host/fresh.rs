@@ -14,7 +14,7 @@ use nix::{
 };
 
 /// A block's length in bytes.
-pub(super) const SIZE: usize = 4096;
+pub(crate) const SIZE: usize = 4096;
 
 /// Aligned as direct I/O wants it: no logical sector is larger (open(2), `O_DIRECT`).
 #[repr(align(4096))]
@@ -22,7 +22,7 @@ struct Block([u8; SIZE]);
 
 /// A device, or an image of one.
 #[derive(Debug)]
-pub(super) struct Fresh {
+pub(crate) struct Fresh {
     file: File,
     direct: bool,
 }
@@ -32,7 +32,7 @@ impl Fresh {
     ///
     /// # Errors
     /// It cannot be opened.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         match OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path) {
             // An image, on a filesystem that knows no such thing.
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
@@ -46,7 +46,7 @@ impl Fresh {
     ///
     /// # Errors
     /// It does not say.
-    pub(super) fn size(&self) -> io::Result<u64> {
+    pub(crate) fn size(&self) -> io::Result<u64> {
         (&self.file).seek(SeekFrom::End(0))
     }
 
@@ -54,7 +54,7 @@ impl Fresh {
     ///
     /// # Errors
     /// It cannot be read, or is of a device that is gone.
-    pub(super) fn block(&self, at: u64) -> io::Result<Option<[u8; SIZE]>> {
+    pub(crate) fn block(&self, at: u64) -> io::Result<Option<[u8; SIZE]>> {
         if !self.direct {
             // The whole of it: pages may be larger than what is asked for, and are dropped only as a whole.
             let _ = posix_fadvise(&self.file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
