@@ -8,7 +8,7 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{DropInOf, Rendered, Rule, ScheduleError, UNITS, cron_runs, dropin, is_systemd, present, render};
+use super::{DropInOf, Rendered, Rule, ScheduleError, cron_runs, dropin, is_systemd, present, render};
 use crate::{
     config::Mirror,
     host::{Host, files::Doing as _, zone},
@@ -164,12 +164,8 @@ fn idle(host: &Host, with: Option<Scheduler>, wanted: &[Rendered]) -> Vec<String
         Some(Scheduler::Cron) if cron_runs(host) => Vec::new(),
         Some(Scheduler::Cron) => vec!["no process is called cron or crond".to_owned()],
         Some(Scheduler::Systemd) if !is_systemd(host) => vec!["systemd does not run here".to_owned()],
-        Some(Scheduler::Systemd) => super::timers(wanted)
+        Some(Scheduler::Systemd) => super::not_enabled(host, wanted)
             .into_iter()
-            .filter(|timer| {
-                let link = Path::new(UNITS).join("timers.target.wants").join(timer);
-                host.path(link).symlink_metadata().is_err()
-            })
             .map(|timer| format!("{timer} is not enabled"))
             .collect(),
     }

@@ -302,7 +302,18 @@ pub fn is_installed(
     let mut names: Vec<_> = wanted.iter().map(|f| f.path.clone()).collect();
     names.sort();
     let same = |f: &Rendered| host.read(&f.path).is_ok_and(|text| text == f.text);
-    Ok(names == present(host)? && wanted.iter().all(same))
+    Ok(names == present(host)? && wanted.iter().all(same) && not_enabled(host, &wanted).is_empty())
+}
+
+/// The link by which a boot starts a timer (systemctl(1), enable).
+fn wanted_by(timer: &str) -> PathBuf {
+    Path::new(UNITS).join("timers.target.wants").join(timer)
+}
+
+/// Those of the timers that no boot starts.
+fn not_enabled(host: &Host, files: &[Rendered]) -> Vec<String> {
+    let has_none = |timer: &String| host.path(wanted_by(timer)).symlink_metadata().is_err();
+    timers(files).into_iter().filter(has_none).collect()
 }
 
 /// Installs the jobs, and takes away what else of ours is there; no mirrors, no jobs.
@@ -310,8 +321,16 @@ pub fn is_installed(
 /// # Errors
 /// A file cannot be written or removed, or systemd cannot be told.
 pub fn install(host: &Host, with: Scheduler, mirrors: &[Mirror], binary: &Path) -> Result<(), ScheduleError> {
-    let acts = replacing(&present(host)?, render(with, mirrors, binary)?, is_systemd(host));
-    acts.iter().try_for_each(|act| act.apply(host))
+    let wanted = render(with, mirrors, binary)?;
+    let timer = timers(&wanted).pop();
+    let acts = replacing(&present(host)?, wanted, is_systemd(host));
+    acts.iter().try_for_each(|act| act.apply(host))?;
+    // systemd has made the links, and left to the kernel when they reach the disk.
+    let links = timer.map(|timer| host.path(wanted_by(&timer)));
+    match links.as_deref().map(files::parent) {
+        Some(links) if links.is_dir() => Ok(files::sync_dir(links)?),
+        _ => Ok(()),
+    }
 }
 
 /// Takes every job of ours away.

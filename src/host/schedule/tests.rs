@@ -1,6 +1,6 @@
 //! The files as they are written, and that there is never more than one set of them.
 
-use std::sync::Arc;
+use std::{os::unix::fs::symlink, sync::Arc};
 
 use super::*;
 use crate::{
@@ -103,8 +103,18 @@ fn one_set_replaces_the_other_and_all_go_away() {
         jiff::Timestamp::UNIX_EPOCH,
     );
     let (mirrors, binary) = ([mirror("lightning")], Path::new(BINARY));
+    let links = dir.path().join("etc/systemd/system/timers.target.wants");
     for with in [Scheduler::Cron, Scheduler::Systemd, Scheduler::Cron] {
         install(&host, with, &mirrors, binary).unwrap();
+        if with == Scheduler::Systemd {
+            // The power may be cut between the files and systemd's links.
+            assert!(!is_installed(&host, with, &mirrors, binary).unwrap());
+            fs::create_dir(&links).unwrap();
+            for timer in timers(&render(with, &mirrors, binary).unwrap()) {
+                symlink(format!("../{timer}"), links.join(timer)).unwrap();
+            }
+            install(&host, with, &mirrors, binary).unwrap();
+        }
         assert!(is_installed(&host, with, &mirrors, binary).unwrap(), "{with}");
         assert_eq!(present(&host).unwrap().len(), if with == Scheduler::Cron { 1 } else { 8 });
     }
@@ -112,7 +122,7 @@ fn one_set_replaces_the_other_and_all_go_away() {
     assert!(!is_installed(&host, Scheduler::Cron, &mirrors, binary).unwrap());
     remove(&host).unwrap();
     assert!(present(&host).unwrap().is_empty());
-    assert_eq!(runner.calls().len(), 4, "{:?}", runner.calls());
+    assert_eq!(runner.calls().len(), 6, "{:?}", runner.calls());
     assert_eq!(detect(&host).unwrap(), Scheduler::Systemd);
 }
 
