@@ -168,20 +168,6 @@ pub(super) fn attach(host: &Host, backing: &Path) -> Result<PathBuf, OverlayErro
     }
 }
 
-/// Puts a loop device over a block device that is only read: the kernel opens that without the right to write.
-pub(super) fn attach_to_read(host: &Host, device: &Path) -> Result<PathBuf, OverlayError> {
-    let cmd = Cmd::change("losetup").args(["--find", "--show", "--read-only", "--direct-io=on"]).arg(device);
-    let over = PathBuf::from(host.runner().run(&cmd)?.text().trim());
-    let refuse = |why: &str| OverlayError::Device { device: over.clone(), why: why.to_owned() };
-    if !loops_over(host, device)?.contains(&kname_of(&over)) {
-        return Err(refuse("it is not the loop device that was just made"));
-    }
-    if !is_read_only(host, &kname_of(&over))? {
-        return Err(refuse("it would take writes"));
-    }
-    Ok(over)
-}
-
 /// The kernel's name of a device, by that of its node.
 pub(super) fn kname_of(device: &Path) -> String {
     device.file_name().unwrap_or_default().to_string_lossy().into_owned()

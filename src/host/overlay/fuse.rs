@@ -96,7 +96,8 @@ pub(super) fn see_through(
         }
         let counted = count(host, &survivor.kname)?;
         keeper.note(host, Object::Loop { backing: device.clone() })?;
-        let attached = block::attach_to_read(host, &device);
+        let attached = block::attach(host, &device);
+        let attached = attached.and_then(|over| block::only_read(host, &over).map(|()| over));
         look.excuse_flush(counted, count(host, &survivor.kname)?);
         match attached {
             Ok(over) => through.push(over),

@@ -200,8 +200,7 @@ impl Machine {
                     &format!("7:{number}"),
                     if used_before { "1\n" } else { "0\n" },
                 );
-                if line.contains("--read-only") {
-                    self.set_read_only(&format!("loop{number}"), "1");
+                if line.contains("--direct-io") && last.starts_with("/dev/sd") {
                     self.count_a_flush(&kname(last));
                 }
                 let class = self.path(&format!("sys/class/block/loop{number}/loop"));
