@@ -170,6 +170,13 @@ pub(super) fn block_devices(
     Ok(candidate_names(host, own)?.into_iter().map(|(name, size)| (node_of(&name), size)).collect())
 }
 
+/// What is used of the filesystem that is mounted there, and what is free.
+pub(super) fn space(mountpoint: &Path) -> (Bytes, Option<Bytes>) {
+    let Ok(found) = nix::sys::statvfs::statvfs(mountpoint) else { return (Bytes(0), None) };
+    let bytes = |blocks: u64| Bytes(blocks.saturating_mul(found.fragment_size()));
+    (bytes(found.blocks().saturating_sub(found.blocks_free())), Some(bytes(found.blocks_available())))
+}
+
 /// So many bytes of a block; nothing where it ends before.
 pub(super) fn field<const N: usize>(block: &[u8], at: usize) -> Option<[u8; N]> {
     block.get(at..at.checked_add(N)?)?.try_into().ok()

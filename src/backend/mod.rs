@@ -6,6 +6,7 @@ pub mod mdadm;
 mod members;
 mod report;
 pub mod rescue;
+pub mod zfs;
 
 use std::{
     collections::BTreeMap,
@@ -200,7 +201,8 @@ pub trait Backend: Members + Send + Sync + fmt::Debug {
     /// The path could not be looked at.
     fn is_container(&self, host: &Host, path: &Path) -> Result<bool, BackendError>;
 
-    /// What the mirror with this UUID is now. Starts no process.
+    /// What the mirror with this UUID is now. Starts no process, but where only the backend's tool can tell (ZFS): each with a short time
+    /// limit, and none that would wait for a mirror which has stopped.
     ///
     /// # Errors
     /// Something could not be read or understood: the mirror's state is then unknown.

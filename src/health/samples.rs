@@ -98,6 +98,7 @@ fn state(declared: &Mirror) -> MirrorState {
         exclusive_operation: None,
         unread: Vec::new(),
         md: None,
+        zfs: None,
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bytes, lossy, md::MdState};
+use super::{Bytes, lossy, md::MdState, zfs::ZfsState};
 
 /// A mirror as the machine shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +50,9 @@ pub struct MirrorState {
     /// The array that the mirror is, where it is one of md and the kernel has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub md: Option<MdState>,
+    /// The pool that the mirror is, where it is one of ZFS and imported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zfs: Option<ZfsState>,
 }
 
 impl MirrorState {
@@ -73,6 +76,7 @@ impl MirrorState {
             exclusive_operation: None,
             unread: Vec::new(),
             md: None,
+            zfs: None,
         }
     }
 

@@ -15,6 +15,7 @@ pub mod quote;
 pub mod record;
 pub mod schedule;
 pub mod size;
+pub mod zfs;
 pub mod zone;
 
 pub use ago::ago;

@@ -52,16 +52,9 @@ pub(super) fn observe(host: &Host, uuid: &str, mountpoint: &Path) -> Result<Mirr
     let present = state.members.iter().filter(|m| !m.missing && !m.replace_target);
     state.raw_size = Bytes(present.filter_map(|m| m.size).map(|size| size.0).sum());
     if state.mounted {
-        (state.used, state.free) = space(&host.path(mountpoint));
+        (state.used, state.free) = blocks::space(&host.path(mountpoint));
     }
     Ok(state)
-}
-
-/// What is used of the filesystem that is mounted there, and what is free.
-fn space(mountpoint: &Path) -> (Bytes, Option<Bytes>) {
-    let Ok(found) = nix::sys::statvfs::statvfs(mountpoint) else { return (Bytes(0), None) };
-    let bytes = |blocks: u64| Bytes(blocks.saturating_mul(found.fragment_size()));
-    (bytes(found.blocks().saturating_sub(found.blocks_free())), Some(bytes(found.blocks_available())))
 }
 
 fn see_mounts(

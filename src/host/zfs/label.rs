@@ -78,6 +78,8 @@ pub struct Vdev {
     pub ashift: Option<u64>,
     /// How much of it is used, in bytes: each label's, and what is not a multiple of the rest is not; only of a vdev at the top.
     pub asize: Option<u64>,
+    /// The size of the pieces that it is divided into, as a power of two; only of a vdev at the top.
+    pub metaslab_shift: Option<u64>,
     /// How many of its devices may fail, of a raidz.
     pub parity: Option<u64>,
     /// Whether it is a whole disk, which ZFS has partitioned.
@@ -106,6 +108,7 @@ impl Vdev {
             path: list.text("path")?,
             ashift: list.number("ashift")?,
             asize: list.number("asize")?,
+            metaslab_shift: list.number("metaslab_shift")?,
             parity: list.number("nparity")?,
             whole_disk: is("whole_disk")?,
             is_log: is("is_log")?,

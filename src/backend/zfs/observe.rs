@@ -1,0 +1,341 @@
+//! What a mirror of ZFS is: labels and kstat without a process, then `zpool status`, which is the only one that tells of an imported
+//! pool's devices. It is not run for a pool that is suspended, since it may never end there, and has a short time limit elsewhere.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+
+use super::{json, kstat, list, text};
+use crate::{
+    backend::{
+        BackendError, ParseError,
+        blocks::{self, Seen},
+    },
+    exec::{Cmd, CmdError},
+    host::{
+        Host,
+        files::Doing as _,
+        mountinfo::{self, Mount},
+        zfs::{Label, Labels},
+    },
+    model::{
+        Bytes,
+        mirror::{ErrorCounts, MemberState, MirrorState},
+        observed::Claim,
+        zfs::{ZfsClass, ZfsScanKind, ZfsScanState, ZfsState, ZfsVdev},
+    },
+};
+
+/// How long `zpool status` may take.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A device with labels of ZFS.
+struct Labelled {
+    seen: Arc<Seen<Labels>>,
+    label: Label,
+}
+
+/// Observes the pool with this number, in decimal, whose dataset should be mounted at `mountpoint`.
+///
+/// # Errors
+/// Something could not be read or understood, or `zpool` did not answer: the mirror's state is then unknown.
+pub fn observe(host: &Host, uuid: &str, mountpoint: &Path) -> Result<MirrorState, BackendError> {
+    let mounts = mountinfo::read(host)?;
+    let mut state = MirrorState::unseen(uuid, mountpoint);
+    let (labelled, unread) = labelled(host)?;
+    let ours: Vec<&Labelled> = labelled.iter().filter(|l| is_of(&l.label, uuid)).collect();
+    let newest = ours.iter().max_by_key(|l| l.label.txg).and_then(|l| l.label.pool.clone());
+    // Where no device is left that could tell, what is mounted may.
+    let mounted = mountinfo::topmost_at(&mounts, mountpoint).and_then(pool_of);
+    let pool = match newest.or(mounted) {
+        Some(name) => imported(host, &name, uuid)?,
+        None => None,
+    };
+    see_mounts(&mut state, &mounts, pool.as_ref(), mountpoint);
+    match pool {
+        Some(pool) if !pool.vdevs.is_empty() => {
+            let leaves = pool.vdevs.iter().filter(|v| v.class == ZfsClass::Normal).flat_map(ZfsVdev::leaves);
+            state.members = leaves.map(|leaf| member(host, leaf, &ours)).collect::<Result<_, _>>()?;
+            let scan = pool.scan.as_ref().filter(|scan| scan.state == ZfsScanState::Running);
+            let resilvers = scan.is_some_and(|scan| scan.kind == ZfsScanKind::Resilver);
+            state.read_only |= pool.read_only;
+            state.exclusive_operation = (resilvers || pool.rebuilding).then(|| "resilver".to_owned());
+            state.zfs = Some(pool);
+        }
+        found => {
+            state.members = ours.iter().filter_map(|l| left(l)).collect();
+            state.unread = unread;
+            state.zfs = found;
+        }
+    }
+    state.members.sort_by(|a, b| (a.devid, b.generation).cmp(&(b.devid, a.generation)));
+    if state.zfs.is_none() {
+        // Of two that say they are the same, the newer is the member.
+        state.members.dedup_by_key(|m| m.devid);
+    }
+    let present = state.members.iter().filter(|m| !m.missing && !m.replace_target);
+    state.raw_size = Bytes(present.filter_map(|m| m.size).map(|size| size.0).sum());
+    let suspended = state.zfs.as_ref().is_some_and(ZfsState::is_suspended);
+    // A pool that is suspended may keep whoever asks for its space.
+    if state.mounted && !suspended {
+        (state.used, state.free) = blocks::space(&host.path(mountpoint));
+    }
+    Ok(state)
+}
+
+fn is_of(label: &Label, uuid: &str) -> bool {
+    // One of transaction group 0 was taken out of the pool, or never came in.
+    label.txg > 0 && label.pool_guid.is_some_and(|guid| guid.to_string() == uuid)
+}
+
+/// Every block device with whole labels; and those that could not be read, each with the reason.
+fn labelled(host: &Host) -> Result<(Vec<Labelled>, Vec<String>), BackendError> {
+    let (mut found, mut unread) = (Vec::new(), Vec::new());
+    for (name, _) in blocks::candidate_names(host, |_| false)? {
+        let seen = look_at(host, &name)?;
+        match &seen.superblock {
+            Ok(Some(labels)) => {
+                if let Some(label) = labels.newest().cloned() {
+                    found.push(Labelled { seen, label });
+                } else {
+                    unread.push(format!("{}: {}", seen.path.display(), labels.faults().join("; ")));
+                }
+            }
+            Ok(None) => {}
+            Err(e) => unread.push(format!("{}: {e}", seen.path.display())),
+        }
+    }
+    Ok((found, unread))
+}
+
+fn look_at(host: &Host, name: &str) -> Result<Arc<Seen<Labels>>, BackendError> {
+    blocks::look_at(host, name, Labels::of_member)
+}
+
+/// The name of the pool that a mount is of: `tank` of `tank/lightning`.
+fn pool_of(mount: &Mount) -> Option<String> {
+    let source = mount.source.to_str().filter(|_| mount.fstype == "zfs")?;
+    source.split('/').next().map(str::to_owned)
+}
+
+/// The pool of this name, if it is imported and has this number.
+fn imported(host: &Host, name: &str, uuid: &str) -> Result<Option<ZfsState>, BackendError> {
+    let Some(word) = kstat_of(host, name)? else { return Ok(None) };
+    if word == "SUSPENDED" {
+        return Ok(Some(suspended(name)));
+    }
+    match status(host, name) {
+        Ok(pool) => Ok(pool.filter(|pool| pool.guid.is_some_and(|guid| guid.to_string() == uuid))),
+        Err(e) => {
+            // It may have stopped meanwhile.
+            if kstat_of(host, name)?.as_deref() == Some("SUSPENDED") {
+                Ok(Some(suspended(name)))
+            } else {
+                Err(e)
+            }
+        }
+    }
+}
+
+/// What the kernel says of a pool at once; nothing where none of this name is imported.
+fn kstat_of(host: &Host, name: &str) -> Result<Option<String>, BackendError> {
+    let file = Path::new("/proc/spl/kstat/zfs").join(name).join("state");
+    let text = host.read_optional(&file).doing("reading", &file)?;
+    Ok(text.map(|text| kstat::parse_state(&text)).transpose()?)
+}
+
+/// All that is known of a pool that must not be asked.
+fn suspended(name: &str) -> ZfsState {
+    ZfsState {
+        name: name.to_owned(),
+        guid: None,
+        state: "SUSPENDED".to_owned(),
+        remark: None,
+        vdevs: Vec::new(),
+        scan: None,
+        rebuilding: false,
+        checkpoint: false,
+        removing: false,
+        damaged: None,
+        space: None,
+        read_only: false,
+    }
+}
+
+/// What `zpool status` says of a pool; nothing where it was exported meanwhile.
+fn status(host: &Host, name: &str) -> Result<Option<ZfsState>, BackendError> {
+    let ask =
+        |args: &[&str]| host.runner().run(&Cmd::probe("zpool").args(args).arg("--").arg(name).timeout(LIMIT));
+    let gone = |e: &CmdError| e.said.as_deref().is_some_and(|said| said.contains("no such pool"));
+    let told = match ask(&["status", "-j", "--json-int"]) {
+        Ok(output) => json::parse_status(&output.text())?,
+        Err(e) if gone(&e) => return Ok(None),
+        // Before 2.3 there is no such option.
+        Err(e) if e.code() == Some(2) => match ask(&["status", "-gp"]) {
+            Err(e) if gone(&e) => return Ok(None),
+            output => text::parse_status(&output?.text())?,
+        },
+        Err(e) => return Err(e.into()),
+    };
+    let listed = match ask(&["list", "-Hpo", list::COLUMNS]) {
+        Err(e) if gone(&e) => return Ok(None),
+        output => list::parse(&output?.text())?,
+    };
+    let told = told.into_iter().find(|pool| pool.name == name);
+    let listed = listed.into_iter().find(|pool| pool.name == name);
+    let (Some(told), Some(listed)) = (told, listed) else {
+        return Err(ParseError::new("what zpool says", format!("nothing of the pool {name}")).into());
+    };
+    let guid = Some(listed.guid);
+    if told.guid.is_some() && told.guid != guid {
+        return Err(BackendError::State(format!("another pool has taken the name {name} meanwhile")));
+    }
+    Ok(Some(ZfsState { guid, space: listed.space, read_only: listed.read_only, ..told }))
+}
+
+fn see_mounts(state: &mut MirrorState, mounts: &[Mount], pool: Option<&ZfsState>, mountpoint: &Path) {
+    let is_ours = |mount: &Mount| pool.is_some_and(|pool| pool_of(mount).as_ref() == Some(&pool.name));
+    let elsewhere = mounts.iter().filter(|m| m.mountpoint != mountpoint && is_ours(m));
+    state.also_mounted = elsewhere.map(|m| m.mountpoint.clone()).collect();
+    let Some(mount) = mountinfo::topmost_at(mounts, mountpoint) else { return };
+    if !is_ours(mount) {
+        state.instead = Some(format!("{} from {}", mount.fstype, mount.source.display()));
+        return;
+    }
+    let has = |list: &[String], option: &str| list.iter().any(|o| o == option);
+    state.mounted = true;
+    state.read_only = has(&mount.options, "ro") || has(&mount.super_options, "ro");
+    state.mount_options = mount.options.iter().chain(&mount.super_options).cloned().collect();
+}
+
+fn empty(guid: u64) -> MemberState {
+    MemberState {
+        devid: guid,
+        uuid: Some(guid.to_string()),
+        path: None,
+        size: None,
+        missing: false,
+        pulled: false,
+        missing_because: None,
+        damaged: None,
+        errors: None,
+        unallocated: None,
+        generation: None,
+        writeable: None,
+        replace_target: false,
+        bad_sectors: 0,
+    }
+}
+
+/// A device of a pool that is imported.
+fn member(host: &Host, leaf: &ZfsVdev, ours: &[&Labelled]) -> Result<MemberState, BackendError> {
+    let guid = leaf.guid.ok_or_else(|| ParseError::new("the number of a device of the pool", &leaf.name))?;
+    let labelled = ours.iter().find(|l| l.label.guid == guid);
+    let mut member = MemberState {
+        path: labelled.map(|l| l.seen.path.clone()).or_else(|| leaf.path.clone()),
+        size: labelled.and_then(|l| l.seen.size).filter(|size| size.0 > 0),
+        errors: leaf.errors.map(|e| ErrorCounts {
+            read: e.read,
+            write: e.write,
+            corruption: e.checksum,
+            ..ErrorCounts::default()
+        }),
+        replace_target: leaf.resilvering,
+        ..empty(guid)
+    };
+    if !leaf.serves() {
+        let why = leaf.why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+        (member.missing, member.missing_because) = (true, Some(format!("ZFS calls it {}{why}", leaf.state)));
+        return Ok(member);
+    }
+    // ZFS learns that a device is gone when it writes to it; until then it counts it.
+    let lost = match (labelled, &leaf.path) {
+        (Some(labelled), _) => {
+            let faults =
+                labelled.seen.superblock.as_ref().ok().and_then(|labels| Some(labels.as_ref()?.faults()));
+            member.damaged = faults.filter(|faults| !faults.is_empty()).map(|faults| faults.join("; "));
+            None
+        }
+        (None, Some(path)) => Some(why_lost(host, path)?),
+        (None, None) => Some("no device answers as this one".to_owned()),
+    };
+    if let Some(why) = lost {
+        (member.missing, member.pulled, member.missing_because) = (true, true, Some(why));
+    }
+    Ok(member)
+}
+
+/// Why the device at this path is not the one that ZFS opened there.
+fn why_lost(host: &Host, path: &Path) -> Result<String, BackendError> {
+    let name = blocks::kernel_name(host, path);
+    if blocks::size_of(host, &name)?.is_none_or(|size| size.0 == 0) {
+        return Ok("its block device is gone".to_owned());
+    }
+    Ok(match &look_at(host, &name)?.superblock {
+        Ok(Some(labels)) if labels.newest().is_none() => labels.faults().join("; "),
+        Ok(Some(_)) => "its labels are of another device".to_owned(),
+        Ok(None) => "its labels are gone".to_owned(),
+        Err(e) => e.to_string(),
+    })
+}
+
+/// A device of a pool that is not imported.
+fn left(labelled: &Labelled) -> Option<MemberState> {
+    let labels = labelled.seen.superblock.as_ref().ok()?.as_ref()?;
+    let faults = labels.faults();
+    Some(MemberState {
+        path: Some(labelled.seen.path.clone()),
+        size: labelled.seen.size,
+        generation: labels.last().map(|uberblock| uberblock.txg),
+        damaged: (!faults.is_empty()).then(|| faults.join("; ")),
+        ..empty(labelled.label.guid)
+    })
+}
+
+/// Every device that says it belongs to a pool, by the pool's number in decimal. Starts no process.
+///
+/// # Errors
+/// The devices could not be listed.
+pub fn claims(host: &Host) -> Result<BTreeMap<String, Vec<Claim>>, BackendError> {
+    let mut found: BTreeMap<String, Vec<Claim>> = BTreeMap::new();
+    for labelled in labelled(host)?.0 {
+        let Some(pool) = labelled.label.pool_guid.filter(|_| labelled.label.txg > 0) else { continue };
+        let labels = labelled.seen.superblock.as_ref().ok().and_then(Option::as_ref);
+        let last = labels.and_then(|labels| labels.last().map(|uberblock| uberblock.txg));
+        found.entry(pool.to_string()).or_default().push(Claim {
+            path: labelled.seen.path.clone(),
+            devid: labelled.label.guid,
+            uuid: labelled.label.guid.to_string(),
+            generation: last.unwrap_or(labelled.label.txg),
+            without: Vec::new(),
+        });
+    }
+    for claims in found.values_mut() {
+        claims.sort_by(|a, b| (a.devid, &a.path).cmp(&(b.devid, &b.path)));
+    }
+    Ok(found)
+}
+
+/// The number, in decimal, of the pool whose dataset is mounted at exactly this place; nothing where none is. Starts no process.
+///
+/// # Errors
+/// The mounts or the devices could not be read.
+pub fn uuid_at(host: &Host, mountpoint: &Path) -> Result<Option<String>, BackendError> {
+    let mounts = mountinfo::read(host)?;
+    let Some(name) = mountinfo::topmost_at(&mounts, mountpoint).and_then(pool_of) else { return Ok(None) };
+    let (labelled, _) = labelled(host)?;
+    let mut pools: Vec<u64> = labelled
+        .iter()
+        .filter(|l| l.label.txg > 0 && l.label.pool.as_ref() == Some(&name))
+        .filter_map(|l| l.label.pool_guid)
+        .collect();
+    pools.sort_unstable();
+    pools.dedup();
+    match pools[..] {
+        [] => Ok(None),
+        [guid] => Ok(Some(guid.to_string())),
+        // An earlier pool of the same name has left its labels.
+        [..] => Err(BackendError::State(format!(
+            "devices say that they are of {} pools called {name}",
+            pools.len()
+        ))),
+    }
+}
