@@ -120,7 +120,8 @@ pub struct Named<'a> {
 /// Something could not be told. Unknown means refuse.
 pub fn gather(host: &Host, mirror: Mirror, verb: &str, named: Named<'_>) -> Result<Facts, Trouble> {
     let backend = backend::of(mirror.backend);
-    let mut missing: Vec<_> = backend.tools().iter().chain(&["lsblk", "blkid", "wipefs"]).copied().collect();
+    let always = ["lsblk", "blkid", "wipefs", "blkdiscard"];
+    let mut missing: Vec<_> = backend.tools().iter().chain(&always).copied().collect();
     missing.retain(|tool| !host.runner().has(tool));
     if !missing.is_empty() {
         return Err(Trouble::refused(

@@ -222,7 +222,7 @@ fn installed(host: &Host, request: &Request) -> Result<(), Trouble> {
         .iter()
         .copied()
         .chain(backend.tools_to_make(request.filesystem))
-        .chain(["lsblk", "blkid", "wipefs", "mount", "umount", "chattr", "lsattr"])
+        .chain(["lsblk", "blkid", "wipefs", "blkdiscard", "mount", "umount", "chattr", "lsattr"])
         .chain(request.size.iter().flat_map(|_| ["sfdisk", "partx"]))
         .filter(|tool| !host.runner().has(tool))
         .collect();
