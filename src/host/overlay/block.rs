@@ -42,7 +42,7 @@ impl Survivor {
         let size =
             host.runner().run(&size)?.text().trim().parse().map_err(|_| refuse("its size cannot be told"))?;
         let real = fs::canonicalize(host.path(device)).doing("resolving", device)?;
-        let kname = real.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let kname = kname_of(&real);
         let number =
             attribute(host, &kname, "dev")?.ok_or_else(|| refuse("the kernel knows no such device"))?;
         let node = fs::metadata(&real).doing("reading", device)?;

@@ -27,8 +27,7 @@ pub(super) fn build(build: &mut Build<'_>, survivors: &[Survivor]) -> Result<Vec
         build.note(Object::Loop { backing: store.clone() })?;
         build.go_on()?;
         let cow = block::attach(build.host, &store)?;
-        let kname = cow.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let cow = block::attribute(build.host, &kname, "dev")?
+        let cow = block::attribute(build.host, &block::kname_of(&cow), "dev")?
             .ok_or_else(|| OverlayError::Device { device: cow, why: "it is gone".to_owned() })?;
         let name = name(&build.keeper.id, number);
         build.note(Object::Snapshot { name: name.clone() })?;
