@@ -40,6 +40,16 @@ impl Erase {
         }
         step
     }
+
+    /// What is run, device by device. wipefs alone would leave of ZFS what other versions of it find.
+    fn erasing(&self) -> impl Iterator<Item = Cmd> {
+        self.devices.iter().flat_map(|device| {
+            let labelled = self.labelled.contains(&device.path);
+            let labels = labelled.then(|| zfs::clear_commands(&device.path, device.size.0));
+            let wipe = Cmd::destroy("wipefs").arg("--all").arg(&device.path);
+            labels.into_iter().flatten().chain([wipe])
+        })
+    }
 }
 
 /// Makes the mirror's filesystem.
@@ -78,10 +88,6 @@ pub struct Container {
     pub path: PathBuf,
 }
 
-fn wipe(device: &Path) -> Cmd {
-    Cmd::destroy("wipefs").arg("--all").arg(device)
-}
-
 pub(super) fn backend_failed(e: BackendError) -> StepError {
     StepError::failed("the mirror could not be looked at", e)
 }
@@ -93,16 +99,7 @@ impl Step for Erase {
     }
 
     fn commands(&self) -> Vec<String> {
-        let commands = |device: &Identity| {
-            let labels = self
-                .labelled
-                .contains(&device.path)
-                .then(|| zfs::clear_commands(&device.path, device.size.0));
-            let mut commands = labels.unwrap_or_default();
-            commands.push(wipe(&device.path));
-            commands
-        };
-        self.devices.iter().flat_map(commands).map(|cmd| cmd.line()).collect()
+        self.erasing().map(|cmd| cmd.line()).collect()
     }
 
     fn probe(&self, host: &Host) -> Result<Probe, StepError> {
@@ -131,14 +128,8 @@ impl Step for Erase {
     }
 
     fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
-        for device in &self.devices {
-            // wipefs would leave of ZFS what other versions of it find.
-            if self.labelled.contains(&device.path) {
-                for clear in zfs::clear_commands(&device.path, device.size.0) {
-                    run(cx.host, &clear)?;
-                }
-            }
-            run(cx.host, &wipe(&device.path))?;
+        for cmd in self.erasing() {
+            run(cx.host, &cmd)?;
         }
         Ok(Outcome::default())
     }
