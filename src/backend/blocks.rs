@@ -13,9 +13,14 @@ use nix::{
 };
 
 use super::{BackendError, ParseError};
+pub(super) use crate::host::fresh::field;
 use crate::{
-    host::{Host, files::Doing as _},
-    model::Bytes,
+    host::{
+        Host,
+        files::Doing as _,
+        mountinfo::{self, Mount},
+    },
+    model::{Bytes, mirror::MirrorState},
 };
 
 const CLASS: &str = "/sys/class/block";
@@ -177,9 +182,31 @@ pub(super) fn space(mountpoint: &Path) -> (Bytes, Option<Bytes>) {
     (bytes(found.blocks().saturating_sub(found.blocks_free())), Some(bytes(found.blocks_available())))
 }
 
-/// So many bytes of a block; nothing where it ends before.
-pub(super) fn field<const N: usize>(block: &[u8], at: usize) -> Option<[u8; N]> {
-    block.get(at..at.checked_add(N)?)?.try_into().ok()
+/// Where the mirror is mounted, and whether that is at its mount point; `is_ours` knows it by a mount.
+pub(super) fn see_mounts(
+    state: &mut MirrorState,
+    mounts: &[Mount],
+    mountpoint: &Path,
+    is_ours: impl Fn(&Mount) -> bool,
+) {
+    let elsewhere = mounts.iter().filter(|m| m.mountpoint != mountpoint && is_ours(m));
+    state.also_mounted = elsewhere.map(|m| m.mountpoint.clone()).collect();
+    // Mounts stack: the last one at a place is the one that paths lead to.
+    let Some(mount) = mountinfo::topmost_at(mounts, mountpoint) else { return };
+    if is_ours(mount) {
+        see_mount(state, mount);
+    } else {
+        state.instead = Some(format!("{} from {}", mount.fstype, mount.source.display()));
+    }
+}
+
+/// How the mirror is mounted at its mount point.
+pub(super) fn see_mount(state: &mut MirrorState, mount: &Mount) {
+    let has = |list: &[String], option: &str| list.iter().any(|o| o == option);
+    state.mounted = true;
+    state.read_only = has(&mount.options, "ro") || has(&mount.super_options, "ro");
+    state.forced_read_only = has(&mount.super_options, "ro") && has(&mount.options, "rw");
+    state.mount_options = mount.options.iter().chain(&mount.super_options).cloned().collect();
 }
 
 /// A UUID as it is written, in lower case.

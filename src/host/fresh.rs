@@ -72,6 +72,11 @@ impl Fresh {
     }
 }
 
+/// So many bytes of a block; nothing where it ends before.
+pub(crate) fn field<const N: usize>(block: &[u8], at: usize) -> Option<[u8; N]> {
+    block.get(at..at.checked_add(N)?)?.try_into().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;

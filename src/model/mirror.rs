@@ -131,6 +131,26 @@ pub struct MemberState {
 }
 
 impl MemberState {
+    /// One of which nothing is known but the number.
+    pub fn unseen(devid: u64) -> Self {
+        Self {
+            devid,
+            uuid: None,
+            path: None,
+            size: None,
+            missing: false,
+            pulled: false,
+            missing_because: None,
+            damaged: None,
+            errors: None,
+            unallocated: None,
+            generation: None,
+            writeable: None,
+            replace_target: false,
+            bad_sectors: 0,
+        }
+    }
+
     /// Is it there, with everything that it should hold?
     pub fn is_whole(&self) -> bool {
         !self.missing && !self.replace_target && self.bad_sectors == 0

@@ -93,12 +93,8 @@ fn see_mounts(
         state.instead = Some(format!("{} from {}", mount.fstype, mount.source.display()));
         return Ok(());
     }
-    let has = |list: &[String], option: &str| list.iter().any(|o| o == option);
-    state.mounted = true;
-    state.read_only = has(&mount.options, "ro") || has(&mount.super_options, "ro");
-    state.forced_read_only = has(&mount.super_options, "ro") && has(&mount.options, "rw");
-    state.degraded_option = has(&mount.super_options, "degraded");
-    state.mount_options = mount.options.iter().chain(&mount.super_options).cloned().collect();
+    blocks::see_mount(state, mount);
+    state.degraded_option = mount.super_options.iter().any(|option| option == "degraded");
     Ok(())
 }
 

@@ -68,20 +68,7 @@ fn see_mounts(
         let name = || blocks::kernel_name(host, &mount.source);
         array.is_some_and(|array| mount.source.starts_with("/dev") && name() == array.name)
     };
-    // Mounts stack: the last one at a place is the one that paths lead to.
-    let place = mountinfo::topmost_at(mounts, mountpoint);
-    let elsewhere = mounts.iter().filter(|m| m.mountpoint != mountpoint && is_ours(m));
-    state.also_mounted = elsewhere.map(|m| m.mountpoint.clone()).collect();
-    let Some(mount) = place else { return };
-    if !is_ours(mount) {
-        state.instead = Some(format!("{} from {}", mount.fstype, mount.source.display()));
-        return;
-    }
-    let has = |list: &[String], option: &str| list.iter().any(|o| o == option);
-    state.mounted = true;
-    state.read_only = has(&mount.options, "ro") || has(&mount.super_options, "ro");
-    state.forced_read_only = has(&mount.super_options, "ro") && has(&mount.options, "rw");
-    state.mount_options = mount.options.iter().chain(&mount.super_options).cloned().collect();
+    blocks::see_mounts(state, mounts, mountpoint, is_ours);
 }
 
 /// The UUID of the array whose filesystem is mounted at exactly this place.
@@ -116,22 +103,7 @@ fn members(host: &Host, uuid: &str, array: &Array) -> Result<Vec<MemberState>, B
 }
 
 fn empty(slot: u64) -> MemberState {
-    MemberState {
-        devid: number_of(slot),
-        uuid: None,
-        path: None,
-        size: None,
-        missing: false,
-        pulled: false,
-        missing_because: None,
-        damaged: None,
-        errors: None,
-        unallocated: None,
-        generation: None,
-        writeable: None,
-        replace_target: false,
-        bad_sectors: 0,
-    }
+    MemberState::unseen(number_of(slot))
 }
 
 /// A place that no device fills. One that failed stays beside the array until it is taken out.

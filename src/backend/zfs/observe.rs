@@ -193,36 +193,11 @@ fn status(host: &Host, name: &str) -> Result<Option<ZfsState>, BackendError> {
 
 fn see_mounts(state: &mut MirrorState, mounts: &[Mount], pool: Option<&ZfsState>, mountpoint: &Path) {
     let is_ours = |mount: &Mount| pool.is_some_and(|pool| pool_of(mount).as_ref() == Some(&pool.name));
-    let elsewhere = mounts.iter().filter(|m| m.mountpoint != mountpoint && is_ours(m));
-    state.also_mounted = elsewhere.map(|m| m.mountpoint.clone()).collect();
-    let Some(mount) = mountinfo::topmost_at(mounts, mountpoint) else { return };
-    if !is_ours(mount) {
-        state.instead = Some(format!("{} from {}", mount.fstype, mount.source.display()));
-        return;
-    }
-    let has = |list: &[String], option: &str| list.iter().any(|o| o == option);
-    state.mounted = true;
-    state.read_only = has(&mount.options, "ro") || has(&mount.super_options, "ro");
-    state.mount_options = mount.options.iter().chain(&mount.super_options).cloned().collect();
+    blocks::see_mounts(state, mounts, mountpoint, is_ours);
 }
 
 fn empty(guid: u64) -> MemberState {
-    MemberState {
-        devid: guid,
-        uuid: Some(guid.to_string()),
-        path: None,
-        size: None,
-        missing: false,
-        pulled: false,
-        missing_because: None,
-        damaged: None,
-        errors: None,
-        unallocated: None,
-        generation: None,
-        writeable: None,
-        replace_target: false,
-        bad_sectors: 0,
-    }
+    MemberState { uuid: Some(guid.to_string()), ..MemberState::unseen(guid) }
 }
 
 /// A device of a pool that is imported.

@@ -15,7 +15,7 @@ pub use label::{Label, PoolState, Vdev};
 use ring::digest;
 pub use uberblock::Uberblock;
 
-use super::fresh::{self, Fresh};
+use super::fresh::{self, Fresh, field};
 use crate::exec::Cmd;
 
 /// The length of a label in bytes: 8 KiB that are left alone, 8 KiB for a boot loader, the description, the ring.
@@ -196,11 +196,6 @@ fn area(device: &Fresh, at: u64, length: u64) -> io::Result<Option<Vec<u8>>> {
         }
     }
     Ok(Some(bytes))
-}
-
-/// So many bytes of a block; nothing where it ends before.
-fn field<const N: usize>(block: &[u8], at: usize) -> Option<[u8; N]> {
-    block.get(at..at.checked_add(N)?)?.try_into().ok()
 }
 
 /// The order of the bytes of whoever wrote it.

@@ -1,6 +1,7 @@
 //! The ring of uberblocks: what was committed last (OpenZFS: `struct uberblock` in `include/sys/uberblock_impl.h`).
 
-use super::{Order, field, is_sealed};
+use super::{Order, is_sealed};
+use crate::host::fresh::field;
 
 /// `UBERBLOCK_MAGIC`.
 const MAGIC: u64 = 0x00ba_b10c;
