@@ -83,8 +83,7 @@ bench_recover() {
   copy_by_hand # warms up, not measured
 
   rescues 'from the disk that is copied to'
-  local beside
-  beside=$(spread "${ratios[@]}")
+  local beside=("${ratios[@]}")
   if slow=$(slow_group "${loops[0]}"); then
     trap 'rmdir "$slow"' EXIT
     (
@@ -97,7 +96,7 @@ bench_recover() {
     echo 'from a slower disk: not measured, this kernel slows none down (blkio.throttle, io.max)' >&2
     heading
   fi
-  printf '%-36s  %-28s  %s\n' 'from the disk that is copied to' "$beside" 'none: what is read back there is half as much again'
+  row 'the same, from the disk copied to' "$(spread "${beside[@]}")" '<= 1.2' "$(median "${beside[@]}") <= 1.2"
 }
 
 # rescues WHERE: pairs, into `ratios`.
