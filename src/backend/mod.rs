@@ -43,11 +43,15 @@ pub struct MirrorSpec {
     /// How redundant it is to be.
     pub level: Level,
     /// Its UUID in lower case (btrfs: the filesystem's, md: the array's), chosen beforehand: so that what was made can be told from what
-    /// was there.
+    /// was there. ZFS chooses the number of a pool itself, so it is written as its comment; of a pool that is declared it is that number,
+    /// in decimal.
     pub uuid: String,
     /// The filesystem on it, where it is none itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filesystem: Option<Filesystem>,
+    /// What a pool of ZFS is made with beyond that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<PoolSpec>,
     /// The members, as device nodes.
     pub devices: Vec<PathBuf>,
     /// Where it is to be mounted.
@@ -63,10 +67,23 @@ impl MirrorSpec {
             level: mirror.level,
             uuid: mirror.uuid.clone(),
             filesystem: mirror.filesystem.clone(),
+            pool: None,
             devices,
             mountpoint: mirror.mountpoint.clone(),
         }
     }
+}
+
+/// What a pool of ZFS is made with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolSpec {
+    /// The smallest write, as a power of two: it cannot be changed later.
+    pub ashift: u64,
+    /// Whether the members differ in size by more than ZFS takes unasked.
+    #[serde(default)]
+    pub uneven: bool,
+    /// The members by paths that stay the same, since ZFS keeps the path by which it opened one; in the order of the device nodes.
+    pub paths: Vec<PathBuf>,
 }
 
 /// How far the making of a mirror came.
@@ -180,8 +197,37 @@ pub trait Backend: Members + Send + Sync + fmt::Debug {
         Ok(self.unmaking(spec))
     }
 
-    /// The line of fstab by which it is mounted.
-    fn fstab_entry(&self, spec: &MirrorSpec) -> fstab::Entry;
+    /// The line of fstab by which it is mounted; nothing where the backend knows by itself.
+    fn fstab_entry(&self, spec: &MirrorSpec) -> Option<fstab::Entry>;
+
+    /// Mounts it at its place, once the kernel knows its members.
+    fn mounting(&self, spec: &MirrorSpec) -> Vec<Cmd> {
+        vec![Cmd::change("mount").arg(&spec.mountpoint)]
+    }
+
+    /// As [`Backend::mounting`], of what is there on this machine.
+    ///
+    /// # Errors
+    /// It could not be read.
+    fn mount_in_place(&self, _host: &Host, spec: &MirrorSpec) -> Result<Vec<Cmd>, BackendError> {
+        Ok(self.mounting(spec))
+    }
+
+    /// What there is already by this mirror's name, in words, and stands against it being made.
+    ///
+    /// # Errors
+    /// It could not be looked for.
+    fn name_conflict(&self, _host: &Host, _spec: &MirrorSpec) -> Result<Option<String>, BackendError> {
+        Ok(None)
+    }
+
+    /// Under which [`MirrorSpec::uuid`] the mirror with this UUID was made.
+    ///
+    /// # Errors
+    /// Its devices could not be read.
+    fn made_as(&self, _host: &Host, uuid: &str) -> Result<String, BackendError> {
+        Ok(uuid.to_owned())
+    }
 
     /// What a container is called.
     fn container_word(&self) -> &'static str;
@@ -240,24 +286,28 @@ pub trait Backend: Members + Send + Sync + fmt::Debug {
     /// It could not be read or understood.
     fn scrub_record(&self, host: &Host, uuid: &str) -> Result<Option<ScrubRecord>, BackendError>;
 
-    /// The container that a path of the mirror lies in.
-    ///
-    /// # Errors
-    /// The path could not be looked at, or lies in none.
-    fn container_of(&self, host: &Host, path: &Path) -> Result<PathBuf, BackendError> {
-        for at in path.ancestors() {
-            if self.is_container(host, at)? {
-                return Ok(at.to_owned());
-            }
-        }
-        Err(ParseError::new("a path of the mirror", path.to_string_lossy()).into())
-    }
-
     /// How what is left of such a mirror is read.
     fn rescue(&self) -> &dyn rescue::Rescue;
 
-    /// Takes a snapshot of a container, to be written to and deleted: all of it at one instant.
-    fn snapshot_commands(&self, container: &Path, to: &Path) -> Vec<Cmd>;
+    /// Takes a snapshot of what `data` lies in, all of it at one instant, at `to` on the mirror, which is mounted at `mountpoint`. It can be
+    /// written to, and is there until [`Backend::drop_snapshot`]. Gives where what is at `data` is in it. Only of a backend that
+    /// [has snapshots](Backend::has_snapshots).
+    ///
+    /// # Errors
+    /// `data` is not on the mirror, or no snapshot could be taken.
+    fn take_snapshot(
+        &self,
+        host: &Host,
+        mountpoint: &Path,
+        data: &Path,
+        to: &Path,
+    ) -> Result<PathBuf, BackendError>;
+
+    /// Deletes that snapshot, if it is there, whole or in part.
+    ///
+    /// # Errors
+    /// It could not be looked for or deleted.
+    fn drop_snapshot(&self, host: &Host, mountpoint: &Path, to: &Path) -> Result<(), BackendError>;
 
     /// Runs the balance that the schedule documents, fitted to the mirror, until it is done or `watch` says stop.
     ///
@@ -288,12 +338,13 @@ pub trait Backend: Members + Send + Sync + fmt::Debug {
 }
 
 /// Every kind.
-pub const ALL: [BackendKind; 2] = [BackendKind::Btrfs, BackendKind::Mdadm];
+pub const ALL: [BackendKind; 3] = [BackendKind::Btrfs, BackendKind::Mdadm, BackendKind::Zfs];
 
 /// The backend of a kind.
 pub fn of(kind: BackendKind) -> &'static dyn Backend {
     match kind {
         BackendKind::Btrfs => &btrfs::Btrfs,
         BackendKind::Mdadm => &mdadm::Mdadm,
+        BackendKind::Zfs => &zfs::Zfs,
     }
 }

@@ -189,24 +189,29 @@ fn setup(args: SetupArgs, host: &Host, console: &mut Console) -> Result<Exit, Tr
 }
 
 fn request(args: SetupArgs) -> Result<Request, Trouble> {
-    let level = match args.level {
-        LevelArg::Raid1 => Level::Raid1,
-        LevelArg::Raid10 => Level::Raid10,
-        LevelArg::Raid1c3 => Level::Raid1c3,
-        LevelArg::Raid1c4 => Level::Raid1c4,
-    };
     let devices: Vec<_> = args.hdd.into_iter().chain(args.usb).chain(args.devices).collect();
     let backend = match args.backend {
         BackendArg::Btrfs => BackendKind::Btrfs,
         BackendArg::Mdadm => BackendKind::Mdadm,
+        BackendArg::Zfs => BackendKind::Zfs,
+    };
+    let level = match args.level {
+        None => backend.level(),
+        Some(LevelArg::Raid1) => Level::Raid1,
+        Some(LevelArg::Raid10) => Level::Raid10,
+        Some(LevelArg::Raid1c3) => Level::Raid1c3,
+        Some(LevelArg::Raid1c4) => Level::Raid1c4,
+        Some(LevelArg::Mirror) => Level::Mirror,
+        Some(LevelArg::Raidz1) => Level::Raidz1,
+        Some(LevelArg::Raidz2) => Level::Raidz2,
     };
     fits(backend, level, devices.len())?;
     let filesystem = match (backend, args.filesystem) {
-        (BackendKind::Btrfs, None) => None,
-        (BackendKind::Btrfs, Some(_)) => {
-            return Err(Trouble::Usage(
-                "btrfs is a filesystem itself: --filesystem is for --backend mdadm".to_owned(),
-            ));
+        (BackendKind::Btrfs | BackendKind::Zfs, None) => None,
+        (BackendKind::Btrfs | BackendKind::Zfs, Some(_)) => {
+            return Err(Trouble::Usage(format!(
+                "{backend} is a filesystem itself: --filesystem is for --backend mdadm"
+            )));
         }
         (BackendKind::Mdadm, Some(FilesystemArg::Ext4)) => Some(FilesystemKind::Ext4),
         (BackendKind::Mdadm, Some(FilesystemArg::Xfs) | None) => Some(FilesystemKind::Xfs),

@@ -50,9 +50,10 @@ pub struct SetupArgs {
     #[arg(long, value_enum, value_name = "TYPE")]
     pub filesystem: Option<FilesystemArg>,
     /// How many copies: raid1 two (mdadm: one on each of two to four devices), raid1c3 three, raid1c4 four; raid10 two, striped over four
-    /// devices (btrfs: at least four)
-    #[arg(long, value_enum, default_value_t = LevelArg::Raid1)]
-    pub level: LevelArg,
+    /// devices (btrfs: at least four). Of zfs: mirror has one on each of two to four devices, raidz1 (from three) and raidz2 (from four)
+    /// parity for one and two [default: raid1, of zfs mirror]
+    #[arg(long, value_enum)]
+    pub level: Option<LevelArg>,
     /// The mirror's name
     #[arg(long, default_value = "lightning")]
     pub name: String,
@@ -116,6 +117,8 @@ pub enum BackendArg {
     Btrfs,
     /// The kernel's software RAID (md), with XFS or ext4 on it
     Mdadm,
+    /// A pool, which is a filesystem with checksums and mirrors by itself
+    Zfs,
 }
 
 /// Filesystems on a mirror that is none itself.
@@ -138,6 +141,12 @@ pub enum LevelArg {
     Raid1c3,
     /// Four copies
     Raid1c4,
+    /// ZFS: a copy on every device
+    Mirror,
+    /// ZFS: parity for the loss of one device
+    Raidz1,
+    /// ZFS: parity for the loss of two devices
+    Raidz2,
 }
 
 /// Schedulers.

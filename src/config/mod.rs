@@ -37,7 +37,7 @@ pub struct Mirror {
     pub backend: BackendKind,
     /// Its level.
     pub level: Level,
-    /// Its UUID, in lower case: btrfs's filesystem, md's array.
+    /// Its UUID, in lower case: btrfs's filesystem, md's array; of ZFS the pool's number, in decimal.
     pub uuid: String,
     /// Where it is mounted.
     pub mountpoint: PathBuf,
@@ -68,7 +68,7 @@ impl Mirror {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Member {
-    /// The backend's number of it: btrfs's devid; of md its place in the array, from 1.
+    /// The backend's number of it: btrfs's devid; of md its place in the array, from 1; ZFS's number of the vdev.
     pub id: String,
     /// The backend's own UUID of it.
     pub uuid: String,
@@ -236,7 +236,9 @@ pub fn parse(text: &str) -> Result<Config, ConfigError> {
             _ => {}
         }
         match (mirror.backend, &mirror.filesystem) {
-            (BackendKind::Btrfs, Some(_)) => return bad("btrfs is a filesystem itself, and holds no other"),
+            (BackendKind::Btrfs | BackendKind::Zfs, Some(_)) => {
+                return bad(&format!("{} is a filesystem itself, and holds no other", mirror.backend));
+            }
             (BackendKind::Mdadm, None) => return bad("the filesystem on the array is not declared"),
             _ => {}
         }

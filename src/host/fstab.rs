@@ -261,6 +261,17 @@ pub fn conflict(host: &Host, entry: &Entry) -> Result<Option<String>, FstabError
     Ok(conflict_in(&read(&real_path(host)?)?, entry))
 }
 
+/// The line of the machine's fstab that mounts anything at this place, in words.
+///
+/// # Errors
+/// It cannot be read.
+pub fn line_at(host: &Host, mountpoint: &Path) -> Result<Option<String>, FstabError> {
+    // Nothing is called so, so that only the place can be the same.
+    let entry =
+        Entry { source: String::new(), mountpoint: mountpoint.to_owned(), ..btrfs_entry("", mountpoint) };
+    conflict(host, &entry)
+}
+
 fn edit(host: &Host, change: impl Fn(&[u8]) -> Vec<u8>) -> Result<(), FstabError> {
     let path = real_path(host)?;
     let before = read(&path)?;

@@ -84,8 +84,10 @@ impl MirrorState {
     pub fn drifted(&self, level: &str) -> Vec<String> {
         let chunks = self.profiles.iter().filter(|p| p.total.0 > 0 && p.profile != level);
         let md = self.md.iter().filter(|md| md.runs() && md.level != level);
+        let pool = self.zfs.iter().filter_map(|pool| pool.level.as_ref()).filter(|other| *other != level);
         let chunks = chunks.map(|p| format!("{} as {}: {}", p.kind, p.profile, p.total));
-        chunks.chain(md.map(|md| format!("everything as {}", md.level))).collect()
+        let whole = md.map(|md| &md.level).chain(pool);
+        chunks.chain(whole.map(|other| format!("everything as {other}"))).collect()
     }
 
     /// The number of the newest commit on any member that is there.

@@ -15,30 +15,41 @@ pub enum BackendKind {
     Btrfs,
     /// The kernel's software RAID (md), managed by mdadm, with a filesystem on it.
     Mdadm,
+    /// ZFS: a pool mirrors by itself, and knows by checksums which copy is right.
+    Zfs,
 }
 
 impl BackendKind {
     /// The levels that it can make.
     pub const fn levels(self) -> &'static [Level] {
         match self {
-            Self::Btrfs => &Level::ALL,
+            Self::Btrfs => &[Level::Raid1, Level::Raid10, Level::Raid1c3, Level::Raid1c4],
             Self::Mdadm => &[Level::Raid1, Level::Raid10],
+            Self::Zfs => &[Level::Mirror, Level::Raidz1, Level::Raidz2],
+        }
+    }
+
+    /// The level that it makes unless another is asked for.
+    pub const fn level(self) -> Level {
+        match self {
+            Self::Btrfs | Self::Mdadm => Level::Raid1,
+            Self::Zfs => Level::Mirror,
         }
     }
 
     /// How many members a mirror of this level may have.
     pub fn members(self, level: Level) -> RangeInclusive<usize> {
         match (self, level) {
-            (Self::Mdadm, Level::Raid1) => 2..=4,
+            (Self::Mdadm, Level::Raid1) | (Self::Zfs, Level::Mirror) => 2..=4,
             (Self::Mdadm, _) => 4..=4,
-            (Self::Btrfs, level) => level.min_members()..=usize::MAX,
+            (Self::Btrfs | Self::Zfs, level) => level.min_members()..=usize::MAX,
         }
     }
 
-    /// How many members may fail, whichever they are. A raid1 of md has a copy on every member.
+    /// How many members may fail, whichever they are. A raid1 of md and a mirror of ZFS have a copy on every member.
     pub const fn survives(self, level: Level, members: usize) -> usize {
         match (self, level) {
-            (Self::Mdadm, Level::Raid1) => members.saturating_sub(1),
+            (Self::Mdadm, Level::Raid1) | (Self::Zfs, Level::Mirror) => members.saturating_sub(1),
             _ => level.survives(),
         }
     }
@@ -96,6 +107,7 @@ impl fmt::Display for BackendKind {
         match self {
             Self::Btrfs => f.pad("btrfs"),
             Self::Mdadm => f.pad("mdadm"),
+            Self::Zfs => f.pad("zfs"),
         }
     }
 }

@@ -15,6 +15,9 @@ pub struct ZfsState {
     pub name: String,
     /// Its number; older tools do not say it.
     pub guid: Option<u64>,
+    /// How redundant it is: `mirror`, `raidz1`, `raidz2`; unknown where no device of it can be read.
+    #[serde(default)]
+    pub level: Option<String>,
     /// `ONLINE`, `DEGRADED`, `FAULTED`, `UNAVAIL`, `SUSPENDED`, ...
     pub state: String,
     /// The one remark that the tools choose to make, of several that may hold.

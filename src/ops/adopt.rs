@@ -271,6 +271,16 @@ fn standing(request: &Request, facts: &Facts) -> Vec<Blocker> {
 
 /// The level that it is kept at: that of its data, and nothing may be kept at less.
 fn level_of(state: &MirrorState) -> Result<Level, Blocker> {
+    if let Some(pool) = &state.zfs {
+        let level = pool.level.as_deref().unwrap_or("of an unknown level");
+        let known = BackendKind::Zfs.levels().iter().find(|known| known.as_str() == level);
+        return known.copied().ok_or_else(|| {
+            Blocker::new(
+                format!("the pool {} is {level}, which is no mirror that raidguard knows", pool.name),
+                "only one mirror, raidz1 or raidz2 is adopted",
+            )
+        });
+    }
     if let Some(md) = &state.md {
         let known = BackendKind::Mdadm.levels().iter().find(|level| level.as_str() == md.level);
         return known.copied().ok_or_else(|| {
@@ -349,6 +359,7 @@ fn steps(facts: &Facts, mirror: Mirror) -> Vec<Action> {
             unit,
             mountpoint: mirror.mountpoint.clone(),
             mirror: mirror.name.clone(),
+            backend: mirror.backend,
             binary: facts.binary.clone(),
         }));
     }

@@ -3,9 +3,8 @@
 use std::path::Path;
 
 use crate::{
-    backend::{self, Backend},
+    backend,
     config::{Mirror, Node},
-    exec::CmdError,
     host::{
         Host,
         lock::{self, LockError},
@@ -25,16 +24,12 @@ use crate::{
 pub(super) enum DeepError {
     #[error(transparent)]
     Lock(#[from] LockError),
-    #[error("no snapshot could be made")]
-    Backend(#[from] backend::BackendError),
     #[error("no snapshot could be made or deleted")]
-    Command(#[from] CmdError),
+    Backend(#[from] backend::BackendError),
     #[error(transparent)]
     File(#[from] crate::host::files::FileError),
     #[error("the database of `{0}` could not be looked at")]
     Database(String, #[source] database::DatabaseError),
-    #[error("{0} is not on the mirror")]
-    Off(String),
 }
 
 /// What SQLite says of each database of the mirror's node. Skipped where there is no node, or none of Core Lightning's.
@@ -53,20 +48,12 @@ fn look(host: &Host, mirror: &Mirror, node: &Node, record: &Record) -> Result<Ve
         return judge(&node.data, record, &|database| node::instant::judge(host, database, &snapshot));
     }
     // What a killed run left.
-    drop_snapshot(host, backend, &snapshot)?;
-    let container = backend.container_of(host, &node.data)?;
-    let below =
-        node.data.strip_prefix(&container).map_err(|_| DeepError::Off(node.data.display().to_string()))?;
-    if !container.starts_with(&mirror.mountpoint) {
-        return Err(DeepError::Off(node.data.display().to_string()));
-    }
-    for cmd in backend.snapshot_commands(&container, &snapshot) {
-        host.runner().run(&cmd)?;
-    }
-    let found = judge(&snapshot.join(below), record, &|database| {
+    backend.drop_snapshot(host, &mirror.mountpoint, &snapshot)?;
+    let data = backend.take_snapshot(host, &mirror.mountpoint, &node.data, &snapshot)?;
+    let found = judge(&data, record, &|database| {
         judge_within(database, limit_for(database::scratch_size(database)), host.interrupt())
     });
-    drop_snapshot(host, backend, &snapshot)?;
+    backend.drop_snapshot(host, &mirror.mountpoint, &snapshot)?;
     found
 }
 
@@ -75,15 +62,6 @@ pub(super) fn versions(mirror: &Mirror, record: &Record) -> Result<Vec<DatabaseF
     let Some(node) = &mirror.node else { return Ok(Vec::new()) };
     let scratch = mirror.mountpoint.join(format!(".raidguard-guard-{}", std::process::id()));
     judge(&node.data, record, &|database| database::version_on_scratch(database, &scratch))
-}
-
-fn drop_snapshot(host: &Host, backend: &dyn Backend, snapshot: &Path) -> Result<(), DeepError> {
-    if backend.is_container(host, snapshot)? {
-        for cmd in backend.container_delete_commands(snapshot) {
-            host.runner().run(&cmd)?;
-        }
-    }
-    Ok(())
 }
 
 /// Looks at every database below `data` with `look`; one that the record knows and that is not there is missing.

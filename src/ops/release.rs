@@ -147,8 +147,10 @@ fn rule(host: &Host, mirror: &Mirror, binary: &Path) -> Result<Option<Rule>, Tro
 fn added(host: &Host, mirror: &Mirror) -> Result<Vec<Action>, Trouble> {
     let all =
         journals(&host.path(JOURNAL_DIR)).map_err(|e| Trouble::failed("the journals cannot be read", e))?;
+    let uuid = backend::of(mirror.backend).made_as(host, &mirror.uuid);
+    let uuid = uuid.map_err(unchanged("the mirror cannot be looked at"))?;
     let made = all.iter().rev().find_map(|path| match Journal::read::<Action>(path) {
-        Ok((plan, _, _)) if plan.verb == "setup" && made_it(&plan, &mirror.uuid) => Some(plan.steps),
+        Ok((plan, _, _)) if plan.verb == "setup" && made_it(&plan, &uuid) => Some(plan.steps),
         _ => None,
     });
     Ok(made.unwrap_or_default())
@@ -269,6 +271,7 @@ fn decide(facts: &Facts) -> Result<Plan<Action>, Vec<Blocker>> {
             unit: unit.to_owned(),
             mountpoint: mirror.mountpoint.clone(),
             mirror: mirror.name.clone(),
+            backend: mirror.backend,
             binary: facts.binary.clone(),
         })));
     }
@@ -288,14 +291,13 @@ fn decide(facts: &Facts) -> Result<Plan<Action>, Vec<Blocker>> {
     }
     steps.push(back(Action::MountMirror(MountMirror { spec: spec.clone() })));
     steps.extend(known(facts, &id).map(Action::KnowArray).map(back));
-    let fstab = facts.added.iter().find(|a| matches!(a, Action::Fstab(_))).cloned();
-    steps.push(back(fstab.unwrap_or_else(|| {
-        Action::Fstab(Fstab {
-            entry: backend::of(mirror.backend).fstab_entry(&spec),
-            comment: format!("{} mirror, written by raidguard", mirror.name),
-            systemd: facts.systemd,
-        })
-    })));
+    let at_boot = facts.added.iter().find(|a| matches!(a, Action::Fstab(_) | Action::BootPool(_))).cloned();
+    let line = || {
+        let entry = backend::of(mirror.backend).fstab_entry(&spec)?;
+        let comment = format!("{} mirror, written by raidguard", mirror.name);
+        Some(Action::Fstab(Fstab { entry, comment, systemd: facts.systemd }))
+    };
+    steps.extend(at_boot.or_else(line).map(back));
     // A mount point that somebody else made stays.
     let ours = |a: &&Action| matches!(a, Action::MountPoint(m) if m.immutable || !m.missing.is_empty());
     steps.extend(facts.added.iter().find(ours).cloned().map(back));

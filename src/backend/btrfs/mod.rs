@@ -45,6 +45,10 @@ const SUBVOLUME_INODE: u64 = 256;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Btrfs;
 
+fn snapshot(container: &Path, to: &Path) -> Cmd {
+    Cmd::change("btrfs").args(["subvolume", "snapshot"]).arg(container).arg(to)
+}
+
 impl Backend for Btrfs {
     fn tools(&self) -> &[&'static str] {
         &["btrfs", "mkfs.btrfs", "wipefs", "mount", "umount"]
@@ -127,8 +131,8 @@ impl Backend for Btrfs {
         spec.devices.iter().map(wipe).collect()
     }
 
-    fn fstab_entry(&self, spec: &MirrorSpec) -> fstab::Entry {
-        fstab::btrfs_entry(&spec.uuid, &spec.mountpoint)
+    fn fstab_entry(&self, spec: &MirrorSpec) -> Option<fstab::Entry> {
+        Some(fstab::btrfs_entry(&spec.uuid, &spec.mountpoint))
     }
 
     fn container_word(&self) -> &'static str {
@@ -191,8 +195,29 @@ impl Backend for Btrfs {
         self
     }
 
-    fn snapshot_commands(&self, container: &Path, to: &Path) -> Vec<Cmd> {
-        vec![Cmd::change("btrfs").args(["subvolume", "snapshot"]).arg(container).arg(to)]
+    fn take_snapshot(
+        &self,
+        host: &Host,
+        mountpoint: &Path,
+        data: &Path,
+        to: &Path,
+    ) -> Result<PathBuf, BackendError> {
+        for container in data.ancestors().take_while(|at| at.starts_with(mountpoint)) {
+            if self.is_container(host, container)? {
+                host.runner().run(&snapshot(container, to))?;
+                return Ok(to.join(data.strip_prefix(container).unwrap_or(Path::new(""))));
+            }
+        }
+        Err(BackendError::State(format!("{} is not on the mirror", data.display())))
+    }
+
+    fn drop_snapshot(&self, host: &Host, _: &Path, to: &Path) -> Result<(), BackendError> {
+        if self.is_container(host, to)? {
+            for cmd in self.container_delete_commands(to) {
+                host.runner().run(&cmd)?;
+            }
+        }
+        Ok(())
     }
 
     fn balance(

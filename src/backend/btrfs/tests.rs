@@ -262,6 +262,7 @@ fn spec() -> MirrorSpec {
         name: "my mirror".into(),
         level: Level::Raid1,
         filesystem: None,
+        pool: None,
         uuid: UUID.into(),
         devices: vec!["/dev/loop0".into(), "/dev/loop1".into()],
         mountpoint: MNT.into(),

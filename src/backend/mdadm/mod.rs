@@ -166,12 +166,12 @@ impl Backend for Mdadm {
         Ok(cmds)
     }
 
-    fn fstab_entry(&self, spec: &MirrorSpec) -> fstab::Entry {
+    fn fstab_entry(&self, spec: &MirrorSpec) -> Option<fstab::Entry> {
         let on = spec
             .filesystem
             .clone()
             .unwrap_or(Filesystem { kind: FilesystemKind::default(), uuid: spec.uuid.clone() });
-        fstab::array_entry(&on, &spec.mountpoint)
+        Some(fstab::array_entry(&on, &spec.mountpoint))
     }
 
     fn container_word(&self) -> &'static str {
@@ -235,8 +235,13 @@ impl Backend for Mdadm {
         self
     }
 
-    fn snapshot_commands(&self, _: &Path, _: &Path) -> Vec<Cmd> {
-        Vec::new()
+    fn take_snapshot(&self, _: &Host, _: &Path, _: &Path, _: &Path) -> Result<PathBuf, BackendError> {
+        let (what, why) = ("a snapshot".to_owned(), "an array has none".to_owned());
+        Err(BackendError::Unsupported { what, why })
+    }
+
+    fn drop_snapshot(&self, _: &Host, _: &Path, _: &Path) -> Result<(), BackendError> {
+        Ok(())
     }
 
     fn balance(

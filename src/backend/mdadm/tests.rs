@@ -226,10 +226,10 @@ fn the_commands_are_these() {
     mkfs.ext4 -q -F -U 1f624a50-0f62-4fea-8ae9-91647e74e09e /dev/md/a-name-that-is-too-long-for-a-label
     ");
     assert_eq!(
-        Mdadm.fstab_entry(&spec()).line(),
+        Mdadm.fstab_entry(&spec()).unwrap().line(),
         "UUID=1f624a50-0f62-4fea-8ae9-91647e74e09e /srv/lightning xfs defaults,nofail,x-systemd.device-timeout=90s 0 0"
     );
-    assert_eq!(Mdadm.fstab_entry(&other).passno, 2);
+    assert_eq!(Mdadm.fstab_entry(&other).unwrap().passno, 2);
     assert_eq!(
         conf_line("lightning", UUID),
         "ARRAY /dev/md/lightning metadata=1.2 UUID=3aaa0122:294f5372:918d05fe:88b0b1b5"

@@ -12,7 +12,7 @@ const END: u64 = 2 * LABEL;
 /// The smallest and the largest write that a vdev may have, as powers of two (`ASHIFT_MIN`, `ASHIFT_MAX`).
 const ASHIFTS: std::ops::RangeInclusive<u64> = 9..=16;
 /// What a new mirror is made with at least: a disk that shows sectors of 512 bytes today may be replaced by one of 4096.
-const COMMON: u64 = 12;
+pub(super) const COMMON: u64 = 12;
 /// A whole disk gets a partition that begins at this sector and ends at a multiple of as many (`NEW_START_BLOCK`,
 /// `PARTITION_END_ALIGNMENT` in `include/sys/vdev_disk.h`).
 const ALIGNMENT: u64 = 2048;

@@ -168,6 +168,7 @@ impl Pool {
         let runs = |work: &Option<Work>| work.as_ref().is_some_and(|work| work.state == "SCANNING");
         Ok(ZfsState {
             name: self.name,
+            level: None,
             guid: Some(self.guid),
             state: self.state,
             remark: self.status.map(|status| status.split_whitespace().collect::<Vec<_>>().join(" ")),

@@ -33,22 +33,28 @@ struct Labelled {
     label: Label,
 }
 
-/// Observes the pool with this number, in decimal, whose dataset should be mounted at `mountpoint`.
+/// Observes the pool with this number, in decimal, or of one that was made with this UUID; its dataset should be mounted at `mountpoint`.
+/// The UUID in what is seen is the number.
 ///
 /// # Errors
 /// Something could not be read or understood, or `zpool` did not answer: the mirror's state is then unknown.
 pub fn observe(host: &Host, uuid: &str, mountpoint: &Path) -> Result<MirrorState, BackendError> {
     let mounts = mountinfo::read(host)?;
-    let mut state = MirrorState::unseen(uuid, mountpoint);
     let (labelled, unread) = labelled(host)?;
     let ours: Vec<&Labelled> = labelled.iter().filter(|l| is_of(&l.label, uuid)).collect();
-    let newest = ours.iter().max_by_key(|l| l.label.txg).and_then(|l| l.label.pool.clone());
+    let newest = ours.iter().map(|l| &l.label).max_by_key(|label| label.txg);
+    let uuid =
+        newest.and_then(|label| label.pool_guid).map_or_else(|| uuid.to_owned(), |guid| guid.to_string());
+    let mut state = MirrorState::unseen(&uuid, mountpoint);
     // Where no device is left that could tell, what is mounted may.
     let mounted = mountinfo::topmost_at(&mounts, mountpoint).and_then(pool_of);
-    let pool = match newest.or(mounted) {
-        Some(name) => imported(host, &name, uuid)?,
+    let mut pool = match newest.and_then(|label| label.pool.clone()).or(mounted) {
+        Some(name) => imported(host, &name, &uuid)?,
         None => None,
     };
+    if let Some(pool) = &mut pool {
+        pool.level = newest.and_then(level_of);
+    }
     see_mounts(&mut state, &mounts, pool.as_ref(), mountpoint);
     match pool {
         Some(pool) if !pool.vdevs.is_empty() => {
@@ -81,9 +87,43 @@ pub fn observe(host: &Host, uuid: &str, mountpoint: &Path) -> Result<MirrorState
     Ok(state)
 }
 
+/// Is the label of the pool with this number, or of one that was made with this UUID?
 fn is_of(label: &Label, uuid: &str) -> bool {
     // One of transaction group 0 was taken out of the pool, or never came in.
-    label.txg > 0 && label.pool_guid.is_some_and(|guid| guid.to_string() == uuid)
+    let numbered = || label.pool_guid.is_some_and(|guid| guid.to_string() == uuid);
+    label.txg > 0 && (numbered() || of_setup(label, uuid))
+}
+
+/// Is the label of a pool that was made with this UUID, which is its comment?
+pub(super) fn of_setup(label: &Label, uuid: &str) -> bool {
+    label.comment.as_ref().is_some_and(|comment| *comment == super::make::comment(uuid))
+}
+
+/// The newest label of a pool, by what [`observe`] knows one by.
+fn newest(host: &Host, uuid: &str) -> Result<Option<Label>, BackendError> {
+    let (labelled, _) = labelled(host)?;
+    let ours = labelled.into_iter().map(|l| l.label).filter(|label| is_of(label, uuid));
+    Ok(ours.max_by_key(|label| label.txg))
+}
+
+/// The name and number of a pool of which there are devices, imported or not.
+pub(super) fn named(host: &Host, uuid: &str) -> Result<Option<(String, String)>, BackendError> {
+    Ok(newest(host, uuid)?.and_then(|label| Some((label.pool?, label.pool_guid?.to_string()))))
+}
+
+/// The UUID that a pool was made with; its number where it was made by somebody else.
+pub(super) fn made_as(host: &Host, uuid: &str) -> Result<String, BackendError> {
+    let comment = newest(host, uuid)?.and_then(|label| label.comment);
+    Ok(comment.and_then(|comment| as_uuid(&comment)).unwrap_or_else(|| uuid.to_owned()))
+}
+
+/// 32 digits as a UUID.
+fn as_uuid(comment: &str) -> Option<String> {
+    let digits =
+        comment.len() == 32 && comment.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let part = |range| comment.get(range);
+    digits.then_some(())?;
+    Some([part(0..8)?, part(8..12)?, part(12..16)?, part(16..20)?, part(20..32)?].join("-"))
 }
 
 /// Every block device with whole labels; and those that could not be read, each with the reason.
@@ -136,7 +176,7 @@ fn imported(host: &Host, name: &str, uuid: &str) -> Result<Option<ZfsState>, Bac
 }
 
 /// What the kernel says of a pool at once; nothing where none of this name is imported.
-fn kstat_of(host: &Host, name: &str) -> Result<Option<String>, BackendError> {
+pub(super) fn kstat_of(host: &Host, name: &str) -> Result<Option<String>, BackendError> {
     let file = Path::new("/proc/spl/kstat/zfs").join(name).join("state");
     let text = host.read_optional(&file).doing("reading", &file)?;
     Ok(text.map(|text| kstat::parse_state(&text)).transpose()?)
@@ -147,6 +187,7 @@ fn suspended(name: &str) -> ZfsState {
     ZfsState {
         name: name.to_owned(),
         guid: None,
+        level: None,
         state: "SUSPENDED".to_owned(),
         remark: None,
         vdevs: Vec::new(),
@@ -189,6 +230,17 @@ fn status(host: &Host, name: &str) -> Result<Option<ZfsState>, BackendError> {
         return Err(BackendError::State(format!("another pool has taken the name {name} meanwhile")));
     }
     Ok(Some(ZfsState { guid, space: listed.space, read_only: listed.read_only, ..told }))
+}
+
+/// How redundant a pool is, as its devices describe it: `mirror`, `raidz2`; one that is none is called by what it is.
+fn level_of(label: &Label) -> Option<String> {
+    let tree = label.tree.as_ref()?;
+    Some(match (label.tops?, tree.kind.as_str()) {
+        (1, "raidz") => format!("raidz{}", tree.parity.unwrap_or(1)),
+        (1, "disk" | "file") => "single".to_owned(),
+        (1, kind) => kind.to_owned(),
+        (count, _) => format!("striped over {count} vdevs"),
+    })
 }
 
 fn see_mounts(state: &mut MirrorState, mounts: &[Mount], pool: Option<&ZfsState>, mountpoint: &Path) {

@@ -110,6 +110,7 @@ fn pool(sections: &[Section<'_>]) -> Result<ZfsState, ParseError> {
         vdevs: parse_config(config, &name)?,
         name,
         guid: None,
+        level: None,
         state: must("state")?.to_owned(),
         remark: one("status")?.map(joined),
         scan,

@@ -12,6 +12,7 @@ pub(super) fn judge(case: &mut Case<'_>) {
         |one: &&Claim, other: &&Claim| one.without.contains(&other.uuid) && other.without.contains(&one.uuid);
     let state = |number| match case.declared.backend {
         BackendKind::Btrfs => format!("last commit {number}"),
+        BackendKind::Zfs => format!("last transaction group {number}"),
         BackendKind::Mdadm => format!("{number} events"),
     };
     let mut evidence = Vec::new();

@@ -117,6 +117,16 @@ pub fn room(host: &Host, disk: &Path, disk_size: Bytes, size: Bytes) -> Result<R
     Ok(Room { slot, most: table.room(), fresh, remains })
 }
 
+/// The logical and the physical size of a device's sectors in bytes; a partition has its disk's (Documentation/ABI/stable/sysfs-block).
+/// Nothing where the kernel does not say both.
+pub fn sectors(host: &Host, kname: &str) -> Option<(u64, u64)> {
+    let dir = Path::new("/sys/class/block").join(kname);
+    let queue =
+        ["queue", "../queue"].into_iter().map(|queue| host.path(dir.join(queue))).find(|q| q.is_dir())?;
+    let size = |name: &str| std::fs::read_to_string(queue.join(name)).ok()?.trim().parse().ok();
+    Some((size("logical_block_size")?, size("physical_block_size")?))
+}
+
 /// Writes the partition into the table. The kernel is told apart from it: a disk in use does not let its table be read again as a whole.
 pub fn make_command(disk: &Path, slot: &Slot, fresh: bool, uuid: &str, name: &str) -> Cmd {
     let line = format!(

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use minijinja::context;
 
 use super::{Act, Rendered, ScheduleError, UNITS, fill, is_systemd, systemctl};
-use crate::{config::Mirror, host::Host};
+use crate::{config::Mirror, host::Host, model::BackendKind};
 
 /// What a drop-in is made of.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +16,8 @@ pub struct DropInOf<'a> {
     pub mountpoint: &'a Path,
     /// The mirror's name.
     pub mirror: &'a str,
+    /// What holds the mirror.
+    pub backend: BackendKind,
     /// The raidguard that guards the start.
     pub binary: &'a Path,
 }
@@ -28,7 +30,9 @@ pub fn dropin(of: DropInOf<'_>) -> Result<Rendered, ScheduleError> {
     let mountpoint = quoted(&of.mountpoint.to_string_lossy());
     let binary = quoted(&of.binary.to_string_lossy()).replace('$', "$$");
     let mirror = of.mirror;
-    let text = fill(include_str!("../../../templates/dropin.conf"), context! { mountpoint, binary, mirror })?;
+    let pool = of.backend == BackendKind::Zfs;
+    let text =
+        fill(include_str!("../../../templates/dropin.conf"), context! { mountpoint, binary, mirror, pool })?;
     let path: PathBuf = Path::new(UNITS).join(format!("{}.d/raidguard.conf", of.unit));
     Ok(Rendered { path, text })
 }
@@ -51,7 +55,8 @@ pub fn install_dropins(host: &Host, mirrors: &[Mirror], binary: &Path) -> Result
     let mut acts = Vec::new();
     for mirror in mirrors {
         if let Some(unit) = mirror.node.as_ref().and_then(|node| node.unit.as_deref()) {
-            let of = DropInOf { unit, mountpoint: &mirror.mountpoint, mirror: &mirror.name, binary };
+            let (mountpoint, mirror, backend) = (&mirror.mountpoint, &mirror.name, mirror.backend);
+            let of = DropInOf { unit, mountpoint, mirror, backend, binary };
             acts.push(Act::Write(dropin(of)?));
         }
     }

@@ -57,6 +57,7 @@ pub fn facts(
         let others: &[&str] = match mirror.backend {
             BackendKind::Btrfs => &OTHERS,
             BackendKind::Mdadm => &CHECKS,
+            BackendKind::Zfs => &[],
         };
         let there = others.iter().filter(|path| host.path(path).symlink_metadata().is_ok());
         facts.doubled = there.map(|path| (*path).to_owned()).collect();
@@ -64,7 +65,8 @@ pub fn facts(
     let unit = mirror.node.as_ref().and_then(|node| node.unit.as_deref());
     if let Some(unit) = unit {
         let binary = Path::new(ANY);
-        let of = DropInOf { unit, mountpoint: &mirror.mountpoint, mirror: &mirror.name, binary };
+        let (mountpoint, name, backend) = (&mirror.mountpoint, &mirror.name, mirror.backend);
+        let of = DropInOf { unit, mountpoint, mirror: name, backend, binary };
         facts.dropin = fault(host, &dropin(of)?)?;
     }
     if let Some(rule) = Rule::of(mirror, Path::new(ANY)).filter(|_| ruled) {

@@ -63,7 +63,8 @@ impl Rule {
         mountpoint: &Path,
         binary: &Path,
     ) -> Option<Self> {
-        let late = !EARLY.iter().any(|place| mountpoint == Path::new(place));
+        // Nothing of udev gives ZFS a device.
+        let late = backend != BackendKind::Zfs && !EARLY.iter().any(|place| mountpoint == Path::new(place));
         late.then(|| Self {
             backend,
             mirror: mirror.to_owned(),
@@ -87,7 +88,7 @@ impl Rule {
         let (mirror, uuid, md) = (&self.mirror, &self.uuid, self.backend == BackendKind::Mdadm);
         let (kind, waits, forgets) = match self.backend {
             BackendKind::Mdadm => ("linux_raid_member", "", ""),
-            BackendKind::Btrfs => ("btrfs", ", ENV{ID_BTRFS_READY}=\"0\"", FORGETS),
+            BackendKind::Btrfs | BackendKind::Zfs => ("btrfs", ", ENV{ID_BTRFS_READY}=\"0\"", FORGETS),
         };
         let context = context! { mirror, uuid, binary, md, kind, waits, forgets };
         let text = fill(include_str!("../../../templates/udev.rules"), context)?;

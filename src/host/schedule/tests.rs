@@ -128,14 +128,22 @@ fn one_set_replaces_the_other_and_all_go_away() {
 
 #[test]
 fn a_mount_point_with_blanks_is_quoted_for_systemd() {
-    let of = |unit, mountpoint: &'static str| {
+    let of = |backend, unit, mountpoint: &'static str| {
         let (mountpoint, binary) = (Path::new(mountpoint), Path::new("/usr/bin/raidguard"));
-        dropin(DropInOf { unit, mountpoint, mirror: "lightning", binary }).unwrap()
+        dropin(DropInOf { unit, mountpoint, mirror: "lightning", backend, binary }).unwrap()
     };
-    let plain = of("lightningd.service", "/srv/lightning");
+    let plain = of(BackendKind::Btrfs, "lightningd.service", "/srv/lightning");
     assert_eq!(plain.path, Path::new("/etc/systemd/system/lightningd.service.d/raidguard.conf"));
     assert!(plain.text.contains("\nRequiresMountsFor=/srv/lightning\n"), "{}", plain.text);
     assert!(plain.text.ends_with("\nExecStartPre=+/usr/bin/raidguard guard lightning\n"), "{}", plain.text);
-    let odd = of("x.service", "/srv/my 100% \"dir\"");
+    let odd = of(BackendKind::Mdadm, "x.service", "/srv/my 100% \"dir\"");
     assert!(odd.text.contains("RequiresMountsFor=\"/srv/my 100%% \\\"dir\\\"\"\n"), "{}", odd.text);
+    let pool = of(BackendKind::Zfs, "lightningd.service", "/srv/lightning");
+    assert_eq!(
+        pool.text.replace(
+            "\n# ZFS mounts without a unit that systemd knows before.\nWants=zfs-mount.service\nAfter=zfs-mount.service\n",
+            "\n"
+        ),
+        plain.text
+    );
 }

@@ -65,7 +65,7 @@ pub(super) fn rehearsal(config: &Config, cron_runs: bool) -> Rehearsal {
             mirror.level,
             mirror.level.min_members(),
             match mirror.backend {
-                BackendKind::Btrfs => String::new(),
+                BackendKind::Btrfs | BackendKind::Zfs => String::new(),
                 BackendKind::Mdadm => format!(" {OF_ARRAYS}"),
             }
         ),

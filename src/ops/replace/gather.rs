@@ -10,7 +10,7 @@ use crate::{
         rescue::{Relation, Survivor},
     },
     config::Mirror,
-    host::{Host, files, inventory, state::State},
+    host::{Host, files, inventory, partition, state::State},
     model::{Bytes, DevNo, Inventory, mirror::MirrorState, observed::Claim},
     node::{self, Running},
     ops::{Trouble, mirrors, resumed, setup, trouble::unchanged},
@@ -169,7 +169,7 @@ pub fn gather(host: &Host, mirror: Mirror, verb: &str, named: Named<'_>) -> Resu
         known,
         now: resumed::moment(host, verb, &mirror.name),
         declared: mirrors::declared(host)?,
-        sector: kname.and_then(|kname| sector(host, &kname)),
+        sector: kname.and_then(|kname| partition::sectors(host, &kname)).map(|(logical, _)| logical),
         scrubbing: scrub.is_some_and(|s| s.ended.is_none()) || is_compared(&state),
         unfinished: setup::unfinished(host)?,
         state,
@@ -187,15 +187,6 @@ pub fn gather(host: &Host, mirror: Mirror, verb: &str, named: Named<'_>) -> Resu
 /// Are its members being compared now?
 fn is_compared(state: &MirrorState) -> bool {
     state.md.as_ref().is_some_and(|md| md.action.as_deref() == Some("check"))
-}
-
-/// A partition has its disk's (Documentation/ABI/stable/sysfs-block).
-fn sector(host: &Host, kname: &str) -> Option<u64> {
-    let dir = host.path(format!("/sys/class/block/{kname}"));
-    let own = ["queue", "../queue"]
-        .into_iter()
-        .find_map(|queue| std::fs::read_to_string(dir.join(queue).join("logical_block_size")).ok());
-    own?.trim().parse().ok()
 }
 
 impl Facts {

@@ -26,6 +26,9 @@ pub(super) fn conflicts(request: &Request, facts: &Facts, blockers: &mut Vec<Blo
     if let Some(conflict) = &facts.fstab_conflict {
         blockers.push(Blocker::new(conflict.clone(), "choose another --mountpoint, or clear that line"));
     }
+    if let Some(conflict) = facts.pool.as_ref().and_then(|pool| pool.conflict.clone()) {
+        blockers.push(Blocker::new(conflict, "choose another --name"));
+    }
     if let Some(conflict) = facts.array.as_ref().and_then(|array| array.conflict.clone()) {
         blockers.push(Blocker::new(conflict, "choose another --name, or clear that line"));
     }

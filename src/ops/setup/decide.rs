@@ -6,6 +6,7 @@ use super::{
     Facts, Request,
     blockers::{conflicts, node_control, placement},
     members::{self, Chosen, NewPartition},
+    pool,
 };
 use crate::{
     backend::{self, MirrorSpec},
@@ -63,9 +64,13 @@ pub fn decide(request: &Request, facts: &Facts) -> Result<Decision, Vec<Blocker>
         level: request.level,
         uuid: facts.uuid.clone(),
         filesystem: facts.filesystem.clone(),
+        pool: pool::spec(facts, &members, &mut blockers),
         devices: members::paths(&members),
         mountpoint: request.mountpoint.clone(),
     };
+    if !blockers.is_empty() {
+        return Err(blockers);
+    }
     let owner = facts.user.flatten().map(|user| (user.uid, user.gid));
     let unit = control.as_ref().and_then(|c| c.unit()).map(str::to_owned);
 
@@ -79,8 +84,15 @@ pub fn decide(request: &Request, facts: &Facts) -> Result<Decision, Vec<Blocker>
             backwards: false,
         }));
     }
+    let held = |m: &&Chosen<'_>| !m.content.is_empty();
+    let whole: Vec<_> = members.iter().filter(held).filter(|m| m.is_parted_anew()).collect();
+    if !whole.is_empty() {
+        let mut erase = Erase::of(whole.iter().map(|m| (m.device.identity(), m.content)), spec.clone());
+        erase.before = whole.iter().filter_map(|m| m.partition.as_ref()).map(|p| p.uuid.to_owned()).collect();
+        steps.push(Action::Erase(erase));
+    }
     for Chosen { device, partition, .. } in &members {
-        if let Some(NewPartition { slot, fresh, uuid }) = partition {
+        if let Some(NewPartition { slot, fresh, uuid, .. }) = partition {
             steps.push(Action::MakePartition(MakePartition {
                 disk: device.identity(),
                 slot: *slot,
@@ -90,7 +102,10 @@ pub fn decide(request: &Request, facts: &Facts) -> Result<Decision, Vec<Blocker>
             }));
         }
     }
-    let erased = || members.iter().filter(|m| !m.content.is_empty()).map(|m| (m.identity.clone(), m.content));
+    let erased = || {
+        let parts = members.iter().filter(held).filter(|m| !m.is_parted_anew());
+        parts.map(|m| (m.identity.clone(), m.content))
+    };
     if erased().next().is_some() {
         steps.push(Action::Erase(Erase::of(erased(), spec.clone())));
     }
@@ -113,11 +128,13 @@ pub fn decide(request: &Request, facts: &Facts) -> Result<Decision, Vec<Blocker>
         missing: facts.missing_dirs.clone(),
         immutable: facts.immutable,
     }));
-    steps.push(Action::Fstab(Fstab {
-        entry: backend::of(request.backend).fstab_entry(&spec),
-        comment: format!("{} mirror, written by raidguard", request.name),
-        systemd: facts.systemd,
-    }));
+    if let Some(entry) = backend::of(request.backend).fstab_entry(&spec) {
+        let comment = format!("{} mirror, written by raidguard", request.name);
+        steps.push(Action::Fstab(Fstab { entry, comment, systemd: facts.systemd }));
+    }
+    if let Some(boot) = facts.pool.as_ref().map(|pool| pool.boot.clone()).filter(|_| facts.systemd) {
+        steps.push(Action::BootPool(boot));
+    }
     steps.push(Action::MountMirror(MountMirror { spec: spec.clone() }));
     steps.push(Action::Container(Container { spec: spec.clone(), path: data.clone() }));
     steps.push(Action::Copy(CopyTree {
@@ -158,6 +175,7 @@ pub fn decide(request: &Request, facts: &Facts) -> Result<Decision, Vec<Blocker>
             unit: unit.clone(),
             mountpoint: request.mountpoint.clone(),
             mirror: request.name.clone(),
+            backend: request.backend,
             binary: facts.binary.clone(),
         }));
     }
@@ -188,7 +206,12 @@ pub fn decide(request: &Request, facts: &Facts) -> Result<Decision, Vec<Blocker>
     Ok(Decision {
         plan: Plan::new("setup", &request.name, facts.now, steps),
         warnings,
-        erased: members.into_iter().map(|m| (m.identity, m.content.to_string())).collect(),
+        erased: members
+            .into_iter()
+            .map(|m| {
+                (if m.is_parted_anew() { m.device.identity() } else { m.identity }, m.content.to_string())
+            })
+            .collect(),
     })
 }
 

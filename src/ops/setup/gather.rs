@@ -9,7 +9,10 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{NodeChoice, Request, SchedulerChoice};
+use super::{
+    NodeChoice, Request, SchedulerChoice,
+    pool::{self, PoolFacts},
+};
 use crate::{
     backend::{self, MirrorSpec},
     config::Config,
@@ -56,6 +59,8 @@ pub struct Facts {
     pub mounts: Vec<mountinfo::Mount>,
     /// What `/etc/fstab` says against the line to be added, if anything.
     pub fstab_conflict: Option<String>,
+    /// What a pool is to be made with, for a mirror of ZFS.
+    pub pool: Option<PoolFacts>,
     /// Where the array is to be made known, for a mirror of md.
     pub array: Option<ArrayFacts>,
     /// The rule by which udev will keep its halves apart, where one runs here.
@@ -166,10 +171,12 @@ pub fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
         level: request.level,
         uuid: uuid.clone(),
         filesystem: filesystem.clone(),
+        pool: None,
         devices: Vec::new(),
         mountpoint: request.mountpoint.clone(),
     };
     let entry = backend.fstab_entry(&spec);
+    let pool = pool::gather(host, &spec, &inventory, &devices)?;
     let binary = std::env::current_exe().map_err(unchanged("raidguard's own path cannot be read"))?;
     let wanted =
         rule::is_wanted(host, spec.backend, &spec.uuid).map_err(unchanged("the mounts cannot be read"))?;
@@ -186,7 +193,12 @@ pub fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
         layout,
         survey,
         running,
-        fstab_conflict: fstab::conflict(host, &entry).map_err(unchanged("/etc/fstab cannot be read"))?,
+        pool,
+        fstab_conflict: match &entry {
+            Some(entry) => fstab::conflict(host, entry),
+            None => fstab::line_at(host, &spec.mountpoint),
+        }
+        .map_err(unchanged("/etc/fstab cannot be read"))?,
         config: declaration::load(host).map_err(unchanged("the declaration cannot be read"))?,
         unfinished: unfinished(host)?,
         missing_dirs: missing_dirs(&request.mountpoint),

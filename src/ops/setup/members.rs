@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Facts, Request};
+use super::{Facts, Request, pool};
 use crate::{
     host::partition::{Slot, node_of},
     model::{Bytes, Content, Device, Identity},
@@ -25,11 +25,20 @@ pub(super) struct Chosen<'a> {
     pub(super) partition: Option<NewPartition<'a>>,
 }
 
+impl Chosen<'_> {
+    /// Does the disk, named whole, get a new table with one partition?
+    pub(super) fn is_parted_anew(&self) -> bool {
+        self.partition.as_ref().is_some_and(|partition| partition.anew)
+    }
+}
+
 /// A partition to be made.
 pub(super) struct NewPartition<'a> {
     pub(super) slot: Slot,
     /// The disk gets its table too.
     pub(super) fresh: bool,
+    /// The whole disk was named, and what is on it is erased first.
+    pub(super) anew: bool,
     pub(super) uuid: &'a str,
 }
 
@@ -64,6 +73,7 @@ pub(super) fn choose<'a>(
         };
         blockers.extend(refusals.iter().map(|r| Blocker::new(r.to_string(), r.clears_with())));
         match (request.size, facts.rooms.get(index)) {
+            (None, _) if pool::is_parted(facts, index) => chosen.extend(on_whole_disk(facts, device, index)),
             (None, _) => chosen.push(Chosen {
                 device,
                 identity: device.identity(),
@@ -160,7 +170,25 @@ fn in_free_space<'a>(
             ..disk.identity()
         },
         content: &room.remains,
-        partition: Some(NewPartition { slot, fresh: room.fresh, uuid }),
+        partition: Some(NewPartition { slot, fresh: room.fresh, anew: false, uuid }),
+    })
+}
+
+/// One partition on all of a disk but what is left free.
+fn on_whole_disk<'a>(facts: &'a Facts, disk: &'a Device, index: usize) -> Option<Chosen<'a>> {
+    let slot = pool::slot(facts, index)?;
+    let uuid = facts.uuids.get(index)?;
+    Some(Chosen {
+        device: disk,
+        identity: Identity {
+            path: node_of(&disk.path, slot.number),
+            dev: None,
+            size: slot.size(),
+            partuuid: Some(uuid.clone()),
+            ..disk.identity()
+        },
+        content: &disk.content,
+        partition: Some(NewPartition { slot, fresh: true, anew: true, uuid }),
     })
 }
 

@@ -4,12 +4,14 @@ mod blockers;
 mod decide;
 mod gather;
 mod members;
+mod pool;
 
 use std::path::PathBuf;
 
 pub use decide::{Decision, decide};
 pub(in crate::ops) use gather::unfinished;
 pub use gather::{ArrayFacts, Facts, gather};
+pub use pool::PoolFacts;
 
 use super::{Exit, Trouble, execute, trouble::need_root};
 use crate::{

@@ -65,6 +65,7 @@ fn request() -> Request {
 fn facts() -> Facts {
     let disks = [device("sdb", 16), device("sdc", 32)];
     Facts {
+        pool: None,
         now: jiff::Timestamp::UNIX_EPOCH,
         devices: disks.iter().map(|d| Ok(d.dev)).collect(),
         inventory: Inventory { devices: disks.to_vec() },

@@ -9,6 +9,7 @@ mod mountpoint;
 mod node;
 mod original;
 mod partition;
+mod pool;
 mod proof;
 mod reach;
 mod service;
@@ -31,6 +32,7 @@ pub use mountpoint::MountPoint;
 pub use node::{StartNode, StopNode};
 pub use original::{KeepOriginal, RemoveOriginal};
 pub use partition::MakePartition;
+pub use pool::BootPool;
 pub use proof::{AcceptCounters, Proof, Prove, Redeclare};
 pub use reach::{LeavePrivate, MountForWork, MountInPlace, private_place};
 pub use service::{Declare, DropIn, InstallSchedule};
@@ -56,6 +58,7 @@ pub enum Action {
     KnowArray(KnowArray),
     MountPoint(MountPoint),
     Fstab(Fstab),
+    BootPool(BootPool),
     MountMirror(MountMirror),
     Container(Container),
     PlainDirectory(PlainDirectory),
@@ -94,6 +97,7 @@ impl Action {
             Self::KnowArray(s) => s,
             Self::MountPoint(s) => s,
             Self::Fstab(s) => s,
+            Self::BootPool(s) => s,
             Self::MountMirror(s) => s,
             Self::Container(s) => s,
             Self::PlainDirectory(s) => s,

@@ -139,17 +139,17 @@ fn there(state: &MirrorState) -> Vec<PathBuf> {
 }
 
 impl MountForWork {
-    fn mount_commands(&self, assemble: Vec<Cmd>, devices: &[PathBuf], whole: bool) -> Vec<Cmd> {
-        let backend = backend::of(self.spec.backend);
-        let mut cmds = backend.rescue().forget_commands(&self.without);
+    /// Has the kernel know the members, and no other device as one.
+    fn preparing(&self, assemble: Vec<Cmd>) -> Vec<Cmd> {
+        let mut cmds = backend::of(self.spec.backend).rescue().forget_commands(&self.without);
         cmds.extend(assemble);
-        if whole {
-            cmds.push(Cmd::change("mount").arg(&self.spec.mountpoint));
-        } else {
-            let place = private_place(&self.spec.name);
-            cmds.extend(backend.rescue().mount_commands("degraded", &[], devices, &place));
-        }
         cmds
+    }
+
+    /// Mounts it degraded where nobody looks.
+    fn degraded(&self, devices: &[PathBuf]) -> Vec<Cmd> {
+        let place = private_place(&self.spec.name);
+        backend::of(self.spec.backend).rescue().mount_commands("degraded", &[], devices, &place)
     }
 
     fn in_place(&self) -> bool {
@@ -178,9 +178,10 @@ impl Step for MountForWork {
             return Vec::new();
         }
         let devices = &self.spec.devices;
-        let assemble = backend::of(self.spec.backend).assembling(&self.spec, devices);
-        let mut lines: Vec<String> =
-            self.mount_commands(assemble, devices, self.in_place()).iter().map(Cmd::line).collect();
+        let backend = backend::of(self.spec.backend);
+        let mut cmds = self.preparing(backend.assembling(&self.spec, devices));
+        cmds.extend(if self.in_place() { backend.mounting(&self.spec) } else { self.degraded(devices) });
+        let mut lines: Vec<String> = cmds.iter().map(Cmd::line).collect();
         if !self.in_place() {
             lines.insert(0, Cmd::change("mkdir").arg("-p").arg(self.place()).line());
         }
@@ -219,7 +220,15 @@ impl Step for MountForWork {
             files::create_dirs(&cx.host.path(&place), 0o700).map_err(fail("making", &place))?;
         }
         let assemble = backend.assemble_commands(cx.host, &self.spec, &devices).map_err(backend_failed)?;
-        mount(cx.host, self.mount_commands(assemble, &devices, whole))?;
+        for cmd in self.preparing(assemble) {
+            run(cx.host, &cmd)?;
+        }
+        let mounting = if whole {
+            backend.mount_in_place(cx.host, &self.spec).map_err(backend_failed)?
+        } else {
+            self.degraded(&devices)
+        };
+        mount(cx.host, mounting)?;
         Ok(if whole || !(self.whole || self.mounted) {
             Outcome::default()
         } else {
@@ -235,9 +244,10 @@ impl Step for MountForWork {
 impl MountInPlace {
     fn mount(&self, host: &Host, state: &MirrorState) -> Result<(), StepError> {
         let backend = backend::of(self.spec.backend);
-        let mut cmds = backend.assemble_commands(host, &self.spec, &there(state)).map_err(backend_failed)?;
-        cmds.push(Cmd::change("mount").arg(&self.spec.mountpoint));
-        mount(host, cmds)
+        for cmd in backend.assemble_commands(host, &self.spec, &there(state)).map_err(backend_failed)? {
+            run(host, &cmd)?;
+        }
+        mount(host, backend.mount_in_place(host, &self.spec).map_err(backend_failed)?)
     }
 
     fn was_unmounted(&self, host: &Host) -> bool {
@@ -260,9 +270,10 @@ impl Step for MountInPlace {
     fn commands(&self) -> Vec<String> {
         let Some(from) = &self.from else { return Vec::new() };
         let unmount = Cmd::change("umount").arg(from).line();
-        let assemble = backend::of(self.spec.backend).assembling(&self.spec, &self.spec.devices);
-        let mount = Cmd::change("mount").arg(&self.spec.mountpoint).line();
-        std::iter::once(unmount).chain(assemble.iter().map(Cmd::line)).chain([mount]).collect()
+        let backend = backend::of(self.spec.backend);
+        let assemble = backend.assembling(&self.spec, &self.spec.devices);
+        let mount = backend.mounting(&self.spec);
+        std::iter::once(unmount).chain(assemble.iter().chain(&mount).map(Cmd::line)).collect()
     }
 
     fn probe(&self, host: &Host) -> Result<Probe, StepError> {

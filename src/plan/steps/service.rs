@@ -13,7 +13,7 @@ use crate::{
         Host, declaration, files,
         schedule::{self, DropInOf, Rendered},
     },
-    model::Scheduler,
+    model::{BackendKind, Scheduler},
     plan::{Context, Outcome, Probe, Step, StepError},
 };
 
@@ -26,6 +26,9 @@ pub struct DropIn {
     pub mountpoint: PathBuf,
     /// The mirror's name.
     pub mirror: String,
+    /// What holds it. Plans of before there was ZFS do not say.
+    #[serde(default)]
+    pub backend: BackendKind,
     /// The raidguard that guards the start.
     pub binary: PathBuf,
 }
@@ -56,10 +59,14 @@ fn scheduling(e: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StepErr
     StepError::failed("the schedule could not be changed", e)
 }
 
+fn looking(e: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StepError {
+    StepError::failed("the mirror could not be looked at", e)
+}
+
 impl DropIn {
     fn rendered(&self) -> Result<Rendered, StepError> {
-        let Self { unit, mountpoint, mirror, binary } = self;
-        schedule::dropin(DropInOf { unit, mountpoint, mirror, binary }).map_err(scheduling)
+        let Self { unit, mountpoint, mirror, backend, binary } = self;
+        schedule::dropin(DropInOf { unit, mountpoint, mirror, backend: *backend, binary }).map_err(scheduling)
     }
 
     fn path(&self) -> PathBuf {
@@ -72,7 +79,8 @@ impl Declare {
     fn name_members(&self, host: &Host, mirror: &mut Mirror) -> Result<(), StepError> {
         let state = backend::of(self.spec.backend)
             .observe(host, &self.spec.uuid, &self.spec.mountpoint)
-            .map_err(|e| StepError::failed("the mirror could not be looked at", e))?;
+            .map_err(looking)?;
+        mirror.uuid.clone_from(&state.uuid);
         if state.members.len() != mirror.member.len() {
             return Err(StepError::wrong(format!(
                 "{} members are seen, {} were made",
@@ -185,7 +193,12 @@ impl Step for Declare {
     fn probe(&self, host: &Host) -> Result<Probe, StepError> {
         let config =
             declaration::load(host).map_err(|e| StepError::failed("the declaration cannot be read", e))?;
-        let declared = config.mirror.iter().any(|m| m.name == self.spec.name && m.uuid == self.spec.uuid);
+        let backend = backend::of(self.spec.backend);
+        let mut declared = false;
+        for mirror in config.mirror.iter().filter(|m| m.name == self.spec.name) {
+            let made = backend.made_as(host, &mirror.uuid).map_err(looking)?;
+            declared |= mirror.uuid == self.spec.uuid || made == self.spec.uuid;
+        }
         Ok(if declared { Probe::Done } else { Probe::Pending })
     }
     fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {

@@ -12,7 +12,7 @@ use crate::{
     backend::{self, BackendError, Made, MirrorSpec},
     exec::{Cmd, log_change},
     host::{Host, fstab, inventory, mountinfo, zfs},
-    model::{Identity, inventory::Content, mirror::MirrorState},
+    model::{Device, Identity, Inventory, inventory::Content, mirror::MirrorState},
     plan::{Context, Outcome, Probe, Step, StepError},
 };
 
@@ -23,6 +23,9 @@ pub struct Erase {
     pub devices: Vec<Identity>,
     /// The mirror that takes their place: what is found of it later is not erased.
     pub spec: MirrorSpec,
+    /// The partitions that are made on them next: a device that has one of them was erased before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<String>,
     /// Those of them that have labels of ZFS.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub labelled: Vec<PathBuf>,
@@ -31,7 +34,7 @@ pub struct Erase {
 impl Erase {
     /// Erases these devices, each with what it holds.
     pub fn of<'c>(devices: impl IntoIterator<Item = (Identity, &'c Content)>, spec: MirrorSpec) -> Self {
-        let mut step = Self { devices: Vec::new(), spec, labelled: Vec::new() };
+        let mut step = Self { devices: Vec::new(), spec, before: Vec::new(), labelled: Vec::new() };
         for (device, content) in devices {
             if content.has_zfs() {
                 step.labelled.push(device.path.clone());
@@ -39,6 +42,11 @@ impl Erase {
             step.devices.push(device);
         }
         step
+    }
+
+    fn is_partitioned(&self, machine: &Inventory, disk: &Device) -> bool {
+        let ours = |part: &Device| part.partuuid.as_ref().is_some_and(|uuid| self.before.contains(uuid));
+        machine.devices.iter().any(|part| part.parents.contains(&disk.kname) && ours(part))
     }
 
     /// What is run, device by device. wipefs alone would leave of ZFS what other versions of it find.
@@ -72,7 +80,7 @@ pub struct Fstab {
     pub systemd: bool,
 }
 
-/// Mounts the mirror by its fstab line and looks at what was mounted.
+/// Mounts the mirror by its fstab line, or as its backend does, and looks at what was mounted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MountMirror {
     /// What must be mounted.
@@ -110,7 +118,11 @@ impl Step for Erase {
         let machine =
             inventory::gather(host).map_err(|e| StepError::failed("the devices cannot be read", e))?;
         for device in &self.devices {
-            match machine.by_path(&device.path).map(|d| &d.content) {
+            let found = machine.by_path(&device.path);
+            if found.is_some_and(|disk| self.is_partitioned(&machine, disk)) {
+                continue;
+            }
+            match found.map(|d| &d.content) {
                 Some(Content::Empty) => {}
                 Some(Content::Known(_)) => return Ok(Probe::Pending),
                 Some(Content::Unknown(why)) => {
@@ -257,9 +269,10 @@ impl Step for Fstab {
 /// How many members there are, and at which level everything is.
 pub(super) fn all_at(state: &MirrorState, level: impl fmt::Display) -> String {
     let members = state.members.iter().filter(|m| !m.missing).count();
-    match &state.md {
-        None => format!("{members} members, data, metadata and system all {level}"),
-        Some(md) => format!("{members} members of {}, {level}", md.device.display()),
+    match (&state.md, &state.zfs) {
+        (Some(md), _) => format!("{members} members of {}, {level}", md.device.display()),
+        (None, Some(pool)) => format!("{members} members of the pool {}, {level}", pool.name),
+        (None, None) => format!("{members} members, data, metadata and system all {level}"),
     }
 }
 
@@ -290,7 +303,7 @@ impl Step for MountMirror {
         let assembling = backend.assembling(&self.spec, &self.spec.devices);
         let mut lines: Vec<String> =
             assembling.iter().filter(|_| !backend.is_assembled_when_made()).map(Cmd::line).collect();
-        lines.push(Cmd::change("mount").arg(self.mountpoint()).line());
+        lines.extend(backend.mounting(&self.spec).iter().map(Cmd::line));
         lines
     }
 
@@ -318,7 +331,9 @@ impl Step for MountMirror {
         for cmd in assemble.map_err(backend_failed)? {
             run(cx.host, &cmd)?;
         }
-        run(cx.host, &Cmd::change("mount").arg(self.mountpoint()))?;
+        for cmd in backend.mount_in_place(cx.host, &self.spec).map_err(backend_failed)? {
+            run(cx.host, &cmd)?;
+        }
         let state = backend.observe(cx.host, &self.spec.uuid, self.mountpoint()).map_err(backend_failed)?;
         let present = state.members.iter().filter(|m| !m.missing).count();
         if present != self.spec.devices.len() || state.members.len() != present {

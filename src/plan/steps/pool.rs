@@ -1,0 +1,154 @@
+//! A pool of ZFS comes back at a boot by units of systemd, where other mirrors have a line of fstab.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{fail, run};
+use crate::{
+    exec::Cmd,
+    host::{Host, files},
+    plan::{Context, Outcome, Probe, Step, StepError},
+};
+
+/// What imports the pools that are named in zpool.cache, and what mounts them (zfs-import-cache.service, zfs-mount.service: OpenZFS,
+/// `etc/systemd/system`), with the targets by which a boot starts both.
+const UNITS: [&str; 4] = ["zfs-import-cache.service", "zfs-import.target", "zfs-mount.service", "zfs.target"];
+const LINKS: &str = "/etc/systemd/system";
+
+/// Has systemd import the pool and mount it at every boot.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootPool {
+    /// The units that no boot starts yet: distributions enable them, people may have disabled them.
+    pub enable: Vec<String>,
+}
+
+impl BootPool {
+    /// As this machine needs it.
+    ///
+    /// # Errors
+    /// What a boot starts could not be read.
+    pub fn of(host: &Host) -> io::Result<Self> {
+        Ok(Self { enable: not_enabled(host)? })
+    }
+
+    fn systemctl(&self, verb: &str) -> Option<Cmd> {
+        (!self.enable.is_empty()).then(|| Cmd::change("systemctl").arg(verb).args(&self.enable))
+    }
+
+    fn sync(host: &Host) -> Result<(), StepError> {
+        // systemd has made or removed the links, and left to the kernel when that reaches the disk.
+        for dir in wanted(host).map_err(fail("reading", LINKS))? {
+            files::sync_dir(&dir).map_err(fail("syncing", &dir))?;
+        }
+        Ok(())
+    }
+}
+
+/// The directories with links to what a boot starts (systemctl(1), enable).
+fn wanted(host: &Host) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(host.path(LINKS)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut dirs = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ext| ext == "wants") && path.is_dir() {
+            dirs.push(path);
+        }
+    }
+    Ok(dirs)
+}
+
+/// Those of the units that no boot starts.
+fn not_enabled(host: &Host) -> io::Result<Vec<String>> {
+    let dirs = wanted(host)?;
+    let has = |unit: &str| dirs.iter().any(|dir| Path::new(dir).join(unit).symlink_metadata().is_ok());
+    Ok(UNITS.into_iter().filter(|unit| !has(unit)).map(str::to_owned).collect())
+}
+
+impl Step for BootPool {
+    fn says(&self) -> String {
+        "have every boot import the pool and mount it".to_owned()
+    }
+
+    fn commands(&self) -> Vec<String> {
+        self.systemctl("enable").iter().map(Cmd::line).collect()
+    }
+
+    fn unsays(&self) -> String {
+        "disable the units that were enabled for the pool".to_owned()
+    }
+
+    fn undo_commands(&self) -> Vec<String> {
+        self.systemctl("disable").iter().map(Cmd::line).collect()
+    }
+
+    fn probe(&self, host: &Host) -> Result<Probe, StepError> {
+        let open = not_enabled(host).map_err(fail("reading", LINKS))?;
+        Ok(if open.is_empty() { Probe::Done } else { Probe::Pending })
+    }
+
+    fn probe_undone(&self, host: &Host) -> Result<Probe, StepError> {
+        let open = not_enabled(host).map_err(fail("reading", LINKS))?;
+        let undone = self.enable.iter().all(|unit| open.contains(unit));
+        Ok(if undone { Probe::Done } else { Probe::Pending })
+    }
+
+    fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
+        // Of what is disabled since the plan was made too.
+        let now = Self::of(cx.host).map_err(fail("reading", LINKS))?;
+        if let Some(cmd) = now.systemctl("enable") {
+            run(cx.host, &cmd)?;
+            Self::sync(cx.host)?;
+        }
+        Ok(Outcome::default())
+    }
+
+    fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
+        if let Some(cmd) = self.systemctl("disable") {
+            run(cx.host, &cmd)?;
+            Self::sync(cx.host)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::fs::symlink, sync::Arc};
+
+    use super::*;
+    use crate::{
+        exec::{Reply, ScriptedRunner},
+        health::samples,
+    };
+
+    #[test]
+    fn units_that_a_boot_starts_already_are_left_as_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let links = dir.path().join("etc/systemd/system/zfs.target.wants");
+        fs::create_dir_all(&links).unwrap();
+        fs::write(dir.path().join("etc/systemd/system/zfs.target"), "").unwrap();
+        let runner = Arc::new(ScriptedRunner::new().on("systemctl", Reply::ok("")));
+        let host = Host::captured(dir.path(), runner, samples::now());
+        symlink("/usr/lib/systemd/system/zfs-mount.service", links.join("zfs-mount.service")).unwrap();
+        let step = BootPool::of(&host).unwrap();
+        assert_eq!(
+            step.commands(),
+            ["systemctl enable zfs-import-cache.service zfs-import.target zfs.target"]
+        );
+        assert_eq!(step.probe(&host).unwrap(), Probe::Pending);
+        assert_eq!(step.probe_undone(&host).unwrap(), Probe::Done);
+        for unit in UNITS.into_iter().filter(|unit| *unit != "zfs-mount.service") {
+            symlink(format!("/usr/lib/systemd/system/{unit}"), links.join(unit)).unwrap();
+        }
+        assert_eq!(step.probe(&host).unwrap(), Probe::Done);
+        assert_eq!(step.probe_undone(&host).unwrap(), Probe::Pending);
+        assert_eq!(BootPool::of(&host).unwrap().commands(), Vec::<String>::new());
+    }
+}
