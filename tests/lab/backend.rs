@@ -101,3 +101,29 @@ pub(crate) const MDADM: Backend = Backend {
         m.ok("until grep -q idle /sys/block/md*/md/sync_action; do sleep 0.5; done");
     },
 };
+
+pub(crate) const ZFS: Backend = Backend {
+    name: "zfs",
+    filesystem: "zfs",
+    size: 2 << 30,
+    // The kernel tells ZFS that a disk is gone.
+    pulled: "MIR-MISSING",
+    boots_degraded: true,
+    takes_no_writes: "MIR-MISSING",
+    unreadable: "MIR-MISSING",
+    unreadable_is: 2,
+    scrub_mends: false,
+    jobs: 3,
+    mount_alone: |m, device| {
+        m.ok(&format!("zpool import -d $(readlink -f {device}-part1) lightning"));
+    },
+    let_go: |m| {
+        m.ok("zpool export -a");
+    },
+    halt: |_| {},
+    // By which is less busy.
+    read_from: |_, _| {},
+    settle: |m| {
+        m.ok("zpool wait -t resilver,scrub lightning");
+    },
+};
