@@ -149,7 +149,6 @@ fn a_mount_point_with_blanks_is_quoted_for_systemd() {
     After=zfs-mount.service
 
     [Service]
-    # Asked outside of this unit, which may be kept from the devices (PrivateDevices=).
-    ExecStartPre=+systemd-run --quiet --wait --pipe --collect /usr/bin/raidguard guard lightning
+    ExecStartPre=+/usr/bin/raidguard guard lightning
     ");
 }
