@@ -24,7 +24,7 @@ pub mod schedule;
 pub mod setup;
 mod trouble;
 
-pub use apart::apart;
+pub use apart::{apart, pool_apart};
 pub use check::{check, status};
 pub use explain::explain;
 pub use guard::guard;
