@@ -2,6 +2,8 @@
 //! the pool and a ring of uberblocks (OpenZFS: `vdev_label_t` in `include/sys/vdev_impl.h`, the comment at the top of
 //! `module/zfs/vdev_label.c`).
 
+pub mod boot;
+pub mod cache;
 mod label;
 mod nvlist;
 mod uberblock;
