@@ -4,7 +4,9 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use super::{
-    json, kstat, list, text,
+    json, kstat, list,
+    rescue::relate,
+    text,
     told::{as_told, call, empty, level_of, mark, of_members},
 };
 use crate::{
@@ -28,12 +30,12 @@ use crate::{
 };
 
 /// How long `zpool status` may take.
-const LIMIT: Duration = Duration::from_secs(10);
+pub(super) const LIMIT: Duration = Duration::from_secs(10);
 
 /// A device with labels of ZFS.
-struct Labelled {
-    seen: Arc<Seen<Labels>>,
-    label: Label,
+pub(super) struct Labelled {
+    pub(super) seen: Arc<Seen<Labels>>,
+    pub(super) label: Label,
 }
 
 /// Observes the pool with this number, in decimal, or of one that was made with this UUID; its dataset should be mounted at `mountpoint`.
@@ -153,7 +155,7 @@ fn as_uuid(comment: &str) -> Option<String> {
 }
 
 /// Every block device with whole labels; and those that could not be read, each with the reason.
-fn labelled(host: &Host) -> Result<(Vec<Labelled>, Vec<String>), BackendError> {
+pub(super) fn labelled(host: &Host) -> Result<(Vec<Labelled>, Vec<String>), BackendError> {
     let (mut found, mut unread) = (Vec::new(), Vec::new());
     for (name, _) in blocks::candidate_names(host, |_| false)? {
         let seen = look_at(host, &name)?;
@@ -177,7 +179,7 @@ fn look_at(host: &Host, name: &str) -> Result<Arc<Seen<Labels>>, BackendError> {
 }
 
 /// The name of the pool that a mount is of: `tank` of `tank/lightning`.
-fn pool_of(mount: &Mount) -> Option<String> {
+pub(super) fn pool_of(mount: &Mount) -> Option<String> {
     let source = mount.source.to_str().filter(|_| mount.fstype == "zfs")?;
     source.split('/').next().map(str::to_owned)
 }
@@ -326,7 +328,8 @@ fn left(labelled: &Labelled) -> Option<MemberState> {
 /// The devices could not be listed.
 pub fn claims(host: &Host) -> Result<BTreeMap<String, Vec<Claim>>, BackendError> {
     let mut found: BTreeMap<String, Vec<Claim>> = BTreeMap::new();
-    for labelled in labelled(host)?.0 {
+    let all = labelled(host)?.0;
+    for labelled in &all {
         let Some(pool) = labelled.label.pool_guid.filter(|_| labelled.label.txg > 0) else { continue };
         let labels = labelled.seen.superblock.as_ref().ok().and_then(Option::as_ref);
         let last = labels.and_then(|labels| labels.last().map(|uberblock| uberblock.txg));
@@ -335,13 +338,27 @@ pub fn claims(host: &Host) -> Result<BTreeMap<String, Vec<Claim>>, BackendError>
             devid: labelled.label.guid,
             uuid: labelled.label.guid.to_string(),
             generation: last.unwrap_or(labelled.label.txg),
-            without: Vec::new(),
+            without: without(labelled, &all),
         });
     }
     for claims in found.values_mut() {
         claims.sort_by(|a, b| (a.devid, &a.path).cmp(&(b.devid, &b.path)));
     }
     Ok(found)
+}
+
+/// The devices of the same pool, by their numbers, that were written to without this one as this one was without them.
+fn without(one: &Labelled, all: &[Labelled]) -> Vec<String> {
+    let labels = |l: &Labelled| l.seen.superblock.as_ref().ok().and_then(Option::as_ref).cloned();
+    let is_other = |l: &&Labelled| {
+        l.label.pool_guid == one.label.pool_guid && l.label.txg > 0 && l.label.guid != one.label.guid
+    };
+    let Some(own) = labels(one) else { return Vec::new() };
+    let apart = all
+        .iter()
+        .filter(is_other)
+        .filter(|l| labels(l).is_some_and(|other| relate::are_apart(&own, &other)));
+    apart.map(|l| l.label.guid.to_string()).collect()
 }
 
 /// The number, in decimal, of the pool whose dataset is mounted at exactly this place; nothing where none is. Starts no process.
