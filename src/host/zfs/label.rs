@@ -128,6 +128,14 @@ impl Vdev {
         self.children.iter().find_map(|child| child.find(guid))
     }
 
+    /// What the vdev of this number is a direct part of: it, or what of it is.
+    pub fn above(&self, guid: u64) -> Option<&Self> {
+        if self.children.iter().any(|child| child.guid == guid) {
+            return Some(self);
+        }
+        self.children.iter().find_map(|child| child.above(guid))
+    }
+
     /// The devices that it is made of.
     pub fn leaves(&self) -> Vec<&Self> {
         match &self.children[..] {

@@ -1,6 +1,10 @@
 //! A new partition in the free space of a disk.
 
-use std::{path::PathBuf, thread, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -111,8 +115,11 @@ impl Step for MakePartition {
             run(cx.host, &self.make())?;
         }
         run(cx.host, &partition::tell_command(&self.disk.path, &self.slot))?;
+        // What is made of it next may name it by its UUID.
+        let link = Path::new("/dev/disk/by-partuuid").join(&self.uuid);
+        let named = !cx.host.path("/run/udev").is_dir();
         for _ in 0..LOOKS {
-            if cx.host.path(self.path()).exists() {
+            if cx.host.path(self.path()).exists() && (named || cx.host.path(&link).exists()) {
                 break;
             }
             thread::sleep(BETWEEN_LOOKS);
