@@ -78,6 +78,11 @@ pub struct ScrubStatus {
     pub counts: ScrubCounts,
 }
 
+/// So many seconds as `h:mm:ss`.
+pub(super) fn duration(seconds: i64) -> String {
+    format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
+
 /// Blocks that a scrub found wrong, by kind (btrfs-scrub(8); kernel: `struct btrfs_scrub_progress`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScrubCounts {

@@ -238,6 +238,8 @@ impl<'a, S: Step + Serialize + DeserializeOwned> Executor<'a, S> {
             self.journal.write(self.host.now(), Record::RollBack)?;
             self.state.rolling_back = true;
         }
+        let titles: Vec<String> = self.plan.steps.iter().map(Step::says).collect();
+        watch.plan(&titles, false);
         for (index, step) in self.plan.steps.iter().enumerate().rev() {
             let says = step.says();
             let failed = |source| ExecuteError::Undo { index, of, says: says.clone(), source };

@@ -78,6 +78,7 @@ macro_rules! cases {
 
 cases!(btrfs, crate::backend::BTRFS);
 cases!(mdadm, crate::backend::MDADM);
+cases!(zfs, crate::backend::ZFS);
 
 /// What only md has.
 mod only_mdadm {

@@ -12,7 +12,10 @@ use std::{
 
 use super::sysfs::Array;
 use crate::{
-    backend::{BackendError, ScrubCounts, ScrubEnd, ScrubProgress, ScrubReport, ScrubStatus, Watcher},
+    backend::{
+        BackendError, ScrubCounts, ScrubEnd, ScrubProgress, ScrubReport, ScrubStatus, Watcher,
+        report::duration,
+    },
     exec::{Cmd, Flow},
     host::Host,
     model::{Bytes, mirror::MirrorState},
@@ -84,7 +87,7 @@ pub(super) fn scrub(
         uuid: state.uuid.clone(),
         started: format!("{began:.0}"),
         status: if end == ScrubEnd::Finished { "finished" } else { "aborted" }.to_owned(),
-        duration: format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60),
+        duration: duration(seconds),
         bytes_scrubbed: if end == ScrubEnd::Finished { total.unwrap_or_default() } else { Bytes(0) },
         counts,
     };

@@ -5,7 +5,10 @@ use std::{path::Path, thread, time::Duration};
 
 use super::observe;
 use crate::{
-    backend::{BackendError, ScrubCounts, ScrubEnd, ScrubProgress, ScrubReport, ScrubStatus, Watcher},
+    backend::{
+        BackendError, ScrubCounts, ScrubEnd, ScrubProgress, ScrubReport, ScrubStatus, Watcher,
+        report::duration,
+    },
     exec::{Cmd, Flow},
     host::Host,
     model::{
@@ -103,7 +106,7 @@ pub(super) fn scrub(
         uuid: state.uuid.clone(),
         started: scan.started.unwrap_or(started).to_string(),
         status: if end == ScrubEnd::Finished { "finished" } else { "aborted" }.to_owned(),
-        duration: format!("{} s", seconds.as_secs().max(0)),
+        duration: duration(seconds.as_secs().max(0)),
         bytes_scrubbed: scan.total.unwrap_or_default(),
         counts,
     };

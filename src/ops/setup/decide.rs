@@ -132,9 +132,8 @@ pub fn decide(request: &Request, facts: &Facts) -> Result<Decision, Vec<Blocker>
         let comment = format!("{} mirror, written by raidguard", request.name);
         steps.push(Action::Fstab(Fstab { entry, comment, systemd: facts.systemd }));
     }
-    if let Some(boot) = facts.pool.as_ref().map(|pool| pool.boot.clone()).filter(|_| facts.systemd) {
-        steps.push(Action::BootPool(boot));
-    }
+    let boot = facts.pool.as_ref().map(|pool| pool.boot.clone());
+    steps.extend(boot.filter(|boot| facts.systemd && !boot.enable.is_empty()).map(Action::BootPool));
     steps.push(Action::MountMirror(MountMirror { spec: spec.clone() }));
     steps.push(Action::Container(Container { spec: spec.clone(), path: data.clone() }));
     steps.push(Action::Copy(CopyTree {

@@ -14,12 +14,13 @@ use crate::{
     host::{
         Host,
         partition::{self, Slot, Table, node_of},
+        schedule::has_udev,
     },
     model::Identity,
     plan::{Context, Outcome, Probe, Step, StepError},
 };
 
-/// How often and how long the device node is waited for: udev, where it runs, makes it a moment after the kernel knows it.
+/// How often and how long the device node and its name are waited for: udev, where it runs, makes them a moment after the kernel knows it.
 const LOOKS: u32 = 100;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
@@ -45,6 +46,12 @@ fn reading(e: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StepError 
 impl MakePartition {
     fn path(&self) -> PathBuf {
         node_of(&self.disk.path, self.slot.number)
+    }
+
+    /// Has it a device node, and where udev runs the name that stays?
+    fn is_named(&self, host: &Host) -> bool {
+        let link = Path::new("/dev/disk/by-partuuid").join(&self.uuid);
+        host.path(self.path()).exists() && (!has_udev(host) || host.path(link).exists())
     }
 
     fn table(&self, host: &Host) -> Result<Option<Table>, StepError> {
@@ -91,7 +98,7 @@ impl Step for MakePartition {
             Err(why) => Probe::Blocked(why),
             Ok(true)
                 if partition::is_known(host, &self.disk.path, &self.slot).map_err(reading)?
-                    && host.path(self.path()).exists() =>
+                    && self.is_named(host) =>
             {
                 Probe::Done
             }
@@ -115,11 +122,8 @@ impl Step for MakePartition {
             run(cx.host, &self.make())?;
         }
         run(cx.host, &partition::tell_command(&self.disk.path, &self.slot))?;
-        // What is made of it next may name it by its UUID.
-        let link = Path::new("/dev/disk/by-partuuid").join(&self.uuid);
-        let named = !cx.host.path("/run/udev").is_dir();
         for _ in 0..LOOKS {
-            if cx.host.path(self.path()).exists() && (named || cx.host.path(&link).exists()) {
+            if self.is_named(cx.host) {
                 break;
             }
             thread::sleep(BETWEEN_LOOKS);

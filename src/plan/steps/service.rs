@@ -13,7 +13,7 @@ use crate::{
         Host, declaration, files,
         schedule::{self, DropInOf, Rendered},
     },
-    model::{BackendKind, Scheduler},
+    model::{BackendKind, Scheduler, mirror::MemberState},
     plan::{Context, Outcome, Probe, Step, StepError},
 };
 
@@ -88,7 +88,17 @@ impl Declare {
                 mirror.member.len()
             )));
         }
-        for (declared, found) in mirror.member.iter_mut().zip(&state.members) {
+        for (index, (declared, device)) in mirror.member.iter_mut().zip(&self.spec.devices).enumerate() {
+            // A name of device-mapper's leads to the node that the kernel names.
+            let node = host.resolve(device).unwrap_or_else(|_| device.clone());
+            let same =
+                |found: &&MemberState| found.path.as_ref().is_some_and(|at| *at == *device || *at == node);
+            // ZFS numbers its devices by chance, the others in the order in which they were named.
+            let ordered = || state.members.get(index).filter(|_| self.spec.backend != BackendKind::Zfs);
+            let found = state.members.iter().find(same).or_else(ordered);
+            let found = found.ok_or_else(|| {
+                StepError::wrong(format!("{} is not seen among the members", device.display()))
+            })?;
             declared.id = found.devid.to_string();
             declared.uuid =
                 found.uuid.clone().ok_or_else(|| StepError::wrong("a member's UUID cannot be read"))?;
