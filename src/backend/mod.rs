@@ -24,7 +24,7 @@ use crate::{
     exec::{Cmd, CmdError, Flow},
     host::{Host, files::FileError, fstab, mountinfo::MountinfoError},
     model::{
-        BackendKind, Filesystem, FilesystemKind, Level,
+        BackendKind, Filesystem, FilesystemKind, Identity, Level,
         mirror::MirrorState,
         observed::{Claim, ScrubRecord},
     },
@@ -195,6 +195,24 @@ pub trait Backend: Members + Send + Sync + fmt::Debug {
     /// What is there could not be read.
     fn unmake_commands(&self, _host: &Host, spec: &MirrorSpec) -> Result<Vec<Cmd>, BackendError> {
         Ok(self.unmaking(spec))
+    }
+
+    /// Erases the one member of this mirror whose state is given up, and takes nothing else of the mirror away.
+    fn discarding(&self, spec: &MirrorSpec, _half: &Identity) -> Vec<Cmd> {
+        self.unmaking(spec)
+    }
+
+    /// As [`Backend::discarding`], with what must end before it on this machine.
+    ///
+    /// # Errors
+    /// What is there could not be read.
+    fn discard_commands(
+        &self,
+        host: &Host,
+        spec: &MirrorSpec,
+        _half: &Identity,
+    ) -> Result<Vec<Cmd>, BackendError> {
+        self.unmake_commands(host, spec)
     }
 
     /// The line of fstab by which it is mounted; nothing where the backend knows by itself.

@@ -23,6 +23,7 @@ mod rule;
 pub mod schedule;
 pub mod setup;
 mod trouble;
+mod whole_disk;
 
 pub use apart::{apart, pool_apart};
 pub use check::{check, status};

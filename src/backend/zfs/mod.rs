@@ -1,5 +1,6 @@
 //! ZFS, whose pool is both the mirror and the filesystem: checksums, so that it knows which copy is the right one.
 
+mod back;
 mod exchange;
 pub mod fit;
 mod jobs;
@@ -7,6 +8,7 @@ pub mod json;
 pub mod kstat;
 pub mod list;
 mod make;
+mod members;
 pub mod observe;
 mod rescue;
 mod scan;
@@ -34,13 +36,26 @@ use super::{
 use crate::{
     config::Mirror,
     exec::Cmd,
-    host::{Host, files::Doing as _, fstab, zfs::boot},
+    host::{
+        Host,
+        files::Doing as _,
+        fstab,
+        zfs::{self, Vdev, boot},
+    },
     model::{
-        Filesystem, FilesystemKind, Level,
+        Filesystem, FilesystemKind, Identity, Level,
         mirror::MirrorState,
         observed::{Claim, ScrubRecord},
     },
 };
+
+/// The vdev at the top of a pool, as its devices describe it; nothing where none does.
+///
+/// # Errors
+/// The devices could not be listed.
+pub fn top(host: &Host, uuid: &str) -> Result<Option<Vdev>, BackendError> {
+    Ok(observe::newest(host, uuid)?.and_then(|label| label.tree))
+}
 
 /// Mirrors of ZFS.
 #[derive(Debug, Clone, Copy, Default)]
@@ -93,6 +108,19 @@ impl Backend for Zfs {
 
     fn unmake_commands(&self, host: &Host, spec: &MirrorSpec) -> Result<Vec<Cmd>, BackendError> {
         make::unmake(host, spec)
+    }
+
+    fn discarding(&self, _: &MirrorSpec, half: &Identity) -> Vec<Cmd> {
+        zfs::clear_commands(&half.path, half.size.0)
+    }
+
+    fn discard_commands(
+        &self,
+        _: &Host,
+        spec: &MirrorSpec,
+        half: &Identity,
+    ) -> Result<Vec<Cmd>, BackendError> {
+        Ok(self.discarding(spec, half))
     }
 
     /// ZFS mounts by its own properties. A line beside them would be a second opinion about one place, and nothing that boots knows when a

@@ -116,7 +116,7 @@ pub(super) fn has_stopped(host: &Host, mountpoint: &Path) -> Result<bool, Backen
 }
 
 /// Is the label of the pool with this number, or of one that was made with this UUID?
-fn is_of(label: &Label, uuid: &str) -> bool {
+pub(super) fn is_of(label: &Label, uuid: &str) -> bool {
     // One of transaction group 0 was taken out of the pool, or never came in.
     let numbered = || label.pool_guid.is_some_and(|guid| guid.to_string() == uuid);
     label.txg > 0 && (numbered() || of_setup(label, uuid))
@@ -128,7 +128,7 @@ pub(super) fn of_setup(label: &Label, uuid: &str) -> bool {
 }
 
 /// The newest label of a pool, by what [`observe`] knows one by.
-fn newest(host: &Host, uuid: &str) -> Result<Option<Label>, BackendError> {
+pub(super) fn newest(host: &Host, uuid: &str) -> Result<Option<Label>, BackendError> {
     let (labelled, _) = labelled(host)?;
     let ours = labelled.into_iter().map(|l| l.label).filter(|label| is_of(label, uuid));
     Ok(ours.max_by_key(|label| label.txg))

@@ -1,5 +1,8 @@
 //! Pools as a machine shows them: labels that OpenZFS wrote, sysfs, kstat, and what `zpool` answers.
 
+mod exchange;
+mod pool;
+
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path, sync::Arc};
 
 use serde_json::{Value, json};

@@ -207,7 +207,7 @@ fn area(device: &Fresh, at: u64, length: u64) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     for block in (at..at + length).step_by(fresh::SIZE) {
         match device.block(block)? {
-            Some(block) => bytes.extend(block),
+            Some(block) => bytes.extend_from_slice(&block),
             None => return Ok(None),
         }
     }

@@ -76,6 +76,7 @@ pub(in crate::ops) fn facts() -> Facts {
         old: None,
         inventory: Inventory { devices: disks.to_vec() },
         sector: Some(512),
+        pool: None,
         scrubbing: false,
         running: Running::default(),
         known: Some(38),

@@ -1,11 +1,13 @@
-//! A pool of ZFS comes back at a boot by units of systemd, where other mirrors have a line of fstab.
+//! A pool of ZFS comes back at a boot by units of systemd, where other mirrors have a line of fstab; and after it has stopped, when it is
+//! told to.
 
 use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::{fail, run};
+use super::{fail, run, storage::backend_failed};
 use crate::{
+    backend::{self, MirrorSpec},
     exec::Cmd,
     host::{
         Host, files,
@@ -86,6 +88,41 @@ impl Step for BootPool {
             run(cx.host, &cmd)?;
             Self::sync(cx.host)?;
         }
+        Ok(())
+    }
+}
+
+/// Has a pool go on that stopped when too few of its members answered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WakePool {
+    /// The mirror.
+    pub spec: MirrorSpec,
+}
+
+impl Step for WakePool {
+    fn says(&self) -> String {
+        format!("have the mirror `{}` go on, which has stopped", self.spec.name)
+    }
+
+    fn commands(&self) -> Vec<String> {
+        backend::of(self.spec.backend).waking(&self.spec).iter().map(Cmd::line).collect()
+    }
+
+    fn probe(&self, host: &Host) -> Result<Probe, StepError> {
+        let state = backend::of(self.spec.backend).observe(host, &self.spec.uuid, &self.spec.mountpoint);
+        let pool = state.map_err(backend_failed)?.zfs;
+        Ok(if pool.is_some_and(|pool| pool.is_suspended()) { Probe::Pending } else { Probe::Done })
+    }
+
+    fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
+        cx.watch.waiting("waiting for the pool to go on");
+        backend::of(self.spec.backend)
+            .wake(cx.host, &self.spec)
+            .map(|()| Outcome::default())
+            .map_err(|e| StepError::failed("the pool does not go on; nothing that was written is lost", e))
+    }
+
+    fn undo(&self, _: &mut Context<'_>) -> Result<(), StepError> {
         Ok(())
     }
 }
