@@ -55,7 +55,7 @@ fn performance(out: &mut String, name: &str, state: Option<&MirrorState>, may_fa
     if let Some(may_fail) = may_fail {
         let _ = write!(out, " {name}_may_fail={may_fail};1:;1:;0");
     }
-    let Some(state) = state else { return };
+    let Some(state) = state.filter(|state| !state.has_stopped()) else { return };
     let missing = state.members.iter().filter(|m| m.missing).count();
     let errors: u64 = state
         .members

@@ -111,7 +111,7 @@ fn storage(checked: &[Checked<'_>]) -> Vec<Metric> {
                 unallocated.add(&own, room.0);
             }
         }
-        if state.mounted {
+        if state.mounted && !state.has_stopped() {
             used.add(&[mirror], state.used.0);
         }
         if let Some(room) = state.free {

@@ -33,7 +33,7 @@ pub struct StatusReport {
     pub since: Option<Timestamp>,
     /// The newest changes of what is to be said, the last first.
     pub history: Vec<Change>,
-    /// Where the node's directory points, or why that cannot be told.
+    /// Where the node's directory points; nothing where it was not read.
     pub directory: Option<DirectoryStatus>,
     /// The regular jobs.
     pub jobs: Vec<JobReport>,
@@ -186,7 +186,9 @@ fn one(out: &mut String, report: &StatusReport, now: Timestamp) {
             let _ = writeln!(out, "{} {line}", label("pool"));
         }
         let free = state.free.map_or_else(|| "free space unknown".to_owned(), |f: Bytes| format!("{f} free"));
-        let _ = writeln!(out, "{} {} used, {free}", label("space"), state.used);
+        if !state.has_stopped() {
+            let _ = writeln!(out, "{} {} used, {free}", label("space"), state.used);
+        }
     }
     if let Some(directory) = &report.directory {
         let leads = match &directory.points_to {
@@ -370,6 +372,43 @@ mod tests {
         node        /home/bitcoin/.lightning → /srv/lightning/lightning
         check       next 2026-11-23 15:15 UTC, last 3 hours ago
         MIR-REBUILDING 1 of 2 members is not whole yet; no more may fail
+        What to do about it: raidguard check
+        ");
+    }
+
+    #[test]
+    fn nothing_is_said_of_a_pool_that_was_not_asked() {
+        let (mut declared, mut observed, record) = samples::healthy();
+        declared.backend = crate::model::BackendKind::Zfs;
+        let text = include_str!("../../tests/fixtures/zfs/2.3.9/suspended/status-tree.json");
+        let mut pool = crate::backend::zfs::json::parse_status(text).unwrap().remove(0);
+        pool.vdevs.clear();
+        let seen = crate::backend::zfs::as_mirror(pool, &declared.mountpoint);
+        declared.uuid.clone_from(&seen.uuid);
+        observed.storage = Seen::Read(seen);
+        observed.node = Seen::Failed("it has stopped".into());
+        observed.mount.get_mut().unwrap().lines.clear();
+        let verdict = judge(&declared, &observed, &Seen::Read(record), samples::now());
+        let checked = [super::super::check::Checked {
+            declared: &declared,
+            observed: &observed,
+            record: None,
+            verdict: &verdict,
+        }];
+        let line = super::super::nagios::nagios(&checked);
+        assert!(!line.contains("lightning_used") && line.contains("MIR-SUSPENDED"), "{line}");
+        let metrics = super::super::prometheus::prometheus(&checked, samples::now());
+        assert!(!metrics.contains("raidguard_used_bytes"), "{metrics}");
+        let report = StatusReport { verdict, declared, directory: None, ..of(&observed) };
+        insta::assert_snapshot!(plain(report), @r"
+        lightning  critical since 2026-11-21T10:00:00Z (2 days ago)  zfs raid1 at /srv/lightning
+        ├─ -  32 GiB  Example Disk  serial E1  not seen
+        └─ -  32 GiB  Example Disk  serial E2  not seen
+        redundancy  cannot be told
+        pool        it has stopped: nothing was asked of it
+        check       next 2026-11-23 15:15 UTC, last 3 hours ago
+        MIR-SUSPENDED the pool of mirror lightning has stopped: whatever is written to it waits
+        OBS-FAILED the node's directory could not be read
         What to do about it: raidguard check
         ");
     }

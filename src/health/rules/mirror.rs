@@ -10,7 +10,6 @@ use crate::{
         BackendKind, Record, Severity, Source,
         mirror::{ErrorCounts, MemberState, MirrorState, ProfileUse},
         quote::shell_quote,
-        zfs::ZfsState,
     },
 };
 
@@ -57,7 +56,7 @@ fn place(case: &mut Case<'_>, state: &MirrorState) {
 fn members(case: &mut Case<'_>, state: &MirrorState) {
     let declared = case.declared;
     // Of a pool that has stopped nothing else is known.
-    if state.zfs.as_ref().is_some_and(ZfsState::is_suspended) {
+    if state.has_stopped() {
         return;
     }
     if state.members.is_empty() {
@@ -236,7 +235,7 @@ pub(super) fn grown_writes(member: &MemberState, record: &Record) -> u64 {
 }
 
 fn counters(case: &mut Case<'_>, state: &MirrorState) {
-    if state.zfs.as_ref().is_some_and(ZfsState::is_suspended) {
+    if state.has_stopped() {
         return;
     }
     // Losing one more could lose data.
