@@ -1,6 +1,7 @@
 //! What is left of a mirror, and the ways to open it, from the one that loses nothing to the last resort.
 
 use std::{
+    fs::File,
     ops::Range,
     path::{Path, PathBuf},
 };
@@ -10,7 +11,7 @@ use serde::Serialize;
 
 use super::BackendError;
 use crate::{
-    exec::Cmd,
+    exec::{Cmd, CmdError, Output},
     host::{Host, overlay::Striped},
     model::{BackendKind, Bytes, lossy},
 };
@@ -106,6 +107,28 @@ pub enum Relation {
     /// It cannot be told which of these it is.
     Unclear,
 }
+
+/// Overlays that are to be mounted, with what that needs to know.
+#[derive(Debug, Clone, Copy)]
+pub struct Opening<'a> {
+    /// What the way says of how.
+    pub options: &'a str,
+    /// Those that lie below.
+    pub survivors: &'a [Survivor],
+    /// One of each, or one of all their shares.
+    pub overlays: &'a [PathBuf],
+    /// Where it is mounted.
+    pub place: &'a Path,
+    /// What it may be called meanwhile: nothing else is.
+    pub name: &'a str,
+    /// Where the mirror belongs, where that is declared.
+    pub belongs: Option<&'a Path>,
+    /// It was mounted before, and all is in its place that had to be written: now it is only read.
+    pub again: bool,
+}
+
+/// Runs a command for a rescue, and stops it when the operator asks.
+pub type Run<'r> = &'r mut dyn FnMut(&Cmd) -> Result<Output, CmdError>;
 
 /// What was put right on an overlay.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -203,14 +226,71 @@ pub trait Rescue: Send + Sync {
         Ok(None)
     }
 
-    /// Mounts these overlays of the survivors, and nothing else, at `place`: one of each, or one of all their shares.
+    /// Can this machine open such a mirror at all? May load a kernel module.
+    ///
+    /// # Errors
+    /// It cannot; the reason says what is missing.
+    fn ready(&self, _host: &Host) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    /// Whether the kernel has to be given it before it is mounted, and has to let go of it afterwards.
+    fn imports(&self) -> bool {
+        false
+    }
+
+    /// Whether these survivors hold everything together; if not, what is missing, in words.
+    ///
+    /// # Errors
+    /// A survivor could not be read.
+    fn enough(&self, _host: &Host, _survivors: &[Survivor]) -> Result<Result<(), String>, BackendError> {
+        Ok(Ok(()))
+    }
+
+    /// Keeps from the kernel what it could take for a member beside these overlays, for as long as the files are open.
+    ///
+    /// # Errors
+    /// A device could not be read or held.
+    fn keep_away(&self, _host: &Host, _overlays: &[PathBuf]) -> Result<Vec<File>, BackendError> {
+        Ok(Vec::new())
+    }
+
+    /// Mounts these overlays of the survivors, and nothing else, at `place`: one of each, or one of all their shares. Nothing of a mirror that
+    /// takes more than commands which are known beforehand.
     fn mount_commands(
         &self,
-        options: &str,
-        survivors: &[Survivor],
-        overlays: &[PathBuf],
-        place: &Path,
-    ) -> Vec<Cmd>;
+        _options: &str,
+        _survivors: &[Survivor],
+        _overlays: &[PathBuf],
+        _place: &Path,
+    ) -> Vec<Cmd> {
+        Vec::new()
+    }
+
+    /// Mounts overlays of the survivors, and nothing else. Says what of it could not be mounted.
+    ///
+    /// # Errors
+    /// It cannot be mounted so.
+    fn mount(&self, _host: &Host, opening: &Opening<'_>, run: Run<'_>) -> Result<Vec<String>, BackendError> {
+        let Opening { options, survivors, overlays, place, .. } = *opening;
+        for cmd in self.mount_commands(options, survivors, overlays, place) {
+            run(&cmd)?;
+        }
+        Ok(Vec::new())
+    }
+
+    /// Takes that mount away, whole or in part.
+    ///
+    /// # Errors
+    /// Some of it is left.
+    fn unmount(&self, host: &Host, opening: &Opening<'_>) -> Result<(), BackendError> {
+        let unmount = |cmd: Cmd| host.runner().run(&cmd.arg(opening.place));
+        if let Err(e) = unmount(Cmd::change("umount")) {
+            tracing::warn!("{e}");
+            unmount(Cmd::change("umount").arg("--lazy"))?;
+        }
+        Ok(())
+    }
 
     /// Reads the files out of an overlay into `to`, without a mount.
     fn extract_command(&self, overlay: &Path, to: &Path) -> Cmd;

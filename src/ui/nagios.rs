@@ -23,7 +23,12 @@ pub fn nagios(checked: &[Checked<'_>]) -> String {
     let parts = checked.iter().map(|c| {
         let mut faults = c.verdict.faults();
         match faults.next() {
-            None => format!("{}: every member present, every chunk {}", c.declared.name, c.declared.level),
+            None => format!(
+                "{}: every member present, {} {}",
+                c.declared.name,
+                c.declared.backend.whole_word(),
+                c.declared.level
+            ),
             Some(first) => {
                 let more = match faults.count() {
                     0 => String::new(),

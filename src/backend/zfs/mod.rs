@@ -3,6 +3,7 @@
 mod back;
 mod exchange;
 pub mod fit;
+mod jobs;
 pub mod json;
 pub mod kstat;
 pub mod list;
@@ -14,6 +15,9 @@ mod scan;
 mod scrub;
 mod snapshot;
 pub mod text;
+mod told;
+#[cfg(test)]
+pub(crate) use told::as_mirror;
 
 #[cfg(test)]
 mod tests;
@@ -30,12 +34,13 @@ use super::{
     Backend, BackendError, BalanceEnd, BalanceReport, Made, MirrorSpec, ScrubProgress, ScrubReport, Watcher,
 };
 use crate::{
+    config::Mirror,
     exec::Cmd,
     host::{
         Host,
         files::Doing as _,
         fstab,
-        zfs::{self, Vdev},
+        zfs::{self, Vdev, boot},
     },
     model::{
         Filesystem, FilesystemKind, Identity, Level,
@@ -166,6 +171,18 @@ impl Backend for Zfs {
 
     fn observe(&self, host: &Host, uuid: &str, mountpoint: &Path) -> Result<MirrorState, BackendError> {
         observe::observe(host, uuid, mountpoint)
+    }
+
+    fn has_stopped(&self, host: &Host, mountpoint: &Path) -> Result<bool, BackendError> {
+        observe::has_stopped(host, mountpoint)
+    }
+
+    fn doubled(&self, host: &Host, mirror: &Mirror) -> Result<Vec<String>, BackendError> {
+        jobs::doubled(host, &mirror.uuid, &mirror.name)
+    }
+
+    fn boot_faults(&self, host: &Host, uuid: &str) -> io::Result<Vec<String>> {
+        boot::faults(host, uuid)
     }
 
     fn uuid_at(&self, host: &Host, mountpoint: &Path) -> Result<Option<String>, BackendError> {

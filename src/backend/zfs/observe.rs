@@ -3,7 +3,12 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
-use super::{json, kstat, list, text};
+use super::{
+    json, kstat, list,
+    rescue::relate,
+    text,
+    told::{as_told, call, empty, level_of, mark, of_members},
+};
 use crate::{
     backend::{
         BackendError, ParseError,
@@ -18,19 +23,19 @@ use crate::{
     },
     model::{
         Bytes,
-        mirror::{ErrorCounts, MemberState, MirrorState},
+        mirror::{MemberState, MirrorState},
         observed::Claim,
-        zfs::{ZfsClass, ZfsScanKind, ZfsScanState, ZfsState, ZfsVdev},
+        zfs::{ZfsState, ZfsVdev},
     },
 };
 
 /// How long `zpool status` may take.
-const LIMIT: Duration = Duration::from_secs(10);
+pub(super) const LIMIT: Duration = Duration::from_secs(10);
 
 /// A device with labels of ZFS.
-struct Labelled {
-    seen: Arc<Seen<Labels>>,
-    label: Label,
+pub(super) struct Labelled {
+    pub(super) seen: Arc<Seen<Labels>>,
+    pub(super) label: Label,
 }
 
 /// Observes the pool with this number, in decimal, or of one that was made with this UUID; its dataset should be mounted at `mountpoint`.
@@ -40,6 +45,12 @@ struct Labelled {
 /// Something could not be read or understood, or `zpool` did not answer: the mirror's state is then unknown.
 pub fn observe(host: &Host, uuid: &str, mountpoint: &Path) -> Result<MirrorState, BackendError> {
     let mounts = mountinfo::read(host)?;
+    if let Some(pool) = stopped_at(host, &mounts, mountpoint)? {
+        let mut state = MirrorState::unseen(uuid, mountpoint);
+        see_mounts(&mut state, &mounts, Some(&pool), mountpoint);
+        state.zfs = Some(pool);
+        return Ok(state);
+    }
     let (labelled, unread) = labelled(host)?;
     let ours: Vec<&Labelled> = labelled.iter().filter(|l| is_of(&l.label, uuid)).collect();
     let newest = ours.iter().map(|l| &l.label).max_by_key(|label| label.txg);
@@ -53,17 +64,21 @@ pub fn observe(host: &Host, uuid: &str, mountpoint: &Path) -> Result<MirrorState
         None => None,
     };
     if let Some(pool) = &mut pool {
-        pool.level = newest.and_then(level_of);
+        let labels: Vec<_> = ours.iter().map(|l| &l.label).collect();
+        for vdev in &mut pool.vdevs {
+            call(vdev, &labels);
+            mark(vdev);
+        }
+        pool.level = level_of(pool);
     }
     see_mounts(&mut state, &mounts, pool.as_ref(), mountpoint);
     match pool {
         Some(pool) if !pool.vdevs.is_empty() => {
-            let leaves = pool.vdevs.iter().filter(|v| v.class == ZfsClass::Normal).flat_map(ZfsVdev::leaves);
-            state.members = leaves.map(|leaf| member(host, leaf, &ours)).collect::<Result<_, _>>()?;
-            let scan = pool.scan.as_ref().filter(|scan| scan.state == ZfsScanState::Running);
-            let resilvers = scan.is_some_and(|scan| scan.kind == ZfsScanKind::Resilver);
+            let leaves = of_members(&pool);
+            state.members =
+                leaves.into_iter().map(|leaf| member(host, leaf, &ours)).collect::<Result<_, _>>()?;
             state.read_only |= pool.read_only;
-            state.exclusive_operation = (resilvers || pool.rebuilding).then(|| "resilver".to_owned());
+            state.exclusive_operation = pool.is_filling().then(|| "resilver".to_owned());
             state.zfs = Some(pool);
         }
         found => {
@@ -85,6 +100,19 @@ pub fn observe(host: &Host, uuid: &str, mountpoint: &Path) -> Result<MirrorState
         (state.used, state.free) = blocks::space(&host.path(mountpoint));
     }
     Ok(state)
+}
+
+/// The pool that is mounted there, where it has stopped: nothing else is known of it then, since whatever is asked of it, or of its devices,
+/// may never be answered.
+fn stopped_at(host: &Host, mounts: &[Mount], mountpoint: &Path) -> Result<Option<ZfsState>, BackendError> {
+    let Some(name) = mountinfo::topmost_at(mounts, mountpoint).and_then(pool_of) else { return Ok(None) };
+    let word = kstat_of(host, &name)?;
+    Ok((word.as_deref() == Some("SUSPENDED")).then(|| suspended(&name)))
+}
+
+/// Has the pool stopped that is mounted there? Told at once, by what the kernel keeps in memory.
+pub(super) fn has_stopped(host: &Host, mountpoint: &Path) -> Result<bool, BackendError> {
+    Ok(stopped_at(host, &mountinfo::read(host)?, mountpoint)?.is_some())
 }
 
 /// Is the label of the pool with this number, or of one that was made with this UUID?
@@ -127,7 +155,7 @@ fn as_uuid(comment: &str) -> Option<String> {
 }
 
 /// Every block device with whole labels; and those that could not be read, each with the reason.
-fn labelled(host: &Host) -> Result<(Vec<Labelled>, Vec<String>), BackendError> {
+pub(super) fn labelled(host: &Host) -> Result<(Vec<Labelled>, Vec<String>), BackendError> {
     let (mut found, mut unread) = (Vec::new(), Vec::new());
     for (name, _) in blocks::candidate_names(host, |_| false)? {
         let seen = look_at(host, &name)?;
@@ -151,7 +179,7 @@ fn look_at(host: &Host, name: &str) -> Result<Arc<Seen<Labels>>, BackendError> {
 }
 
 /// The name of the pool that a mount is of: `tank` of `tank/lightning`.
-fn pool_of(mount: &Mount) -> Option<String> {
+pub(super) fn pool_of(mount: &Mount) -> Option<String> {
     let source = mount.source.to_str().filter(|_| mount.fstype == "zfs")?;
     source.split('/').next().map(str::to_owned)
 }
@@ -232,45 +260,22 @@ fn status(host: &Host, name: &str) -> Result<Option<ZfsState>, BackendError> {
     Ok(Some(ZfsState { guid, space: listed.space, read_only: listed.read_only, ..told }))
 }
 
-/// How redundant a pool is, as its devices describe it: `mirror`, `raidz2`; one that is none is called by what it is.
-fn level_of(label: &Label) -> Option<String> {
-    let tree = label.tree.as_ref()?;
-    Some(match (label.tops?, tree.kind.as_str()) {
-        (1, "raidz") => format!("raidz{}", tree.parity.unwrap_or(1)),
-        (1, "disk" | "file") => "single".to_owned(),
-        (1, kind) => kind.to_owned(),
-        (count, _) => format!("striped over {count} vdevs"),
-    })
-}
-
 fn see_mounts(state: &mut MirrorState, mounts: &[Mount], pool: Option<&ZfsState>, mountpoint: &Path) {
     let is_ours = |mount: &Mount| pool.is_some_and(|pool| pool_of(mount).as_ref() == Some(&pool.name));
     blocks::see_mounts(state, mounts, mountpoint, is_ours);
-}
-
-fn empty(guid: u64) -> MemberState {
-    MemberState { uuid: Some(guid.to_string()), ..MemberState::unseen(guid) }
 }
 
 /// A device of a pool that is imported.
 fn member(host: &Host, leaf: &ZfsVdev, ours: &[&Labelled]) -> Result<MemberState, BackendError> {
     let guid = leaf.guid.ok_or_else(|| ParseError::new("the number of a device of the pool", &leaf.name))?;
     let labelled = ours.iter().find(|l| l.label.guid == guid);
+    let told = as_told(leaf, guid);
     let mut member = MemberState {
-        path: labelled.map(|l| l.seen.path.clone()).or_else(|| leaf.path.clone()),
+        path: labelled.map(|l| l.seen.path.clone()).or(told.path),
         size: labelled.and_then(|l| l.seen.size).filter(|size| size.0 > 0),
-        errors: leaf.errors.map(|e| ErrorCounts {
-            read: e.read,
-            write: e.write,
-            corruption: e.checksum,
-            ..ErrorCounts::default()
-        }),
-        replace_target: leaf.resilvering,
-        ..empty(guid)
+        ..told
     };
-    if !leaf.serves() {
-        let why = leaf.why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
-        (member.missing, member.missing_because) = (true, Some(format!("ZFS calls it {}{why}", leaf.state)));
+    if member.missing {
         return Ok(member);
     }
     // ZFS learns that a device is gone when it writes to it; until then it counts it.
@@ -323,7 +328,8 @@ fn left(labelled: &Labelled) -> Option<MemberState> {
 /// The devices could not be listed.
 pub fn claims(host: &Host) -> Result<BTreeMap<String, Vec<Claim>>, BackendError> {
     let mut found: BTreeMap<String, Vec<Claim>> = BTreeMap::new();
-    for labelled in labelled(host)?.0 {
+    let all = labelled(host)?.0;
+    for labelled in &all {
         let Some(pool) = labelled.label.pool_guid.filter(|_| labelled.label.txg > 0) else { continue };
         let labels = labelled.seen.superblock.as_ref().ok().and_then(Option::as_ref);
         let last = labels.and_then(|labels| labels.last().map(|uberblock| uberblock.txg));
@@ -332,13 +338,27 @@ pub fn claims(host: &Host) -> Result<BTreeMap<String, Vec<Claim>>, BackendError>
             devid: labelled.label.guid,
             uuid: labelled.label.guid.to_string(),
             generation: last.unwrap_or(labelled.label.txg),
-            without: Vec::new(),
+            without: without(labelled, &all),
         });
     }
     for claims in found.values_mut() {
         claims.sort_by(|a, b| (a.devid, &a.path).cmp(&(b.devid, &b.path)));
     }
     Ok(found)
+}
+
+/// The devices of the same pool, by their numbers, that were written to without this one as this one was without them.
+fn without(one: &Labelled, all: &[Labelled]) -> Vec<String> {
+    let labels = |l: &Labelled| l.seen.superblock.as_ref().ok().and_then(Option::as_ref).cloned();
+    let is_other = |l: &&Labelled| {
+        l.label.pool_guid == one.label.pool_guid && l.label.txg > 0 && l.label.guid != one.label.guid
+    };
+    let Some(own) = labels(one) else { return Vec::new() };
+    let apart = all
+        .iter()
+        .filter(is_other)
+        .filter(|l| labels(l).is_some_and(|other| relate::are_apart(&own, &other)));
+    apart.map(|l| l.label.guid.to_string()).collect()
 }
 
 /// The number, in decimal, of the pool whose dataset is mounted at exactly this place; nothing where none is. Starts no process.

@@ -40,6 +40,9 @@ pub enum Broken {
     /// A survivor takes writes.
     #[error("{} is not read-only any more", .0.display())]
     Writable(PathBuf),
+    /// The pool that was imported from it has stopped.
+    #[error("the pool {0} that was imported from it has stopped")]
+    Pool(String),
 }
 
 /// Why there is no overlay, or why it could not be taken down.
@@ -109,6 +112,14 @@ pub enum OverlayError {
     InUse {
         /// What.
         what: String,
+    },
+    /// A pool on an overlay cannot be taken away: it has stopped.
+    #[error(
+        "the pool {name} on the overlay has stopped, since what it lies on fails; it goes only when the machine is started anew"
+    )]
+    PoolStopped {
+        /// What it is called.
+        name: String,
     },
     /// A record is not of the known form.
     #[error("{} is not a record of a rescue that this raidguard knows", path.display())]

@@ -15,6 +15,7 @@ mod dm;
 mod error;
 mod fuse;
 mod image;
+mod pool;
 mod proof;
 mod qcow2;
 mod record;
@@ -299,6 +300,21 @@ impl Overlay {
     /// What is mounted: the devices of the survivors, or the one that was laid above them.
     pub fn mountable(&self) -> &[PathBuf] {
         self.joined.as_ref().map_or(&self.devices, std::slice::from_ref)
+    }
+
+    /// The name under which a pool of ZFS may be imported from the devices: no other has it. It is taken away with them.
+    ///
+    /// # Errors
+    /// It could not be written down.
+    pub fn pool(&mut self) -> Result<String, OverlayError> {
+        let Some(keeper) = &mut self.keeper else { return Ok(String::new()) };
+        let name = format!("raidguard-{}", keeper.id);
+        let object = Object::Pool { name: name.clone() };
+        // It goes before anything that was made since.
+        if keeper.record.objects.last() != Some(&object) {
+            keeper.note(&self.host, object)?;
+        }
+        Ok(name)
     }
 
     /// From now on the devices are only read; then a QEMU overlay is read several times as fast, and where nothing was written to it, it is

@@ -52,6 +52,8 @@ pub(super) enum Object {
     Snapshot { name: String },
     /// A device of device-mapper that puts shares together.
     Joined { name: String },
+    /// A pool of ZFS that is imported from the devices under this name.
+    Pool { name: String },
 }
 
 /// What is on disk.
@@ -271,7 +273,7 @@ mod tests {
             {"object":"directory","path":"/run/raidguard/rescue/1"},{"object":"file","path":"/run/raidguard/rescue/1/a.qcow2"},
             {"object":"daemon","pidfile":"/run/raidguard/rescue/1/pid","exports":["/run/raidguard/rescue/1/a"]},
             {"object":"loop","backing":"/run/raidguard/rescue/1/a"},{"object":"snapshot","name":"raidguard-1-0"},
-            {"object":"joined","name":"raidguard-1-joined"}]}"#,
+            {"object":"joined","name":"raidguard-1-joined"},{"object":"pool","name":"raidguard-1"}]}"#,
     ], |text| {
         if let Some(record) = parse(text) {
             let again = serde_json::to_string(&record).unwrap();

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::MetadataExt as _};
 
-use super::{Broken, FULL_BELOW, Overlay, OverlayError, block, build::free, dm, fuse, record::Object};
+use super::{Broken, FULL_BELOW, Overlay, OverlayError, block, build::free, dm, fuse, pool, record::Object};
 use crate::host::files::Doing as _;
 
 /// How an overlay does.
@@ -62,6 +62,9 @@ impl Overlay {
                 Object::Snapshot { name } => dm::status(&self.host, name)?,
                 Object::Joined { name } if !dm::exists(&self.host, name)? => {
                     Some(Broken::Gone(dm::path(name)))
+                }
+                Object::Pool { name } if pool::state(&self.host, name)?.as_deref() == Some(pool::STOPPED) => {
+                    Some(Broken::Pool(name.clone()))
                 }
                 _ => None,
             };

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    OverlayError, block, dm, fuse,
+    OverlayError, block, dm, fuse, pool,
     record::{Keeper, Object},
 };
 use crate::{
@@ -22,7 +22,8 @@ use crate::{
 };
 
 /// How long something that is still in use is waited for. The kernel unmounts what a namespace held after its last thread has gone.
-const PATIENCE: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(20) };
+pub(super) const PATIENCE: Duration =
+    if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(20) };
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Takes down everything in the record. Stops at what cannot be undone: what is below it must stay, and so does the record, for the
@@ -72,6 +73,7 @@ fn undo(host: &Host, object: &Object) -> Result<Option<String>, OverlayError> {
         Object::Daemon { pidfile, exports } => end(host, pidfile, exports),
         Object::Loop { backing } => detach(host, backing),
         Object::Snapshot { name } | Object::Joined { name } => remove(host, name),
+        Object::Pool { name } => pool::export(host, name),
     }
 }
 
@@ -155,7 +157,7 @@ fn wait_until(device: &Path, ready: impl FnMut() -> Result<bool, OverlayError>) 
     Err(OverlayError::InUse { what: device.display().to_string() })
 }
 
-fn wait(
+pub(super) fn wait(
     patience: Duration,
     mut ready: impl FnMut() -> Result<bool, OverlayError>,
 ) -> Result<bool, OverlayError> {

@@ -94,6 +94,10 @@ pub struct Vdev {
     pub degraded: bool,
     /// Whether it was pulled.
     pub removed: bool,
+    /// Whether it was not there when the pool was imported.
+    pub absent: bool,
+    /// The transaction group in which it began to be filled, while it is.
+    pub filling: Option<u64>,
     /// What it is made of.
     pub children: Vec<Vdev>,
 }
@@ -116,6 +120,8 @@ impl Vdev {
             faulted: is("faulted")?,
             degraded: is("degraded")?,
             removed: is("removed")?,
+            absent: is("not_present")?,
+            filling: list.number("resilver_txg")?,
             children: list.lists("children")?.iter().map(Self::of).collect::<Result<_, _>>()?,
         })
     }
@@ -134,6 +140,11 @@ impl Vdev {
             return Some(self);
         }
         self.children.iter().find_map(|child| child.above(guid))
+    }
+
+    /// Was it left out when this was written, of what the pool writes?
+    pub fn is_out(&self) -> bool {
+        self.offline || self.faulted || self.removed || self.absent
     }
 
     /// The devices that it is made of.

@@ -2,6 +2,8 @@
 //! the pool and a ring of uberblocks (OpenZFS: `vdev_label_t` in `include/sys/vdev_impl.h`, the comment at the top of
 //! `module/zfs/vdev_label.c`).
 
+pub mod boot;
+pub mod cache;
 mod label;
 mod nvlist;
 mod uberblock;
@@ -140,6 +142,20 @@ impl Labels {
         let whole = self.places.iter().filter_map(|place| place.label.as_ref().ok()?.as_ref());
         // The first of several alike.
         whole.rev().max_by_key(|label| label.txg)
+    }
+
+    /// The description that was in force at this transaction group: one that was written later was not committed then
+    /// (`vdev_label_read_config`). The newest where none is so old.
+    pub fn at(&self, txg: u64) -> Option<&Label> {
+        let whole = self.places.iter().filter_map(|place| place.label.as_ref().ok()?.as_ref());
+        whole.filter(|label| label.txg <= txg).max_by_key(|label| label.txg).or_else(|| self.newest())
+    }
+
+    /// How many uberblocks a ring has room for (`VDEV_UBERBLOCK_COUNT`); one of a transaction group stands where its number modulo this
+    /// says, if the pool is not watched by several machines.
+    pub fn slots(&self) -> Option<u64> {
+        let shift = self.newest()?.tree.as_ref()?.ashift?;
+        Some(RING.1 >> uberblock::shift(shift))
     }
 
     /// What was committed to the pool last that reached this device.

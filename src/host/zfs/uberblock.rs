@@ -50,13 +50,16 @@ impl Uberblock {
     }
 }
 
+/// The size of a slot, as a power of two, by the vdev's smallest write.
+pub(super) fn shift(ashift: u64) -> u64 {
+    ashift.clamp(*SHIFTS.start(), *SHIFTS.end())
+}
+
 /// The uberblocks whose checksum is right, of a ring that stands at this place of the device. The size of a slot follows from the vdev's
 /// smallest write, as a power of two; where that is not known, each is tried.
-pub(super) fn parse_ring(ring: &[u8], at: u64, shift: Option<u64>) -> Vec<Uberblock> {
-    let shifts = match shift {
-        Some(shift) => {
-            shift.clamp(*SHIFTS.start(), *SHIFTS.end())..=shift.clamp(*SHIFTS.start(), *SHIFTS.end())
-        }
+pub(super) fn parse_ring(ring: &[u8], at: u64, ashift: Option<u64>) -> Vec<Uberblock> {
+    let shifts = match ashift {
+        Some(ashift) => shift(ashift)..=shift(ashift),
         None => SHIFTS,
     };
     let slots = |shift: u64| {

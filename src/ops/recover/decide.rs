@@ -28,10 +28,13 @@ pub(super) fn pick(asked: &Asked, found: &[Remains], declared: &[Mirror]) -> Res
         let at: Vec<_> = places.iter().map(|place| place.display().to_string()).collect();
         let at =
             if at.is_empty() { "somewhere that is not seen from here".to_owned() } else { at.join(", ") };
-        blockers.push(Blocker::new(
-            format!("{} is mounted at {at}: it cannot be mounted a second time beside itself", picked.called()),
-            "copy the files from there (cp -a), or mend the mirror with `raidguard replace` or `raidguard repair`; or unmount it first",
-        ));
+        blockers.push(match picked.backend {
+            BackendKind::Zfs => imported(&picked, places),
+            BackendKind::Btrfs | BackendKind::Mdadm => Blocker::new(
+                format!("{} is mounted at {at}: it cannot be mounted a second time beside itself", picked.called()),
+                "copy the files from there (cp -a), or mend the mirror with `raidguard replace` or `raidguard repair`; or unmount it first",
+            ),
+        });
     }
     if picked.backend == BackendKind::Mdadm {
         blockers.extend(without_data(&picked));
@@ -56,6 +59,36 @@ pub(super) fn pick(asked: &Asked, found: &[Remains], declared: &[Mirror]) -> Res
         }
     }
     if blockers.is_empty() { Ok(picked) } else { Err(blockers) }
+}
+
+/// A pool that the kernel has.
+fn imported(picked: &Remains, places: &[PathBuf]) -> Blocker {
+    let at: Vec<_> = places.iter().map(|place| place.display().to_string()).collect();
+    if at.is_empty() {
+        return Blocker::new(
+            format!(
+                "the pool {} is imported, and mounted nowhere that is seen from here: it cannot be imported a second time",
+                picked.called()
+            ),
+            format!(
+                "mount it (zfs mount) and copy the files from there; or export it first (zpool export {}), and where it has stopped, \
+                 start the machine anew without it",
+                picked.label
+            ),
+        );
+    }
+    Blocker::new(
+        format!(
+            "the pool {} is imported and mounted at {}: it cannot be imported a second time",
+            picked.called(),
+            at.join(", ")
+        ),
+        format!(
+            "copy the files from there (cp -a), or mend the mirror with `raidguard replace` or `raidguard repair`; or export it first \
+             (zpool export {})",
+            picked.label
+        ),
+    )
 }
 
 /// Why none of an array's members has anything that can be read without it.

@@ -68,8 +68,8 @@ pub(super) fn settle(
     let mut blockers =
         vec![Blocker::new(says, "choose the one whose node ran last, and name it alone with --from")];
     let from = |state: &[Survivor]| {
-        // Where each has only a share, all that are of one state are named.
-        let named = state.iter().enumerate().filter(|(n, s)| *n == 0 || s.share.is_some());
+        // Where none has everything, all that are of one state are named.
+        let named = state.iter().enumerate().filter(|(n, s)| *n == 0 || !s.alone);
         named.map(|(_, s)| format!("--from {}", s.path.display())).collect::<Vec<_>>().join(" ")
     };
     if let (1.., of) = scene.missing {
@@ -109,7 +109,7 @@ fn by_log(survivors: &[Survivor]) -> Vec<Vec<Survivor>> {
     states
 }
 
-/// The states of survivors that parted: each alone, or, where each has only a share, those that were written together.
+/// The states of survivors that parted: each alone, or, where none has everything, those that were written together.
 fn by_past<E>(
     survivors: &[Survivor],
     relation: &mut dyn FnMut(&Survivor, &Survivor) -> Result<Relation, E>,
@@ -119,7 +119,7 @@ fn by_past<E>(
     let mut states: Vec<Vec<Survivor>> = Vec::new();
     for survivor in sorted {
         let mut with = None;
-        for (index, state) in states.iter().enumerate().filter(|_| survivor.share.is_some()) {
+        for (index, state) in states.iter().enumerate().filter(|_| !survivor.alone) {
             let mut together = true;
             for other in state {
                 together &= relation(&survivor, other)? == Relation::Same;

@@ -7,8 +7,11 @@ use std::{
 };
 
 use crate::{
-    backend::rescue::{Mended, Rescue, Rung, Survivor, Way},
-    exec::{Cmd, CmdError, Flow},
+    backend::{
+        BackendError,
+        rescue::{Mended, Opening, Rescue, Rung, Survivor, Way},
+    },
+    exec::{Cmd, CmdError, Flow, Output},
     host::{
         Host,
         apart::apart,
@@ -36,6 +39,8 @@ pub(super) struct Scene<'a> {
     pub(super) missing: (u64, u64),
     /// Every device that says it belongs to the mirror, read or not.
     pub(super) members: &'a [PathBuf],
+    /// Where it belongs, where that is declared.
+    pub(super) belongs: Option<&'a Path>,
 }
 
 /// How it went.
@@ -199,7 +204,10 @@ fn on<T: Send>(
                 .map_err(|e| Trouble::failed("no place for the files could be made", e))?;
             let extract = scene.backend.extract_command(device, to);
             match run(host, &extract) {
-                Ok(said) => reached.complaints = said,
+                Ok(output) => {
+                    let said = output.errors().trim().to_owned();
+                    reached.complaints = (!said.is_empty()).then_some(said);
+                }
                 Err(e) => return Err(Halt::Closed(e.to_string())),
             }
             work(&Open { place: to, overlay }, console)
@@ -222,43 +230,57 @@ fn apart_mounts<T: Send>(
 ) -> Result<T, Halt> {
     let no_namespace = |e| Halt::Stop(Trouble::failed("no mount namespace of its own could be had", e));
     let nothing = |_: &Open<'_>, _: &mut Console| Ok(());
-    apart(|| mounted(scene, options, survivors, overlay, place, reached, console, nothing))
-        .map_err(no_namespace)??;
+    let name = named(scene, overlay)?;
+    let belongs = scene.belongs;
+    let first = Opening { options, survivors, overlays: &[], place, name: &name, belongs, again: false };
+    let open = Opening { overlays: overlay.mountable(), ..first };
+    apart(|| mounted(scene, &open, overlay, reached, console, nothing)).map_err(no_namespace)??;
     forget(scene, scene.members);
     forget(scene, overlay.devices());
     overlay.settle().map_err(no_overlay)?;
-    apart(|| mounted(scene, options, survivors, overlay, place, reached, console, work))
-        .map_err(no_namespace)?
+    let name = named(scene, overlay)?;
+    let open = Opening { overlays: overlay.mountable(), name: &name, again: true, ..first };
+    apart(|| mounted(scene, &open, overlay, reached, console, work)).map_err(no_namespace)?
 }
 
-#[allow(clippy::too_many_arguments, reason = "one of the two mounts")]
+/// Under which name the kernel is given it, where it must be; written down, so that it is taken away whatever happens.
+fn named(scene: &Scene<'_>, overlay: &mut Overlay) -> Result<String, Halt> {
+    if scene.backend.imports() { overlay.pool().map_err(no_overlay) } else { Ok(String::new()) }
+}
+
+/// One of the two mounts.
 fn mounted<T>(
     scene: &Scene<'_>,
-    options: &str,
-    survivors: &[Survivor],
+    opening: &Opening<'_>,
     overlay: &Overlay,
-    place: &Path,
     reached: &mut Reached,
     console: &mut Console,
     work: impl FnOnce(&Open<'_>, &mut Console) -> Result<T, Halt>,
 ) -> Result<T, Halt> {
-    let host = scene.host;
-    for cmd in scene.backend.mount_commands(options, survivors, overlay.mountable(), place) {
-        if let Err(e) = run(host, &cmd) {
-            let open = Open { place, overlay };
-            return Err(match open.broken() {
-                Some(broken) => broken_trouble(&broken).into(),
-                None if host.interrupt().is_raised() => interrupted().into(),
-                None => Halt::Closed(e.to_string()),
-            });
+    let (host, place) = (scene.host, opening.place);
+    let closed = |e: &BackendError| {
+        let open = Open { place, overlay };
+        match open.broken() {
+            Some(broken) => broken_trouble(&broken).into(),
+            None if host.interrupt().is_raised() => interrupted().into(),
+            None => Halt::Closed(causes(e)),
         }
-    }
-    let done = watched(scene, overlay, reached)
-        .and_then(|()| work(&Open { place: &host.path(place), overlay }, console));
-    let unmount = |cmd: Cmd| host.runner().run(&cmd.arg(place));
-    if let Err(e) = unmount(Cmd::change("umount")) {
-        tracing::warn!("{e}");
-        let _ = unmount(Cmd::change("umount").arg("--lazy"));
+    };
+    let _away = scene.backend.keep_away(host, overlay.devices()).map_err(|e| closed(&e))?;
+    let done = match scene.backend.mount(host, opening, &mut |cmd| run(host, cmd)) {
+        Ok(left) => {
+            if !left.is_empty() {
+                reached.complaints = Some(left.join("; "));
+            }
+            watched(scene, overlay, reached)
+                .and_then(|()| work(&Open { place: &host.path(place), overlay }, console))
+        }
+        // Nothing is mounted; what was imported has to go.
+        Err(e) if !scene.backend.imports() => return Err(closed(&e)),
+        Err(e) => Err(closed(&e)),
+    };
+    if let Err(e) = scene.backend.unmount(host, opening) {
+        tracing::warn!("{}", causes(&e));
     }
     done
 }
@@ -334,10 +356,8 @@ fn forget(scene: &Scene<'_>, devices: &[PathBuf]) {
     }
 }
 
-/// Runs a command; stops it when the operator asks. What it complained of.
-fn run(host: &Host, cmd: &Cmd) -> Result<Option<String>, CmdError> {
+/// Runs a command; stops it when the operator asks.
+fn run(host: &Host, cmd: &Cmd) -> Result<Output, CmdError> {
     let mut tick = || if host.interrupt().is_raised() { Flow::Stop } else { Flow::Continue };
-    let output = host.runner().run_watched(cmd, &mut tick)?;
-    let said = output.errors().trim().to_owned();
-    Ok((!said.is_empty()).then_some(said))
+    host.runner().run_watched(cmd, &mut tick)
 }

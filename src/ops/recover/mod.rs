@@ -28,6 +28,7 @@ use crate::{
         lock,
         overlay::{self, Choice},
     },
+    model::{BackendKind, observed::causes},
     plan::Watch as _,
     ui::{self, Console, SurvivorReport},
 };
@@ -83,12 +84,17 @@ pub fn recover(host: &Host, request: &Request, console: &mut Console) -> Result<
     let picked = decide(host, request, &facts, &to)?;
     let (mirror, mut shown) = facts.report(host, &picked);
     let rescue = backend::of(picked.backend).rescue();
+    rescue
+        .ready(host)
+        .map_err(|e| Trouble::refused(causes(&e), "install it, or run the rescue on a system that has it"))?;
     let members: Vec<PathBuf> = facts
         .remains
         .iter()
         .filter(|r| r.uuid == picked.uuid)
         .flat_map(|r| r.survivors.iter().map(|s| &s.path).chain(&r.begun).cloned())
         .collect();
+    let of_it = |m: &&crate::config::Mirror| m.uuid.eq_ignore_ascii_case(&picked.uuid);
+    let belongs = facts.declared.iter().find(of_it).map(|mirror| mirror.mountpoint.clone());
     let scene = Scene {
         host,
         backend: rescue,
@@ -97,6 +103,7 @@ pub fn recover(host: &Host, request: &Request, console: &mut Console) -> Result<
         uuid: &picked.uuid,
         missing: (picked.members.saturating_sub(picked.survivors.len() as u64), picked.members),
         members: &members,
+        belongs: belongs.as_deref(),
     };
     let mut relation =
         |one: &Survivor, newest: &Survivor| rescue.relate(host, one, newest, &picked.survivors);
@@ -112,6 +119,10 @@ pub fn recover(host: &Host, request: &Request, console: &mut Console) -> Result<
     mark(&mut shown, &used, &left);
     console.say(ui::survivors(&mirror, &shown));
     rescue.shares(&used).map_err(|missing| too_few(&picked, &left, &missing))?;
+    rescue
+        .enough(host, &used)
+        .map_err(unchanged("the survivors cannot be read"))?
+        .map_err(|missing| too_few(&picked, &left, &missing))?;
     console.say(format_args!(
         "Those marked * are set read-only and read through a layer above them; nothing is written to them.\n{} goes to {}.",
         if request.all { "Everything" } else { "What makes the node" },
@@ -172,7 +183,12 @@ fn decide(host: &Host, request: &Request, facts: &Facts, to: &Path) -> Result<Re
 fn too_few(picked: &Remains, left: &[(Survivor, String)], missing: &str) -> Trouble {
     let mut blockers = vec![Blocker::new(
         format!("{} cannot be put together: {missing}", picked.called()),
-        "connect a member that is missing; one of each pair is enough",
+        match picked.backend {
+            BackendKind::Zfs => "connect a member that is missing",
+            BackendKind::Btrfs | BackendKind::Mdadm => {
+                "connect a member that is missing; one of each pair is enough"
+            }
+        },
     )];
     blockers.extend(left.iter().map(|(survivor, why)| {
         Blocker::new(

@@ -1,10 +1,7 @@
 //! A pool of ZFS comes back at a boot by units of systemd, where other mirrors have a line of fstab; and after it has stopped, when it is
 //! told to.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::io;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,14 +9,12 @@ use super::{fail, run, storage::backend_failed};
 use crate::{
     backend::{self, MirrorSpec},
     exec::Cmd,
-    host::{Host, files},
+    host::{
+        Host, files,
+        zfs::boot::{LINKS, not_enabled, wanted},
+    },
     plan::{Context, Outcome, Probe, Step, StepError},
 };
-
-/// What imports the pools that are named in zpool.cache, and what mounts them (zfs-import-cache.service, zfs-mount.service: OpenZFS,
-/// `etc/systemd/system`), with the targets by which a boot starts both.
-const UNITS: [&str; 4] = ["zfs-import-cache.service", "zfs-import.target", "zfs-mount.service", "zfs.target"];
-const LINKS: &str = "/etc/systemd/system";
 
 /// Has systemd import the pool and mount it at every boot.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,29 +43,6 @@ impl BootPool {
         }
         Ok(())
     }
-}
-
-/// The directories with links to what a boot starts (systemctl(1), enable).
-fn wanted(host: &Host) -> io::Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(host.path(LINKS)) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
-    };
-    let mut dirs = Vec::new();
-    for entry in entries {
-        let path = entry?.path();
-        if path.extension().is_some_and(|ext| ext == "wants") && path.is_dir() {
-            dirs.push(path);
-        }
-    }
-    Ok(dirs)
-}
-
-/// Those of the units that no boot starts.
-fn not_enabled(host: &Host) -> io::Result<Vec<String>> {
-    let dirs = wanted(host)?;
-    let has = |unit: &str| dirs.iter().any(|dir| Path::new(dir).join(unit).symlink_metadata().is_ok());
-    Ok(UNITS.into_iter().filter(|unit| !has(unit)).map(str::to_owned).collect())
 }
 
 impl Step for BootPool {
@@ -157,12 +129,13 @@ impl Step for WakePool {
 
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::fs::symlink, sync::Arc};
+    use std::{fs, os::unix::fs::symlink, sync::Arc};
 
     use super::*;
     use crate::{
         exec::{Reply, ScriptedRunner},
         health::samples,
+        host::zfs::boot::UNITS,
     };
 
     #[test]
