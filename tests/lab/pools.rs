@@ -6,7 +6,6 @@ use crate::{
     backend::Backend,
     disks::Bus,
     guest::Ran,
-    machine::Machine,
     steps::{
         MOUNT, NODE, does, elsewhere, finds, is_at_work, is_critical, mirrored, set_up, together_have,
         unmirrored,
