@@ -3,7 +3,7 @@
 pub(in crate::ops) mod blockers;
 mod decide;
 mod gather;
-mod pool;
+pub(in crate::ops) mod pool;
 
 use std::path::{Path, PathBuf};
 
@@ -172,9 +172,11 @@ fn ended(host: &Host, mirror: &Mirror, plan: &Plan<Action>, console: &mut Consol
     let proof =
         proof.map_err(|e| Trouble::failed("the exchange is done, but its proof cannot be read", e))?;
     let proof = proof.flatten();
-    console.say(format_args!(
-        "\n{new} has taken the place of {old}. Erase the old one before it is ever plugged in again: it says that it is this member."
-    ));
+    console.say(format_args!("\n{new} has taken the place of {old}."));
+    // Of one that was there, what says so was erased.
+    if step.is_none_or(|step| step.old_device.is_none()) {
+        console.say("Erase the old one before it is ever plugged in again: it says that it is this member.");
+    }
     let whole = state.mounted
         && !state.degraded_option
         && state.members.iter().all(|m| !m.missing)

@@ -35,20 +35,22 @@ pub(super) fn gather(
     }
     let top = zfs::top(host, &mirror.uuid).map_err(unchanged("the pool's devices cannot be read"))?;
     let uuid = random_uuid().map_err(unchanged("no random numbers can be had"))?;
-    let mut places = Vec::new();
-    if let (Some(new), Some(sector)) = (new, sector) {
-        // As large as the others are; else as much as there is, of which ZFS may take less than the others have.
-        let room = whole_disk::size_of(new).map(|disk| whole_disk::most(disk, sector));
-        let like = mirror.member.iter().map(|member| member.size).min();
-        let mut sizes: Vec<Bytes> =
-            like.filter(|like| room.is_some_and(|room| *like < room)).into_iter().collect();
-        sizes.extend(room);
-        for slot in sizes.into_iter().filter_map(|size| whole_disk::slot(new.size, sector, size)) {
-            let remains = inventory::content_at(host, &new.path, slot.offset(), slot.size().0);
-            places.push((slot, remains));
-        }
-    }
+    let slots = new.zip(sector).map(|(new, sector)| slots(mirror, new, sector)).unwrap_or_default();
+    let remains = |slot: Slot| {
+        let left = new.map(|new| inventory::content_at(host, &new.path, slot.offset(), slot.size().0));
+        (slot, left.unwrap_or(Content::Empty))
+    };
+    let places = slots.into_iter().map(remains).collect();
     Ok(Some(PoolFacts { top, uuid, places }))
+}
+
+/// Where on a whole disk the partition may be: as large as the others are; else as much as there is, of which ZFS may take less than the
+/// others have.
+fn slots(mirror: &Mirror, disk: &Device, sector: u64) -> Vec<Slot> {
+    let Some(size) = whole_disk::size_of(disk) else { return Vec::new() };
+    let room = whole_disk::most(size, sector);
+    let like = mirror.member.iter().map(|member| member.size).min().filter(|like| *like < room);
+    like.into_iter().chain([room]).filter_map(|wanted| whole_disk::slot(size, sector, wanted)).collect()
 }
 
 /// What comes into the mirror.
@@ -153,3 +155,6 @@ fn left(request: &Request, disk: &Device, remains: &Content, blockers: &mut Vec<
         )),
     }
 }
+
+#[cfg(test)]
+pub(in crate::ops) mod tests;

@@ -135,9 +135,12 @@ impl Step for KnowArray {
 
     fn unsays(&self) -> String {
         let line = self.line.iter().map(|_| format!("remove the array from {}", self.file.display()));
-        let rule = self.rule.iter().map(|rule| match rule.is_in_initramfs() {
-            true => "remove the mirror's rule of udev".to_owned(),
-            false => format!("remove {}", rule.path().display()),
+        let rule = self.rule.iter().map(|rule| {
+            if rule.is_in_initramfs() {
+                "remove the mirror's rule of udev".to_owned()
+            } else {
+                format!("remove {}", rule.path().display())
+            }
         });
         line.chain(rule).collect::<Vec<_>>().join(", ")
     }

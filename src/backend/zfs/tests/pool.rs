@@ -233,7 +233,7 @@ impl Pool {
         true
     }
 
-    fn status(&self, sim: &mut Sim) -> Value {
+    fn status(sim: &Sim) -> Value {
         let vdev = |name: &str, kind: &str, guid: u64, state: &str| {
             json!({"name": name, "vdev_type": kind, "guid": guid, "state": state,
                 "read_errors": 0, "write_errors": 0, "checksum_errors": 0})
@@ -301,7 +301,7 @@ impl Pool {
         match words[..] {
             ["zpool", "status", "-j", ..] => {
                 self.work(sim);
-                Ok(self.status(sim).to_string())
+                Ok(Self::status(sim).to_string())
             }
             ["zpool", "list", ..] => {
                 Ok(format!("tank\t{POOL}\t117440512\t26845184\t90595328\toff\tONLINE\n"))
