@@ -9,7 +9,7 @@ use crate::{
     },
     config::Mirror,
     host::{Host, inventory, partition::Slot, random_uuid, zfs::Vdev},
-    model::{BackendKind, Bytes, Content, Device, Identity},
+    model::{BackendKind, Content, Device, Identity},
     ops::{Blocker, Trouble, trouble::unchanged, whole_disk},
 };
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     backend::Layout,
     model::{
+        Bytes,
         inventory::Signature,
         mirror::MemberState,
         observed::Claim,
