@@ -134,7 +134,8 @@ pub(crate) const ZFS: Backend = Backend {
         m.ok(&format!("zpool import -d $(readlink -f {device}-part1) lightning"));
     },
     let_go: |m| {
-        m.ok("zpool export -a");
+        // As after a power cut, the next boot knows it.
+        m.ok("cp /etc/zfs/zpool.cache /root/; zpool export -a; mv /root/zpool.cache /etc/zfs/");
     },
     halt: |_| {},
     // By which is less busy.
