@@ -75,6 +75,7 @@ pub(super) const REMEDIES: &[(&str, &[BackendKind], &str)] = &[
         &[Zfs],
         "Remove the line for MOUNTPOINT from /etc/fstab: ZFS mounts the pool there by its own property, and no line is right beside it.",
     ),
+    ("SCH-UDEV", &[Zfs], "`raidguard schedule install` writes the drop-in of zfs-import-cache.service."),
     (
         "SCH-DISTRIBUTION",
         &[Zfs],

@@ -59,8 +59,9 @@ pub(super) const CODES: &[Entry] = &[
         source: Jobs,
         title: "nothing keeps halves of the mirror apart at a boot",
         meaning: "Where two halves were each written to alone and both are there when the machine starts, the kernel puts them together before \
-                  anybody can look: udev can have md add one to the other and copy over what only one of them has, and btrfs takes the one \
-                  with the higher commit, whatever the other has. The node would start on what comes of it. A rule of udev keeps them apart.",
+                  anybody can look: udev can have md add one to the other and copy over what only one of them has, and btrfs and ZFS \
+                  take the one with the higher commit, whatever the other has. The node would start on what comes of it. A rule of udev \
+                  keeps them apart, of ZFS a drop-in of the unit that imports pools.",
         remedy: "`raidguard schedule install` writes the rule, and the initramfs anew.",
     },
     Entry {
