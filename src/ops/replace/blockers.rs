@@ -43,7 +43,9 @@ pub(in crate::ops) fn standing(online: bool, facts: &Facts, blockers: &mut Vec<B
             );
         }
     }
-    if let Some(work) = &state.exclusive_operation {
+    // Beside a resilver ZFS begins another one, now or when it has ended: that of an exchange that was given up goes on to its end.
+    let resilvers = state.zfs.as_ref().is_some_and(|pool| !pool.rebuilding);
+    if let Some(work) = state.exclusive_operation.as_ref().filter(|_| !resilvers) {
         block(format!("the kernel is at work on the mirror: {work}"), "wait until it has ended".to_owned());
     }
     if facts.scrubbing {

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     backend::Layout,
     model::{
+        Bytes,
         inventory::Signature,
         mirror::MemberState,
         observed::Claim,
@@ -233,7 +234,13 @@ fn what_stands_in_the_way_of_a_pool() {
         (|_, f| f.state.zfs.as_mut().unwrap().state = "SUSPENDED".into(), "raidguard repair lightning"),
         (|_, f| f.state.zfs.as_mut().unwrap().checkpoint = true, "zpool checkpoint -d lightning"),
         (|_, f| f.state.zfs.as_mut().unwrap().removing = true, "is being taken out"),
-        (|_, f| f.state.exclusive_operation = Some("resilver".into()), "at work on the mirror: resilver"),
+        (
+            |_, f| {
+                f.state.exclusive_operation = Some("resilver".into());
+                f.state.zfs.as_mut().unwrap().rebuilding = true;
+            },
+            "at work on the mirror: resilver",
+        ),
         (
             |r, f| (r.old, f.old) = (Some("/dev/sdd".into()), Some(Ok(f.inventory.devices[2].dev))),
             "is no member",
@@ -253,6 +260,13 @@ fn what_stands_in_the_way_of_a_pool() {
         assert!(said.contains(expected), "{expected}: {said}");
         assert_eq!(said.lines().count(), 1, "nothing beside it: {said}");
     }
+}
+
+#[test]
+fn an_exchange_begins_beside_a_resilver() {
+    let mut facts = facts();
+    facts.state.exclusive_operation = Some("resilver".into());
+    decide(&request(), &facts).unwrap();
 }
 
 #[test]
