@@ -120,10 +120,10 @@ pub(crate) const ZFS: Backend = Backend {
     name: "zfs",
     filesystem: "zfs",
     size: 2 << 30,
-    // The kernel tells ZFS that a disk is gone.
-    pulled: "MIR-MISSING",
+    // Of a partition ZFS learns that it is gone when it writes to it.
+    pulled: "MIR-PULLED",
     boots_degraded: true,
-    takes_no_writes: "MIR-MISSING",
+    takes_no_writes: "MIR-WRITE-ERRORS",
     unreadable: "MIR-MISSING",
     unreadable_is: 2,
     scrub_mends: false,

@@ -238,8 +238,8 @@ const OF_ZFS: &[State] = &[
     ),
     (
         "a member was taken out of use",
-        "zpool offline lightning $(readlink -f /dev/disk/by-id/usb-*two*-part1)",
-        "zpool online lightning $(readlink -f /dev/disk/by-id/usb-*two*-part1); zpool wait -t resilver lightning",
+        "zpool offline lightning $(find -L /dev/disk/by-partuuid -samefile /dev/disk/by-id/usb-*two*-part1)",
+        "zpool online lightning $(find -L /dev/disk/by-partuuid -samefile /dev/disk/by-id/usb-*two*-part1); zpool wait -t resilver lightning",
         2,
         &["MIR-MISSING"],
     ),

@@ -151,8 +151,19 @@ pub fn gather(host: &Host, mirror: Mirror, verb: &str, named: Named<'_>) -> Resu
     };
     let inventory = inventory::gather(host).map_err(unchanged("the block devices cannot be read"))?;
     let resolve = |path: &Path| inventory::resolve(host, path).map_err(|e| e.to_string());
+    let of_state = state.members.iter().filter_map(|m| m.path.clone());
+    let members: Vec<_> = of_state.chain(claims.iter().map(|claim| claim.path.clone())).collect();
+    let member = |found: Result<DevNo, String>| {
+        let disk = found.as_ref().ok().and_then(|dev| inventory.by_dev(*dev));
+        match disk.and_then(|disk| inventory.partition_among(&disk.path, &members)) {
+            Some(part) => Ok(part.dev),
+            None => found,
+        }
+    };
     let new = named.new.map(resolve);
-    let old = named.old.filter(|old| old.contains('/')).map(|old| resolve(Path::new(old)));
+    // What `repair` names is a member.
+    let new = if verb == "repair" { new.map(member) } else { new };
+    let old = named.old.filter(|old| old.contains('/')).map(|old| member(resolve(Path::new(old))));
     let comes = new.as_ref().and_then(|new| new.as_ref().ok()).and_then(|dev| inventory.by_dev(*dev));
     let sector = comes.and_then(|device| partition::sectors(host, &device.kname)).map(|(logical, _)| logical);
     let pool = pool::gather(host, &mirror, comes, sector)?;
