@@ -5,9 +5,15 @@ use std::path::Path;
 use super::pool::{MNT, OLD, POOL, Pool, node};
 use crate::{
     backend::{Backend as _, BackendError, Exchange, ExchangeEnd, Members as _, MirrorSpec, zfs::Zfs},
+    config::Member,
     exec::{Cmd, Flow},
-    host::Host,
+    health::samples,
+    host::{Host, declaration},
     model::{BackendKind, Bytes, Identity, Level},
+    plan::{
+        Context, Probe, Step as _,
+        steps::{Redeclare, WakePool},
+    },
 };
 
 /// The second member for sdd1.
@@ -381,4 +387,56 @@ fn of_a_half_that_is_given_up_only_its_labels_are_cleared() {
         shown,
         "the pool is not destroyed"
     );
+}
+
+#[test]
+fn a_new_member_is_declared_by_the_number_that_it_got() {
+    let pool = Pool::new();
+    let host = pool.host();
+    let member = |guid: u64| Member {
+        id: guid.to_string(),
+        uuid: guid.to_string(),
+        model: None,
+        serial: None,
+        size: Bytes::mib(128),
+    };
+    let mut mirror = samples::declared();
+    (mirror.backend, mirror.level, mirror.uuid) = (BackendKind::Zfs, Level::Mirror, POOL.to_string());
+    mirror.schedule = None;
+    mirror.member = OLD.map(member).to_vec();
+    std::fs::create_dir_all(pool.path("/etc")).unwrap();
+    declaration::add(&host, &mirror).unwrap();
+    let declared = || -> Vec<String> {
+        declaration::load(&host).unwrap().mirror[0].member.iter().map(|m| m.id.clone()).collect()
+    };
+    let step = Redeclare {
+        mirror: mirror.name.clone(),
+        before: member(102),
+        after: Member { id: String::new(), uuid: String::new(), ..member(0) },
+        spec: Some(spec()),
+        device: Some(node("sdd1")),
+    };
+    assert_eq!(step.says(), "declare the new member (128 MiB) in /etc/raidguard/raidguard.toml");
+    assert!(step.probe(&host).is_err(), "it is no member yet");
+    exchange(&host).unwrap();
+    assert_eq!(step.probe(&host).unwrap(), Probe::Pending);
+    step.apply(&mut Context { host: &host, watch: &mut () }).unwrap();
+    assert_eq!((step.probe(&host).unwrap(), declared()), (Probe::Done, vec!["101".into(), "201".into()]));
+    step.undo(&mut Context { host: &host, watch: &mut () }).unwrap();
+    assert_eq!(declared(), ["101", "102"]);
+    step.undo(&mut Context { host: &host, watch: &mut () }).unwrap();
+    assert_eq!(declared(), ["101", "102"]);
+}
+
+#[test]
+fn the_step_that_has_it_go_on_looks_whether_it_has_stopped() {
+    let pool = Pool::new();
+    let host = pool.host();
+    let step = WakePool { spec: spec() };
+    assert_eq!(step.probe(&host).unwrap(), Probe::Done);
+    pool.write("/proc/spl/kstat/zfs/tank/state", "SUSPENDED\n");
+    assert_eq!(step.probe(&host).unwrap(), Probe::Pending);
+    step.apply(&mut Context { host: &host, watch: &mut () }).unwrap();
+    assert_eq!(step.probe(&host).unwrap(), Probe::Done);
+    assert_eq!(step.commands(), [pool.changes()]);
 }
