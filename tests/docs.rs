@@ -93,9 +93,10 @@ fn area(entry: &Entry) -> &str {
 fn finding(entry: &Entry, out: &mut String) {
     let Entry { code, title, meaning, remedy, source } = entry;
     let source = if area(entry) == "OBS" { "whatever could not be read" } else { source.as_str() };
+    let elsewhere = entry.elsewhere("**");
     let _ = write!(
         out,
-        "\n### {code}: {title}\n\n{meaning}\n\n**What to do:** {remedy}\n\n**Read from:** {source}.\n"
+        "\n### {code}: {title}\n\n{meaning}\n\n**What to do:** {remedy}{elsewhere}\n\n**Read from:** {source}.\n"
     );
 }
 

@@ -16,10 +16,13 @@ use crate::{
 pub struct Exchange {
     /// The filesystem's UUID.
     pub uuid: String,
-    /// The member's number, which the new device takes over.
+    /// The member's number, which the new device takes over; of ZFS it gets one of its own.
     pub id: u64,
     /// The device that comes.
     pub new: PathBuf,
+    /// Its partition's own UUID, where it is one: a name of it that stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partuuid: Option<String>,
     /// Read from the old member only what no other has.
     pub avoid_old: bool,
 }
@@ -183,7 +186,15 @@ pub trait Members {
     ) -> Result<ExchangeEnd, BackendError>;
 
     /// Takes a member in again that was away, while the mirror runs; nothing where it must be mounted anew for that.
-    fn return_command(&self, spec: &MirrorSpec, exchange: &Exchange) -> Option<Cmd>;
+    fn return_commands(&self, spec: &MirrorSpec, exchange: &Exchange) -> Vec<Cmd>;
+
+    /// Does the member serve again, with everything that it should hold?
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn is_returned(&self, host: &Host, exchange: &Exchange) -> Result<bool, BackendError> {
+        self.is_exchanged(host, exchange)
+    }
 
     /// Carries that out, from wherever the kernel is with it, or until `watch` says stop: the kernel then goes on alone.
     ///
@@ -195,6 +206,24 @@ pub trait Members {
         exchange: &Exchange,
         watch: &mut Watcher<'_, ExchangeProgress>,
     ) -> Result<ExchangeEnd, BackendError>;
+
+    /// Whether a member has a number and a UUID by which it is known only once it is one.
+    fn numbers_anew(&self) -> bool {
+        false
+    }
+
+    /// Has a mirror go on that stopped when too few of its members answered; nothing where none ever waits for them.
+    fn waking(&self, _spec: &MirrorSpec) -> Option<Cmd> {
+        None
+    }
+
+    /// Carries that out.
+    ///
+    /// # Errors
+    /// It does not go on.
+    fn wake(&self, _host: &Host, _spec: &MirrorSpec) -> Result<(), BackendError> {
+        Ok(())
+    }
 
     /// Why the kernel may refuse to begin an exchange in a mirror of this level that is as full as this one; nothing where there is room,
     /// or where that cannot be told.

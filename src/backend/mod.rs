@@ -10,7 +10,7 @@ pub mod zfs;
 
 use std::{
     collections::BTreeMap,
-    fmt,
+    fmt, io,
     path::{Path, PathBuf},
 };
 
@@ -24,7 +24,7 @@ use crate::{
     exec::{Cmd, CmdError, Flow},
     host::{Host, files::FileError, fstab, mountinfo::MountinfoError},
     model::{
-        BackendKind, Filesystem, FilesystemKind, Level,
+        BackendKind, Filesystem, FilesystemKind, Identity, Level,
         mirror::MirrorState,
         observed::{Claim, ScrubRecord},
     },
@@ -197,6 +197,24 @@ pub trait Backend: Members + Send + Sync + fmt::Debug {
         Ok(self.unmaking(spec))
     }
 
+    /// Erases the one member of this mirror whose state is given up, and takes nothing else of the mirror away.
+    fn discarding(&self, spec: &MirrorSpec, _half: &Identity) -> Vec<Cmd> {
+        self.unmaking(spec)
+    }
+
+    /// As [`Backend::discarding`], with what must end before it on this machine.
+    ///
+    /// # Errors
+    /// What is there could not be read.
+    fn discard_commands(
+        &self,
+        host: &Host,
+        spec: &MirrorSpec,
+        _half: &Identity,
+    ) -> Result<Vec<Cmd>, BackendError> {
+        self.unmake_commands(host, spec)
+    }
+
     /// The line of fstab by which it is mounted; nothing where the backend knows by itself.
     fn fstab_entry(&self, spec: &MirrorSpec) -> Option<fstab::Entry>;
 
@@ -253,6 +271,31 @@ pub trait Backend: Members + Send + Sync + fmt::Debug {
     /// # Errors
     /// Something could not be read or understood: the mirror's state is then unknown.
     fn observe(&self, host: &Host, uuid: &str, mountpoint: &Path) -> Result<MirrorState, BackendError>;
+
+    /// Has what is mounted there stopped, so that whoever reads from it may wait for ever? Told at once, and by nothing that could wait.
+    ///
+    /// # Errors
+    /// It could not be read.
+    fn has_stopped(&self, _host: &Host, _mountpoint: &Path) -> Result<bool, BackendError> {
+        Ok(false)
+    }
+
+    /// Jobs of the distribution that scrub this mirror too, beyond those for every mirror of its kind
+    /// ([`crate::host::schedule::facts`]). Starts a process only where nothing else tells, with a short time limit.
+    ///
+    /// # Errors
+    /// That could not be found out.
+    fn doubled(&self, _host: &Host, _mirror: &Mirror) -> Result<Vec<String>, BackendError> {
+        Ok(Vec::new())
+    }
+
+    /// What keeps a boot from bringing back the mirror with this UUID, where it has no line in fstab. Starts no process.
+    ///
+    /// # Errors
+    /// That could not be read.
+    fn boot_faults(&self, _host: &Host, _uuid: &str) -> io::Result<Vec<String>> {
+        Ok(Vec::new())
+    }
 
     /// The UUID, in lower case, of what is mounted at exactly this place; nothing where no mirror of this kind is. Starts no process.
     ///

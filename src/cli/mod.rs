@@ -91,7 +91,8 @@ pub enum Verb {
     /// Were this half of a mirror and another each written to alone? What udev asks before the kernel gets it
     #[command(
         hide = true,
-        after_help = "Says `apart` if so, and nothing else. The rule that asks is /etc/udev/rules.d/62-raidguard-NAME.rules.\n\n\
+        after_help = "Says `apart` if so, and nothing else. The rule that asks is /etc/udev/rules.d/62-raidguard-NAME.rules. Of a pool of ZFS it is \
+        asked before pools are imported, and what it says is in /run/raidguard/apart/NAME too.\n\n\
         Exit codes: 0 it is told; 1 it cannot be told, so the kernel gets the device; 2 usage.\n\nExample:\n  raidguard apart /dev/sdb"
     )]
     Apart(Later<ApartArgs>),
@@ -157,9 +158,13 @@ pub struct GuardArgs {
 
 /// Which half is asked about.
 #[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
 pub struct ApartArgs {
     /// The device that has come
-    pub device: PathBuf,
+    pub device: Option<PathBuf>,
+    /// The declared mirror whose pool is to be imported
+    #[arg(long, value_name = "NAME")]
+    pub pool: Option<String>,
 }
 
 /// For whom completions are.

@@ -32,7 +32,10 @@ pub fn run(verb: Verb, host: &Host, console: &mut Console) -> Result<u8, Trouble
         Verb::Status(args) => ops::status(host, args.json, console).map(|()| Exit::Done)?,
         Verb::Check(args) => return ops::check(host, &check(args.take()), console),
         Verb::Guard(args) => ops::guard(host, args.name.as_deref(), args.reason.as_deref(), console)?,
-        Verb::Apart(args) => ops::apart(host, &args.device, console)?,
+        Verb::Apart(args) => match (&args.device, &args.pool) {
+            (Some(device), _) => ops::apart(host, device, console)?,
+            (None, pool) => ops::pool_apart(host, pool.as_deref().unwrap_or_default(), console)?,
+        },
         Verb::Explain(args) => ops::explain(args.code.as_deref(), console)?,
         Verb::Scrub(args) => ops::scrub(host, args.name.as_deref(), args.output.json, console)?,
         Verb::Balance(args) => ops::balance(host, args.name.as_deref(), args.output.json, console)?,

@@ -82,7 +82,10 @@ pub struct Member {
 
 impl fmt::Display for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "member {} (", self.id)?;
+        match self.id.as_str() {
+            "" => f.write_str("the new member (")?,
+            id => write!(f, "member {id} (")?,
+        }
         if let Some(model) = &self.model {
             write!(f, "{model}, ")?;
         }
@@ -295,16 +298,16 @@ pub fn with_mirror(before: Option<&str>, mirror: &Mirror) -> Result<String, Conf
     Ok(after)
 }
 
-/// A declaration with one of a mirror's members, known by its number, as it is now. Everything else stays as people wrote it.
+/// A declaration with one of a mirror's members, known by the number that it had, as it is now. Everything else stays as people wrote it.
 ///
 /// # Errors
 /// There is no such member, or the whole would make no sense.
-pub fn with_member(text: &str, name: &str, member: &Member) -> Result<String, ConfigError> {
+pub fn with_member(text: &str, name: &str, was: &str, member: &Member) -> Result<String, ConfigError> {
     let mut wanted = parse(text)?;
-    let none = || ConfigError::Value(format!("mirror `{name}` has no member {}", member.id));
+    let none = || ConfigError::Value(format!("mirror `{name}` has no member {was}"));
     let index = wanted.mirror.iter().position(|m| m.name == name).ok_or_else(none)?;
     let mirror = wanted.mirror.get_mut(index).ok_or_else(none)?;
-    let place = mirror.member.iter().position(|m| m.id == member.id).ok_or_else(none)?;
+    let place = mirror.member.iter().position(|m| m.id == was).ok_or_else(none)?;
     *mirror.member.get_mut(place).ok_or_else(none)? = member.clone();
     let table = toml::to_string(member).map_err(|e| ConfigError::Value(e.to_string()))?;
     let after = with_table(text, (index, place), &table);
@@ -313,8 +316,7 @@ pub fn with_member(text: &str, name: &str, member: &Member) -> Result<String, Co
         Ok(after)
     } else {
         Err(ConfigError::Value(format!(
-            "the table of member {} of mirror `{name}` could not be found: write into it by hand:\n{table}",
-            member.id
+            "the table of member {was} of mirror `{name}` could not be found: write into it by hand:\n{table}"
         )))
     }
 }
@@ -450,20 +452,27 @@ mod tests {
         let text = text.replacen("id = \"2\"\n", "id = \"2\"\n# the stick\n", 1);
         let new =
             Member { serial: Some("NEW".into()), size: Bytes(7), ..mirror("lightning").member[1].clone() };
-        let after = with_member(&text, "second", &new).unwrap();
+        let after = with_member(&text, "second", "2", &new).unwrap();
         let parsed = parse(&after).unwrap();
         assert_eq!(parsed.mirror[0], mirror("lightning"));
         assert_eq!(parsed.mirror[1].member, [mirror("second").member[0].clone(), new.clone()]);
         assert!(after.contains("# a note") && after.contains("# the stick"), "{after}");
-        let first = with_member(&text, "lightning", &new).unwrap();
+        let first = with_member(&text, "lightning", "2", &new).unwrap();
         assert_eq!(parse(&first).unwrap().mirror[0].member[1], new);
         assert!(first.contains("# the stick"), "{first}");
-        assert!(with_member(&text, "third", &new).is_err());
-        assert!(with_member(&text, "second", &Member { id: "9".into(), ..new.clone() }).is_err());
+        assert!(with_member(&text, "third", "2", &new).is_err());
+        assert!(with_member(&text, "second", "9", &new).is_err());
+        let renamed = Member { id: "13".into(), uuid: "13".into(), ..new.clone() };
+        let after = with_member(&text, "second", "2", &renamed).unwrap();
+        assert_eq!(parse(&after).unwrap().mirror[1].member[1], renamed, "it may have another number");
+        assert!(
+            with_member(&text, "second", "2", &mirror("second").member[0]).is_err(),
+            "but not twice the same"
+        );
         // Laid out in a way that is not ours: left alone.
         let inline = "[[mirror]]\nname = \"a\"\nbackend = \"btrfs\"\nlevel = \"raid1\"\nuuid = \"u\"\nmountpoint = \"/srv/a\"\n\
             member = [{ id = \"1\", uuid = \"x\", size = 1 }, { id = \"2\", uuid = \"y\", size = 1 }]\n";
-        assert!(parse(inline).is_ok() && with_member(inline, "a", &new).is_err());
+        assert!(parse(inline).is_ok() && with_member(inline, "a", "2", &new).is_err());
     }
 
     #[test]

@@ -207,7 +207,7 @@ pub struct CmdError {
 }
 
 impl CmdError {
-    pub(super) fn new(cmd: &Cmd, failure: Failure, stderr: &[u8]) -> Self {
+    pub(crate) fn new(cmd: &Cmd, failure: Failure, stderr: &[u8]) -> Self {
         let tail = stderr.get(stderr.len().saturating_sub(1024)..).unwrap_or(stderr);
         let said = String::from_utf8_lossy(tail).trim().to_owned();
         Self { line: cmd.line(), failure, said: (!said.is_empty()).then_some(said) }

@@ -6,7 +6,7 @@ use super::findings;
 use crate::{
     config::{Member, Mirror},
     model::{
-        Finding, Observed, Record, Severity, Source, Zone,
+        BackendKind, Finding, Observed, Record, Severity, Source, Zone,
         mirror::{MemberState, MirrorState},
         quote::shell_quote,
     },
@@ -50,7 +50,7 @@ impl Case<'_> {
         words: &[(&str, String)],
     ) {
         let entry = findings::find(code);
-        let remedy = self.fill(entry.map_or("", |e| e.remedy), words);
+        let remedy = self.fill(entry.map_or("", |e| e.remedy_for(self.declared.backend)), words);
         let source = entry.map_or(Source::Record, |e| e.source);
         self.findings.push(Finding {
             code: code.to_owned(),
@@ -84,6 +84,12 @@ impl Case<'_> {
         }
     }
 
+    /// What the mirror's pool is called.
+    fn pool(&self) -> String {
+        let pool = self.state().and_then(|state| state.zfs.as_ref());
+        pool.map_or_else(|| self.declared.name.clone(), |pool| pool.name.clone())
+    }
+
     /// In one pass: a mount point may be called NAME.
     fn fill(&self, remedy: &str, words: &[(&str, String)]) -> String {
         let quoted = |path: &std::path::Path| shell_quote(path.as_os_str()).into_owned();
@@ -95,6 +101,7 @@ impl Case<'_> {
             ("PARENT", quoted(mountpoint.parent().unwrap_or(mountpoint))),
             ("LEVEL", self.declared.level.as_str().to_owned()),
             ("NAME", self.declared.name.clone()),
+            ("POOL", self.pool()),
             ("FSUUID", self.declared.filesystem_uuid().to_owned()),
             ("DIRECTORY", place(node.map(|n| &n.directory))),
             ("DATA", place(node.map(|n| &n.data))),
@@ -136,6 +143,15 @@ pub(super) fn name_of(member: &MemberState) -> String {
     match &member.path {
         Some(path) => format!("member {} ({})", member.devid, path.display()),
         None => format!("member {}", member.devid),
+    }
+}
+
+/// What tells how new the state is that a member holds.
+pub(super) const fn age_word(kind: BackendKind) -> &'static str {
+    match kind {
+        BackendKind::Btrfs => "last commit",
+        BackendKind::Mdadm => "count of events",
+        BackendKind::Zfs => "last transaction group",
     }
 }
 

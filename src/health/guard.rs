@@ -4,7 +4,9 @@
 use crate::model::{Finding, Severity, Source, Verdict, record::Override};
 
 /// Faults with which a start would use other files, old ones, or none.
-const CODES: [&str; 13] = [
+const CODES: [&str; 15] = [
+    "MIR-SUSPENDED",
+    "MIR-INACTIVE",
     "MIR-SPLIT",
     "MNT-ABSENT",
     "MNT-OTHER",
@@ -77,6 +79,16 @@ mod tests {
         inactive
         not assembled
         halves that parted
+        pool: suspended
+        pool: suspended while it was asked
+        pool: it does not serve
+        pool: not imported
+        pool: not imported, one device is there
+        pool: not imported, one lags
+        pool: not imported, its halves parted
+        pool: no device
+        pool: not mounted
+        pool: read-only
         the symlink is gone
         the symlink was replaced
         the symlink leads elsewhere

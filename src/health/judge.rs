@@ -66,6 +66,10 @@ pub(super) fn may_fail(state: &MirrorState, record: &Record) -> Option<u64> {
             _ => None,
         };
     }
+    if state.zfs.is_some() {
+        let left = rules::zfs::left(state, record).filter(|_| state.mounted)?;
+        return Some(u64::try_from(left).unwrap_or_default());
+    }
     let used = state.profiles.iter().filter(|p| p.used.0 > 0);
     let spare = used.map(|p| p.copies().map(|c| c.devices - 1)).collect::<Option<Vec<_>>>()?;
     let missing = state.members.iter().filter(|m| m.missing).count() as u64;

@@ -7,6 +7,7 @@ use crate::{
         md_states::md_states,
         samples::{healthy, hours_ago, now},
         states::{Change, State, changed, mirror_states, node_states, states, upkeep_states},
+        zfs_states::zfs_states,
     },
     model::observed::SmartFacts,
 };
@@ -44,6 +45,11 @@ fn states_of_the_mirror() {
 #[test]
 fn states_of_an_array() {
     insta::assert_snapshot!(told(&md_states()));
+}
+
+#[test]
+fn states_of_a_pool() {
+    insta::assert_snapshot!(told(&zfs_states()));
 }
 
 #[test]

@@ -12,6 +12,9 @@ pub(crate) mod samples;
 #[cfg(test)]
 mod states;
 mod tell;
+#[cfg(test)]
+mod zfs_states;
 
 pub use judge::judge;
+pub use rules::failed_writes;
 pub use tell::tell;

@@ -184,6 +184,7 @@ pub(crate) fn healthy() -> (Mirror, Observed, Record) {
             }],
             hidden: Vec::new(),
             hidden_count: 0,
+            boot: Vec::new(),
         }),
         scrub: Seen::Read(Some(scrub)),
         disks: Seen::Read(vec![disk(1, "sdb"), disk(2, "sdc")]),

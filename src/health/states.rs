@@ -444,7 +444,14 @@ pub(super) fn node_states() -> Vec<(&'static str, Change)> {
 }
 
 pub(super) fn states() -> Vec<(&'static str, Change)> {
-    [mirror_states(), super::md_states::md_states(), upkeep_states(), node_states()].concat()
+    [
+        mirror_states(),
+        super::md_states::md_states(),
+        super::zfs_states::zfs_states(),
+        upkeep_states(),
+        node_states(),
+    ]
+    .concat()
 }
 
 pub(super) fn changed(change: Change) -> State {

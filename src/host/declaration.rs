@@ -41,13 +41,13 @@ pub fn add(host: &Host, mirror: &Mirror) -> Result<(), DeclarationError> {
     Ok(())
 }
 
-/// Writes what one of a mirror's members is now.
+/// Writes what one of a mirror's members, known by the number that it had, is now.
 ///
 /// # Errors
 /// There is no such member, or it cannot be read or written.
-pub fn set_member(host: &Host, name: &str, member: &Member) -> Result<(), DeclarationError> {
+pub fn set_member(host: &Host, name: &str, was: &str, member: &Member) -> Result<(), DeclarationError> {
     let text = host.read_optional(PATH).doing("reading", PATH)?.unwrap_or_default();
-    let after = config::with_member(&text, name, member)?;
+    let after = config::with_member(&text, name, was, member)?;
     files::replace(&host.path(PATH), after.as_bytes(), 0o644)?;
     Ok(())
 }

@@ -158,6 +158,15 @@ impl Inventory {
         self.devices.iter().find(|d| d.path == path)
     }
 
+    /// The only partition of a disk that is one of these members; nothing where none is, several are, or the disk is one itself. Who means a
+    /// member may well name its disk.
+    pub fn partition_among(&self, disk: &Path, members: &[PathBuf]) -> Option<&Device> {
+        let device = self.by_path(disk).filter(|device| !members.contains(&device.path))?;
+        let is_one = |part: &&Device| part.parents.contains(&device.kname) && members.contains(&part.path);
+        let mut found = self.devices.iter().filter(is_one);
+        found.next().filter(|_| found.next().is_none())
+    }
+
     /// The device with a number.
     pub fn by_dev(&self, dev: DevNo) -> Option<&Device> {
         self.devices.iter().find(|d| d.dev == dev)
@@ -206,5 +215,47 @@ impl Inventory {
     pub fn disks_of<'a>(&'a self, device: &'a Device) -> Vec<&'a Device> {
         let lies_on_none = |d: &&Device| d.parents.iter().all(|p| self.by_kname(p).is_none());
         self.above(device).into_iter().filter(lies_on_none).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(kname: &str, minor: u32, parents: &[&str]) -> Device {
+        Device {
+            path: format!("/dev/{kname}").into(),
+            kname: kname.into(),
+            kind: if parents.is_empty() { "disk" } else { "part" }.into(),
+            dev: DevNo { major: 8, minor },
+            size: Bytes::gib(1),
+            read_only: false,
+            rotational: None,
+            transport: None,
+            model: None,
+            serial: None,
+            wwn: None,
+            partuuid: None,
+            parents: parents.iter().map(ToString::to_string).collect(),
+            uses: Vec::new(),
+            content: Content::Empty,
+            usb: None,
+        }
+    }
+
+    #[test]
+    fn a_disk_stands_for_the_only_member_on_it() {
+        let devices =
+            vec![device("sdb", 16, &[]), device("sdb1", 17, &["sdb"]), device("sdb2", 18, &["sdb"])];
+        let inventory = Inventory { devices };
+        let found = |disk: &str, members: &[&str]| {
+            let members: Vec<_> = members.iter().map(PathBuf::from).collect();
+            inventory.partition_among(Path::new(disk), &members).map(|part| part.path.clone())
+        };
+        assert_eq!(found("/dev/sdb", &["/dev/sdb2", "/dev/sdc1"]), Some("/dev/sdb2".into()));
+        assert_eq!(found("/dev/sdb", &["/dev/sdb1", "/dev/sdb2"]), None, "one of two");
+        assert_eq!(found("/dev/sdb", &["/dev/sdb", "/dev/sdb2"]), None, "it is one itself");
+        assert_eq!(found("/dev/sdb1", &["/dev/sdb2"]), None);
+        assert_eq!(found("/dev/sdz", &["/dev/sdb1"]), None);
     }
 }

@@ -90,6 +90,11 @@ impl MirrorState {
         chunks.chain(whole.map(|other| format!("everything as {other}"))).collect()
     }
 
+    /// Has it stopped, so that nothing of it was read but that?
+    pub fn has_stopped(&self) -> bool {
+        self.zfs.as_ref().is_some_and(ZfsState::is_suspended)
+    }
+
     /// The number of the newest commit on any member that is there.
     pub fn newest(&self) -> Option<u64> {
         self.members.iter().filter(|m| !m.missing).filter_map(|m| m.generation).max()

@@ -59,6 +59,15 @@ impl BackendKind {
         matches!(self, Self::Btrfs)
     }
 
+    /// What is at the level where a mirror of it is.
+    pub const fn whole_word(self) -> &'static str {
+        match self {
+            Self::Btrfs => "every chunk",
+            Self::Mdadm => "the array",
+            Self::Zfs => "the pool",
+        }
+    }
+
     /// Whether a balance is of any use to it.
     pub const fn has_balance(self) -> bool {
         self.has_chunks()

@@ -152,6 +152,9 @@ pub struct MountFacts {
     pub hidden: Vec<String>,
     /// How many there are.
     pub hidden_count: u64,
+    /// What keeps a boot from bringing back a mirror that has no line in fstab: a pool of ZFS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub boot: Vec<String>,
 }
 
 /// One line of fstab.

@@ -26,6 +26,9 @@ pub struct Record {
     /// Sectors that differed between members of an array, and that the operator has acknowledged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acknowledged_mismatches: Option<u64>,
+    /// Members that writes to have failed, by UUID, of a pool of ZFS, which forgets that at each import.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub failed_writes: BTreeMap<String, FailedWrites>,
     /// The findings of the last look, with the time since when each is known.
     pub open: Vec<Finding>,
     /// The last verdict, and since when it is that.
@@ -45,6 +48,17 @@ pub struct Record {
     pub channels: Vec<ChannelFailure>,
     /// A start of the node that was allowed against the guard, until the guard passes by itself.
     pub overridden: Option<Override>,
+}
+
+/// Writes to a member that have failed: it lacks them until a scrub has read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedWrites {
+    /// How many the counters told beyond what was acknowledged, when they were looked at last.
+    pub counted: u64,
+    /// How many they told at most.
+    pub most: u64,
+    /// When they were last found to have grown.
+    pub at: Timestamp,
 }
 
 /// A start of the node that was allowed against the guard.

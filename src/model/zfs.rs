@@ -57,6 +57,12 @@ impl ZfsState {
         self.state == "SUSPENDED"
     }
 
+    /// Does something run that fills devices which are not whole? Every word may say ONLINE meanwhile.
+    pub fn is_filling(&self) -> bool {
+        let runs = |scan: &ZfsScan| scan.kind == ZfsScanKind::Resilver && scan.state == ZfsScanState::Running;
+        self.rebuilding || self.scan.as_ref().is_some_and(runs)
+    }
+
     /// Every device of the pool.
     pub fn leaves(&self) -> Vec<&ZfsVdev> {
         self.vdevs.iter().flat_map(ZfsVdev::leaves).collect()
@@ -128,6 +134,16 @@ impl ZfsVdev {
             children => children.iter().flat_map(Self::leaves).collect(),
         }
     }
+
+    /// How it keeps what it holds: `single` for a device, else what its name begins with: `mirror`, `raidz2`, `replacing`, `spare`. Nothing
+    /// where it is called by its number.
+    pub fn level(&self) -> Option<&str> {
+        if self.children.is_empty() {
+            return Some("single");
+        }
+        let (level, place) = self.name.rsplit_once('-')?;
+        place.bytes().all(|b| b.is_ascii_digit()).then_some(level)
+    }
 }
 
 /// The counters of one vdev.
@@ -186,4 +202,18 @@ pub struct ZfsScan {
     pub repaired: Bytes,
     /// What could not be mended; told when it is through.
     pub errors: Option<u64>,
+}
+
+impl ZfsScan {
+    /// What tells it from another: when it began, or, where older tools do not say that of one that is through, when it ended.
+    pub fn known_by(&self) -> Option<Timestamp> {
+        self.started.or(self.ended)
+    }
+
+    /// How far it is, in words; nothing where it is not under way.
+    pub fn progress(&self) -> Option<String> {
+        let done = self.done?;
+        let total = self.total.map_or_else(String::new, |total| format!(" of {total}"));
+        Some(format!("{}.{:02} %{total}", done / 100, done % 100))
+    }
 }

@@ -28,6 +28,7 @@ pub fn explain(code: Option<&str>, console: &Console) -> Result<Exit, Trouble> {
         return Err(Trouble::Usage(format!("there is no finding `{code}`; {alike}")));
     };
     let Entry { code, title, meaning, remedy, .. } = entry;
-    console.data(format_args!("{code}: {title}\n\n{meaning}\n\nWhat to do: {remedy}\n"));
+    let elsewhere = entry.elsewhere("");
+    console.data(format_args!("{code}: {title}\n\n{meaning}\n\nWhat to do: {remedy}{elsewhere}\n"));
     Ok(Exit::Done)
 }

@@ -1,12 +1,19 @@
 //! `guard`: may the node start? Asked by the node's unit before each start, so it is quick, and says why not.
 
-use super::{Blocker, Exit, Trouble, mirrors, observe::observe_for_start, trouble::need_root};
+use std::{fs::File, io, time::Duration};
+
+use super::{
+    Blocker, Exit, Trouble, mirrors,
+    observe::observe_for_start,
+    trouble::{need_root, unchanged},
+};
 use crate::{
     config::Mirror,
+    exec::Cmd,
     health::{self, guard},
     host::{Host, state::State},
     model::{
-        Finding, Record,
+        BackendKind, Finding, Record,
         observed::{DatabaseFacts, DatabaseState, causes},
         record::{Fault, LedgerEntry, Override},
     },
@@ -30,6 +37,9 @@ pub fn guard(
             format!("no node is declared on the mirror `{}`", mirror.name),
             "there is nothing to guard: take the line out of the unit",
         ));
+    }
+    if reason.is_none() && is_kept_from_devices(host, &mirror) {
+        return outside(host, &mirror.name, console);
     }
     let record = mirrors::recorded(&State::open_existing(host), &mirror.name);
     let observed = observe_for_start(host, &mirror, record.get().unwrap_or(&Record::default()));
@@ -79,6 +89,38 @@ pub fn guard(
                 .collect(),
         )),
     }
+}
+
+/// Set where the guard was asked outside of the node's unit.
+const OUTSIDE: &str = "RAIDGUARD_GUARDS_OUTSIDE";
+/// What ZFS is asked through.
+const ASKED: &str = "/dev/zfs";
+/// How long that may take: longer than everything that it waits for.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Is this a unit that may not open the devices by which ZFS is asked? `PrivateDevices=` and `DeviceAllow=` are rules of the unit's control
+/// group, which hold for a command with full privileges too (systemd.exec(5)). What other mirrors are the kernel tells without.
+fn is_kept_from_devices(host: &Host, mirror: &Mirror) -> bool {
+    let denied = || File::open(host.path(ASKED)).is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied);
+    mirror.backend == BackendKind::Zfs && std::env::var_os(OUTSIDE).is_none() && denied()
+}
+
+/// Asks again in a unit of its own. What it says is said here, where the operator looks for it: among what the node's unit said.
+fn outside(host: &Host, name: &str, console: &Console) -> Result<Exit, Trouble> {
+    let failed = |e| Trouble::failed("the guard could not be asked outside of the node's unit", e);
+    let program = std::env::current_exe().map_err(unchanged("raidguard's own path cannot be read"))?;
+    let asked = Cmd::probe("systemd-run")
+        .args(["--quiet", "--wait", "--pipe", "--collect", &format!("--setenv={OUTSIDE}=1"), "--"])
+        .arg(program)
+        .args(["guard", name])
+        .accept(&[0, 3])
+        .timeout(PATIENCE);
+    let answer = host.runner().run(&asked).map_err(failed)?;
+    let said = String::from_utf8_lossy(&answer.stderr);
+    if !said.trim().is_empty() {
+        console.say(said.trim_end());
+    }
+    Ok(if answer.code == 0 { Exit::Done } else { Exit::Refused })
 }
 
 /// A declaration that cannot be read is a reason not to start, like any other.

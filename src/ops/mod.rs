@@ -23,8 +23,9 @@ mod rule;
 pub mod schedule;
 pub mod setup;
 mod trouble;
+mod whole_disk;
 
-pub use apart::apart;
+pub use apart::{apart, pool_apart};
 pub use check::{check, status};
 pub use explain::explain;
 pub use guard::guard;

@@ -35,6 +35,9 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Among how many the question about all processes is divided: as many as ask at once ([`Askers`]).
 const SHARES: u32 = 2;
 
+/// Why nothing is read that lies on a mirror which has stopped.
+const STOPPED: &str = "the mirror has stopped, and whoever reads from it may wait for ever";
+
 /// A source that is being asked.
 struct Source<T>(Asked<Seen<T>>);
 
@@ -84,6 +87,7 @@ impl OfMirror {
         all: &Arc<[Mirror]>,
         mirror: &Mirror,
         mount: Source<MountFacts>,
+        stopped: bool,
     ) -> Self {
         let backend = backend::of(mirror.backend);
         let own = || (host.clone(), mirror.clone());
@@ -100,10 +104,14 @@ impl OfMirror {
             ask(askers, move || {
                 let other = |e: &dyn std::error::Error| std::io::Error::other(causes(&e));
                 let ruled = rule::is_wanted(&host, mirror.backend, &mirror.uuid).map_err(|e| other(&e))?;
-                schedule::facts(&host, &all, &mirror, ruled).map_err(|e| other(&e))
+                let mut facts = schedule::facts(&host, &all, &mirror, ruled).map_err(|e| other(&e))?;
+                if mirror.schedule.is_some() {
+                    facts.doubled.extend(backend.doubled(&host, &mirror).map_err(|e| other(&e))?);
+                }
+                Ok::<_, std::io::Error>(facts)
             })
         };
-        let node = mirror.node.clone().map(|node| {
+        let node = mirror.node.clone().filter(|_| !stopped).map(|node| {
             let (host, mirror) = own();
             ask(askers, move || node::facts(&host, &node, &mirror.mountpoint))
         });
@@ -121,6 +129,12 @@ pub(super) struct Asking {
     claims: HashMap<BackendKind, Source<BTreeMap<String, Vec<Claim>>>>,
     channels: Source<ChannelFacts>,
     each: Vec<OfMirror>,
+    stopped: Vec<bool>,
+}
+
+/// Whether a mirror has stopped; one of which that cannot be read is found to be unreadable otherwise.
+fn has_stopped(host: &Host, mirror: &Mirror) -> bool {
+    backend::of(mirror.backend).has_stopped(host, &mirror.mountpoint).unwrap_or_default()
 }
 
 impl Asking {
@@ -128,7 +142,9 @@ impl Asking {
     pub(super) fn begin(host: &Host, mirrors: &Arc<[Mirror]>) -> Self {
         let askers = Askers::default();
         let host = host.at_a_glance();
-        let nodes: Vec<Node> = mirrors.iter().filter_map(|mirror| mirror.node.clone()).collect();
+        let stopped: Vec<bool> = mirrors.iter().map(|mirror| has_stopped(&host, mirror)).collect();
+        let serving = mirrors.iter().zip(&stopped).filter(|(_, stopped)| !**stopped);
+        let nodes: Vec<Node> = serving.filter_map(|(mirror, _)| mirror.node.clone()).collect();
         // What waits for the kernel or for disks goes first, then what takes longest, to all who ask.
         let mounts = mirrors.iter().map(|mirror| {
             let (host, mirror) = (host.clone(), mirror.clone());
@@ -148,18 +164,20 @@ impl Asking {
             ask(&askers, move || node::strays(&host, &nodes, node::Share { first, of: SHARES }))
         });
         let processes = processes.collect();
-        let each = mirrors.iter().zip(mounts);
-        let each = each.map(|(one, mount)| OfMirror::ask(&askers, &host, mirrors, one, mount)).collect();
+        let each = mirrors.iter().zip(mounts).zip(&stopped);
+        let each =
+            each.map(|((one, mount), stopped)| OfMirror::ask(&askers, &host, mirrors, one, mount, *stopped));
+        let each = each.collect();
         let channels = {
             let host = host.clone();
             ask(&askers, move || channels(&host))
         };
-        Self { askers, host, mirrors: Arc::clone(mirrors), processes, claims, channels, each }
+        Self { askers, host, mirrors: Arc::clone(mirrors), processes, claims, channels, each, stopped }
     }
 
     /// What is seen of each mirror, in their order.
     pub(super) fn answers(self) -> Vec<Observed> {
-        let Self { askers, host, mirrors, processes, claims, channels, each } = self;
+        let Self { askers, host, mirrors, processes, claims, channels, each, stopped } = self;
         // Whatever depends on an answer is asked before the next is waited for: one that hangs must not keep another from its turn.
         let storage = each.into_iter().map(|mut asked| {
             let storage = asked.storage.take().map_or(Seen::Skipped, |asked| asked.answer(&host));
@@ -177,7 +195,9 @@ impl Asking {
             claims.into_iter().map(|(kind, asked)| (kind, asked.answer(&host))).collect();
         let channels = channels.answer(&host);
         let mut processes = EachNodes::of(processes.into_iter().map(|asked| asked.answer(&host)));
-        let seen = disks.into_iter().zip(mirrors.iter()).map(|((asked, storage, disks, smart), mirror)| {
+        let seen = disks.into_iter().zip(mirrors.iter().zip(stopped));
+        let seen = seen.map(|((asked, storage, disks, smart), (mirror, stopped))| {
+            let unread = mirror.node.is_some() && stopped;
             let own = |all: &BTreeMap<String, Vec<Claim>>| all.get(&mirror.uuid).cloned().unwrap_or_default();
             Observed {
                 storage,
@@ -186,8 +206,16 @@ impl Asking {
                 scrub: asked.scrub.answer(&host),
                 disks,
                 smart: smart.into_iter().map(|(disk, asked)| of_disk(&host, disk, asked)).collect(),
-                node: asked.node.map_or(Seen::Skipped, |asked| asked.answer(&host)),
-                processes: if mirror.node.is_some() { processes.next() } else { Seen::Skipped },
+                node: match asked.node {
+                    Some(asked) => asked.answer(&host),
+                    None if unread => Seen::Failed(STOPPED.to_owned()),
+                    None => Seen::Skipped,
+                },
+                processes: match &mirror.node {
+                    Some(_) if unread => Seen::Failed(STOPPED.to_owned()),
+                    Some(_) => processes.next(),
+                    None => Seen::Skipped,
+                },
                 users: Seen::Skipped,
                 jobs: asked.jobs.answer(&host),
                 databases: Seen::Skipped,
@@ -254,7 +282,8 @@ pub(super) fn observe_for_start(host: &Host, mirror: &Mirror, record: &Record) -
         let asked = asked.or_else(|| absent.then(ask_claims));
         asked.map_or(Seen::Skipped, |c| c.answer(&host).as_seen(own))
     };
-    let Some(node) = mirror.node.clone() else {
+    // Of one that has stopped nothing else matters.
+    let Some(node) = mirror.node.clone().filter(|_| !has_stopped(&host, mirror)) else {
         let storage = storage.answer(&host);
         return Observed { claims: claims(asked, &storage), storage, ..nothing() };
     };
@@ -291,6 +320,7 @@ fn mount(host: &Host, mirror: &Mirror) -> Result<MountFacts, std::io::Error> {
     let lines =
         fstab::lines_for(host, &mirror.mountpoint, mirror.filesystem_uuid()).map_err(|e| other(&e))?;
     let mut facts = MountFacts { lines, ..MountFacts::default() };
+    facts.boot = backend::of(mirror.backend).boot_faults(host, &mirror.uuid)?;
     let mounts = crate::host::mountinfo::read(host).map_err(|e| other(&e))?;
     if crate::host::mountinfo::topmost_at(&mounts, &mirror.mountpoint).is_some() {
         below::hidden(host, &mirror.mountpoint, &mut facts).map_err(|e| other(&e))?;
@@ -337,3 +367,7 @@ fn ask_smart(
     };
     names.into_iter().map(asked).collect()
 }
+
+#[cfg(test)]
+#[path = "observe_tests.rs"]
+mod tests;

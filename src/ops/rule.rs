@@ -7,15 +7,16 @@ use crate::{
     config::Mirror,
     host::{
         Host,
-        schedule::{EARLY, Rule, has_udev},
+        schedule::{EARLY, Rule, has_udev, is_systemd},
     },
     model::BackendKind,
 };
 
-/// Should udev keep the halves of the mirror with this UUID apart? Where none runs it cannot; and what the machine itself is started from,
+/// Should udev, or of ZFS the unit that imports pools, keep the halves of the mirror with this UUID apart? Where none runs it cannot; and what the machine itself is started from,
 /// as another subvolume of the same btrfs may be, must not wait.
 pub(super) fn is_wanted(host: &Host, kind: BackendKind, uuid: &str) -> Result<bool, BackendError> {
-    if !has_udev(host) {
+    let runs = if kind == BackendKind::Zfs { is_systemd(host) } else { has_udev(host) };
+    if !runs {
         return Ok(false);
     }
     for place in EARLY {

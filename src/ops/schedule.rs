@@ -35,10 +35,9 @@ pub fn install(host: &Host, console: &Console) -> Result<Exit, Trouble> {
     show(host, false, console)
 }
 
-/// Writes the rules of udev that are not there as they should be; the initramfs has copies of them.
+/// Writes the rules of udev, and what else keeps halves apart, that are not there as they should be; the initramfs has copies of them.
 fn rules(host: &Host, declared: &[Mirror], binary: &Path, console: &Console) -> Result<(), Trouble> {
-    let failed =
-        |e| Trouble::failed("the rule of udev that keeps halves of a mirror apart could not be written", e);
+    let failed = |e| Trouble::failed("what keeps halves of a mirror apart at a boot could not be written", e);
     let mut written = false;
     for mirror in declared {
         let rule =
@@ -46,7 +45,7 @@ fn rules(host: &Host, declared: &[Mirror], binary: &Path, console: &Console) -> 
         let Some(rule) = rule else { continue };
         if !rule.is_there(host).map_err(failed)? {
             rule.write(host).map_err(failed)?;
-            written = true;
+            written |= rule.is_in_initramfs();
         }
     }
     match Initramfs::of(host).filter(|_| written) {

@@ -120,7 +120,7 @@ fn well(out: &mut String, Checked { declared, observed, record, .. }: &Checked<'
     let _ = writeln!(
         out,
         "  every member is present, {} is {}, no new errors are counted",
-        if declared.backend.has_chunks() { "every chunk" } else { "the array" },
+        declared.backend.whole_word(),
         declared.level
     );
     if let Some(state) = observed.storage.get() {

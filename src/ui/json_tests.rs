@@ -16,6 +16,7 @@ use crate::{
         Event, EventKind, Observed, Scheduler, Seen, Verdict,
         observed::{Original, Standing, StrayProcess},
         record::{Change, Fault},
+        zfs::{ZfsSpace, ZfsState},
     },
     notify::Message,
 };
@@ -74,6 +75,16 @@ fn job() -> JobReport {
     }
 }
 
+/// A pool with something to show in every field.
+fn pool() -> ZfsState {
+    let text = include_str!("../../tests/fixtures/zfs/2.3.9/scrub-running/status-tree.json");
+    let mut pool = crate::backend::zfs::json::parse_status(text).unwrap().remove(0);
+    let bytes = crate::model::Bytes(1);
+    pool.space = Some(ZfsSpace { size: bytes, allocated: bytes, free: bytes });
+    pool.vdevs[0].ashift = Some((9, 12));
+    pool
+}
+
 /// A mirror with a finding, and with something to show in every field.
 fn seen() -> (Mirror, Observed, Verdict) {
     let (declared, mut observed, record) = samples::healthy();
@@ -97,6 +108,8 @@ fn seen() -> (Mirror, Observed, Verdict) {
         mismatches: Some(0),
         policy: Some("bitmap".into()),
     });
+    state.zfs = Some(pool());
+    observed.mount.get_mut().unwrap().boot = vec!["why".into()];
     observed.claims.get_mut().unwrap()[0].without = vec!["x".into()];
     observed.mount.get_mut().unwrap().hidden = vec!["file".into()];
     let node = observed.node.get_mut().unwrap();
@@ -144,7 +157,8 @@ fn status_and_what_it_is_made_of_as_documented() {
     let (declared, observed, verdict) = seen();
     agree("a finding", &serde_json::to_value(&verdict.findings[0]).unwrap(), &[]);
     let state = observed.storage.get().cloned();
-    agree("an observed mirror", &serde_json::to_value(&state).unwrap(), &[]);
+    agree("an observed mirror", &serde_json::to_value(&state).unwrap(), &["zfs.vdevs[]"]);
+    agree("a vdev", &serde_json::to_value(&pool().vdevs[0]).unwrap(), &["children[]"]);
     let directory =
         DirectoryStatus { directory: "/d".into(), points_to: Some("/s".into()), on_the_mirror: true };
     let change = Change {

@@ -23,7 +23,12 @@ pub fn nagios(checked: &[Checked<'_>]) -> String {
     let parts = checked.iter().map(|c| {
         let mut faults = c.verdict.faults();
         match faults.next() {
-            None => format!("{}: every member present, every chunk {}", c.declared.name, c.declared.level),
+            None => format!(
+                "{}: every member present, {} {}",
+                c.declared.name,
+                c.declared.backend.whole_word(),
+                c.declared.level
+            ),
             Some(first) => {
                 let more = match faults.count() {
                     0 => String::new(),
@@ -50,7 +55,7 @@ fn performance(out: &mut String, name: &str, state: Option<&MirrorState>, may_fa
     if let Some(may_fail) = may_fail {
         let _ = write!(out, " {name}_may_fail={may_fail};1:;1:;0");
     }
-    let Some(state) = state else { return };
+    let Some(state) = state.filter(|state| !state.has_stopped()) else { return };
     let missing = state.members.iter().filter(|m| m.missing).count();
     let errors: u64 = state
         .members

@@ -84,9 +84,20 @@ fn storage(checked: &[Checked<'_>]) -> Vec<Metric> {
     let mut used = gauge("raidguard_used_bytes", "Data and metadata, counted once.");
     let mut free = gauge("raidguard_free_bytes", "How much more data would fit.");
     let mut chunks = gauge("raidguard_chunk_bytes", "Size of the chunks of a kind, by profile.");
+    let mut size = gauge("raidguard_pool_size_bytes", "Space of a pool of ZFS, every copy counted.");
+    let mut allocated = gauge("raidguard_pool_allocated_bytes", "How much of that is in use.");
+    let mut damaged =
+        gauge("raidguard_pool_damaged", "Places of files that are wrong in every copy, as far as known.");
     for c in checked {
         let mirror = ("mirror", c.declared.name.as_str());
         let Some(state) = c.observed.storage.get() else { continue };
+        if let Some(space) = state.zfs.as_ref().and_then(|pool| pool.space) {
+            size.add(&[mirror], space.size.0);
+            allocated.add(&[mirror], space.allocated.0);
+        }
+        if let Some(count) = state.zfs.as_ref().and_then(|pool| pool.damaged) {
+            damaged.add(&[mirror], count);
+        }
         mounted.add(&[mirror], i128::from(state.mounted));
         for member in &state.members {
             let devid = member.devid.to_string();
@@ -100,7 +111,7 @@ fn storage(checked: &[Checked<'_>]) -> Vec<Metric> {
                 unallocated.add(&own, room.0);
             }
         }
-        if state.mounted {
+        if state.mounted && !state.has_stopped() {
             used.add(&[mirror], state.used.0);
         }
         if let Some(room) = state.free {
@@ -113,7 +124,7 @@ fn storage(checked: &[Checked<'_>]) -> Vec<Metric> {
             }
         }
     }
-    vec![mounted, missing, errors, unallocated, used, free, chunks]
+    vec![mounted, missing, errors, unallocated, used, free, chunks, size, allocated, damaged]
 }
 
 fn times(checked: &[Checked<'_>]) -> Vec<Metric> {

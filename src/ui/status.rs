@@ -8,7 +8,13 @@ use serde::Serialize;
 
 use crate::{
     config::Mirror,
-    model::{Bytes, Verdict, ago, lossy, md::MdState, mirror::MirrorState, record::Change},
+    model::{
+        Bytes, Verdict, ago, lossy,
+        md::MdState,
+        mirror::MirrorState,
+        record::Change,
+        zfs::{ZfsScan, ZfsScanKind, ZfsScanState, ZfsState},
+    },
 };
 
 const STRONG: Style = Style::new().bold();
@@ -27,7 +33,7 @@ pub struct StatusReport {
     pub since: Option<Timestamp>,
     /// The newest changes of what is to be said, the last first.
     pub history: Vec<Change>,
-    /// Where the node's directory points, or why that cannot be told.
+    /// Where the node's directory points; nothing where it was not read.
     pub directory: Option<DirectoryStatus>,
     /// The regular jobs.
     pub jobs: Vec<JobReport>,
@@ -95,6 +101,30 @@ fn at_work(md: &MdState) -> Option<String> {
     })
 }
 
+/// The work on a pool, and how full it is.
+fn of_pool(pool: &ZfsState) -> Vec<String> {
+    let mut lines = Vec::new();
+    if pool.is_suspended() {
+        lines.push("it has stopped: nothing was asked of it".to_owned());
+    }
+    let scan = pool.scan.as_ref();
+    let far = |scan: &ZfsScan| scan.progress().map_or_else(String::new, |far| format!(": {far}"));
+    match scan.map(|scan| (scan.kind, scan.state, far(scan))) {
+        Some((ZfsScanKind::Resilver, ZfsScanState::Running, far)) => {
+            lines.push(format!("members are being filled{far}"));
+        }
+        _ if pool.rebuilding => lines.push("members are being filled".to_owned()),
+        Some((_, ZfsScanState::Running, far)) => lines.push(format!("it is being scrubbed{far}")),
+        Some((_, ZfsScanState::Paused, far)) => lines.push(format!("a scrub is paused{far}")),
+        _ => {}
+    }
+    if let Some(space) = &pool.space {
+        let percent = u128::from(space.allocated.0) * 100 / u128::from(space.size.0.max(1));
+        lines.push(format!("{percent} % of {} used, every copy counted", space.size));
+    }
+    lines
+}
+
 fn one(out: &mut String, report: &StatusReport, now: Timestamp) {
     let Mirror { name, level, backend, mountpoint, member, .. } = &report.declared;
     let style = super::style_of(report.verdict.level);
@@ -138,7 +168,10 @@ fn one(out: &mut String, report: &StatusReport, now: Timestamp) {
     if let Some(state) = &report.observed {
         let profiles: Vec<String> =
             state.profiles.iter().map(|p| format!("{} {}", p.kind, p.profile)).collect();
-        let levels = state.md.as_ref().map_or_else(|| profiles.join(", "), |md| md.level.clone());
+        let pool =
+            state.zfs.as_ref().map(|pool| pool.level.clone().unwrap_or_else(|| "of an unknown level".into()));
+        let levels = state.md.as_ref().map(|md| md.level.clone()).or(pool);
+        let levels = levels.unwrap_or_else(|| profiles.join(", "));
         let redundancy = match report.verdict.may_fail {
             None => "cannot be told".to_owned(),
             Some(0) => format!("none: no member may fail ({levels})"),
@@ -149,8 +182,13 @@ fn one(out: &mut String, report: &StatusReport, now: Timestamp) {
         if let Some(work) = state.md.as_ref().and_then(at_work) {
             let _ = writeln!(out, "{} {work}", label("array"));
         }
+        for line in state.zfs.iter().flat_map(of_pool) {
+            let _ = writeln!(out, "{} {line}", label("pool"));
+        }
         let free = state.free.map_or_else(|| "free space unknown".to_owned(), |f: Bytes| format!("{f} free"));
-        let _ = writeln!(out, "{} {} used, {free}", label("space"), state.used);
+        if !state.has_stopped() {
+            let _ = writeln!(out, "{} {} used, {free}", label("space"), state.used);
+        }
     }
     if let Some(directory) = &report.directory {
         let leads = match &directory.points_to {
@@ -296,6 +334,81 @@ mod tests {
         node        /home/bitcoin/.lightning → /srv/lightning/lightning
         check       next 2026-11-23 15:15 UTC, last 3 hours ago
         MIR-REBUILDING 1 of 2 members is not whole yet; no more may fail
+        What to do about it: raidguard check
+        ");
+    }
+
+    #[test]
+    fn a_pool_whose_member_is_filled() {
+        let text = include_str!("../../tests/fixtures/zfs/2.3.9/resilvering/status-tree.json");
+        let mut pool = crate::backend::zfs::json::parse_status(text).unwrap().remove(0);
+        pool.vdevs[0].children[1].resilvering = true;
+        pool.space = Some(crate::model::zfs::ZfsSpace {
+            size: Bytes::gib(32),
+            allocated: Bytes::gib(8),
+            free: Bytes::gib(24),
+        });
+        let (mut declared, mut observed, record) = samples::healthy();
+        declared.backend = crate::model::BackendKind::Zfs;
+        declared.level = crate::model::Level::Mirror;
+        let seen = crate::backend::zfs::as_mirror(pool, &declared.mountpoint);
+        declared.uuid.clone_from(&seen.uuid);
+        for (declared, seen) in declared.member.iter_mut().zip(&seen.members) {
+            (declared.id, declared.uuid) = (seen.devid.to_string(), seen.devid.to_string());
+        }
+        observed.mount.get_mut().unwrap().lines.clear();
+        observed.storage = Seen::Read(MirrorState { free: Some(Bytes::gib(24)), ..seen });
+        let mut report = of(&observed);
+        report.verdict = judge(&declared, &observed, &Seen::Read(record), samples::now());
+        report.declared = declared;
+        insta::assert_snapshot!(plain(report), @r"
+        lightning  critical since 2026-11-21T10:00:00Z (2 days ago)  zfs mirror at /srv/lightning
+        ├─ /dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_one-part1  32 GiB  Example Disk  serial E1  no errors
+        └─ /dev/disk/by-id/usb-QEMU_QEMU_HARDDISK_two-0:0-part1  32 GiB  Example Disk  serial E2  being filled
+        redundancy  none: no member may fail (mirror)
+        pool        members are being filled: 0.00 % of 91.2 MiB
+        pool        25 % of 32 GiB used, every copy counted
+        space       0 B used, 24 GiB free
+        node        /home/bitcoin/.lightning → /srv/lightning/lightning
+        check       next 2026-11-23 15:15 UTC, last 3 hours ago
+        MIR-REBUILDING 1 of 2 members is not whole yet; no more may fail
+        What to do about it: raidguard check
+        ");
+    }
+
+    #[test]
+    fn nothing_is_said_of_a_pool_that_was_not_asked() {
+        let (mut declared, mut observed, record) = samples::healthy();
+        declared.backend = crate::model::BackendKind::Zfs;
+        let text = include_str!("../../tests/fixtures/zfs/2.3.9/suspended/status-tree.json");
+        let mut pool = crate::backend::zfs::json::parse_status(text).unwrap().remove(0);
+        pool.vdevs.clear();
+        let seen = crate::backend::zfs::as_mirror(pool, &declared.mountpoint);
+        declared.uuid.clone_from(&seen.uuid);
+        observed.storage = Seen::Read(seen);
+        observed.node = Seen::Failed("it has stopped".into());
+        observed.mount.get_mut().unwrap().lines.clear();
+        let verdict = judge(&declared, &observed, &Seen::Read(record), samples::now());
+        let checked = [super::super::check::Checked {
+            declared: &declared,
+            observed: &observed,
+            record: None,
+            verdict: &verdict,
+        }];
+        let line = super::super::nagios::nagios(&checked);
+        assert!(!line.contains("lightning_used") && line.contains("MIR-SUSPENDED"), "{line}");
+        let metrics = super::super::prometheus::prometheus(&checked, samples::now());
+        assert!(!metrics.contains("raidguard_used_bytes"), "{metrics}");
+        let report = StatusReport { verdict, declared, directory: None, ..of(&observed) };
+        insta::assert_snapshot!(plain(report), @r"
+        lightning  critical since 2026-11-21T10:00:00Z (2 days ago)  zfs raid1 at /srv/lightning
+        ├─ -  32 GiB  Example Disk  serial E1  not seen
+        └─ -  32 GiB  Example Disk  serial E2  not seen
+        redundancy  cannot be told
+        pool        it has stopped: nothing was asked of it
+        check       next 2026-11-23 15:15 UTC, last 3 hours ago
+        MIR-SUSPENDED the pool of mirror lightning has stopped: whatever is written to it waits
+        OBS-FAILED the node's directory could not be read
         What to do about it: raidguard check
         ");
     }

@@ -3,23 +3,11 @@
 use crate::{
     backend::{Backend, MDADM},
     disks::Bus,
-    machine::Machine,
     steps::{
-        MOUNT, NODE, after_a_cut_alone_has_all, does, elsewhere, finds, is_at_work, is_critical,
-        setup_arguments, together_have, unmirrored,
+        MOUNT, NODE, after_a_cut_alone_has_all, does, elsewhere, finds, is_at_work, is_critical, set_up,
+        together_have, unmirrored,
     },
 };
-
-/// Moves the node onto an array; what is asked for beyond the two disks.
-fn set_up(m: &mut Machine, b: &Backend, more: &[&str]) {
-    let mut asked = setup_arguments(m, b);
-    asked.extend(more.iter().map(ToString::to_string));
-    does(m, &asked.iter().map(String::as_str).collect::<Vec<_>>());
-    is_at_work(m, b);
-    (b.settle)(m);
-    finds(m, 0, &[]);
-    does(m, &["check", "--deep"]);
-}
 
 /// Two of three go, and the one that is left has every commit.
 pub(crate) fn three_members_with_ext4_survive_two(_: &Backend) {

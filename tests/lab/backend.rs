@@ -21,6 +21,10 @@ pub(crate) struct Backend {
     pub(crate) unreadable_is: i64,
     /// Of a member of which sectors cannot be read, the scrub makes one that is as good as any.
     pub(crate) scrub_mends: bool,
+    /// What keeps halves of it apart at a boot.
+    pub(crate) rule: &'static str,
+    /// Mounts it at its place, where starting the node does not.
+    pub(crate) mount: &'static str,
     /// How many jobs the schedule has.
     pub(crate) jobs: usize,
     /// Mounts what this one member alone has, to be written to.
@@ -31,9 +35,13 @@ pub(crate) struct Backend {
     pub(crate) halt: fn(&mut Machine),
     /// Has what can be read from either of two members be read from this one, or again from any.
     pub(crate) read_from: fn(&mut Machine, Option<&str>),
+    /// Has what is written lie on the disks as it is.
+    pub(crate) plain: fn(&mut Machine),
     /// Waits until what the kernel does by itself to make the members equal has ended.
     pub(crate) settle: fn(&mut Machine),
 }
+
+const RULE: &str = "/etc/udev/rules.d/62-raidguard-lightning.rules";
 
 pub(crate) const BTRFS: Backend = Backend {
     name: "btrfs",
@@ -45,6 +53,8 @@ pub(crate) const BTRFS: Backend = Backend {
     unreadable: "MIR-READ-ERRORS",
     unreadable_is: 1,
     scrub_mends: true,
+    rule: RULE,
+    mount: "true",
     jobs: 4,
     mount_alone: |m, device| {
         m.ok(&format!("mount -o degraded {device} {MOUNT}"));
@@ -55,6 +65,7 @@ pub(crate) const BTRFS: Backend = Backend {
     halt: |_| {},
     // By the number of the process that reads; the scrub reads both.
     read_from: |_, _| {},
+    plain: |_| {},
     settle: |_| {},
 };
 
@@ -70,6 +81,8 @@ pub(crate) const MDADM: Backend = Backend {
     unreadable: "MIR-BAD-BLOCKS",
     unreadable_is: 2,
     scrub_mends: false,
+    rule: RULE,
+    mount: "true",
     jobs: 3,
     mount_alone: |m, device| {
         // udev may have put it into an array that it does not start.
@@ -97,6 +110,7 @@ pub(crate) const MDADM: Backend = Backend {
             done"
         ));
     },
+    plain: |_| {},
     settle: |m| {
         m.ok("until grep -q idle /sys/block/md*/md/sync_action; do sleep 0.5; done");
     },
@@ -106,13 +120,15 @@ pub(crate) const ZFS: Backend = Backend {
     name: "zfs",
     filesystem: "zfs",
     size: 2 << 30,
-    // The kernel tells ZFS that a disk is gone.
-    pulled: "MIR-MISSING",
+    // Of a partition ZFS learns that it is gone when it writes to it.
+    pulled: "MIR-PULLED",
     boots_degraded: true,
-    takes_no_writes: "MIR-MISSING",
+    takes_no_writes: "MIR-WRITE-ERRORS",
     unreadable: "MIR-MISSING",
     unreadable_is: 2,
     scrub_mends: false,
+    rule: "/etc/systemd/system/zfs-import-cache.service.d/raidguard-lightning.conf",
+    mount: "zfs mount lightning",
     jobs: 3,
     mount_alone: |m, device| {
         m.ok(&format!("zpool import -d $(readlink -f {device}-part1) lightning"));
@@ -123,6 +139,9 @@ pub(crate) const ZFS: Backend = Backend {
     halt: |_| {},
     // By which is less busy.
     read_from: |_, _| {},
+    plain: |m| {
+        m.ok("zfs set compression=off lightning");
+    },
     settle: |m| {
         m.ok("zpool wait -t resilver,scrub lightning");
     },

@@ -134,7 +134,7 @@ fn cut_in_setup(name: &str, b: &Backend, step: usize, way: &str) -> usize {
         finds(&mut m, 0, &[]);
     } else {
         m.commits_past(m.committed());
-        let kind = m.ok(&format!("stat --format=%F {NODE}; findmnt --noheadings {MOUNT} || true; grep -c {MOUNT} /etc/fstab || true; grep -c ^ARRAY /etc/mdadm/mdadm.conf || true; ls -d /sys/block/md* || true; ls /etc/udev/rules.d | grep raidguard || true"));
+        let kind = m.ok(&format!("stat --format=%F {NODE}; findmnt --noheadings {MOUNT} || true; grep -c {MOUNT} /etc/fstab || true; grep -c ^ARRAY /etc/mdadm/mdadm.conf || true; ls -d /sys/block/md* || true; ls -d {} || true; ls /proc/spl/kstat/zfs | grep lightning || true", b.rule));
         assert_eq!(kind.trim(), "directory\n0\n0", "{kind}");
     }
     // `done  7/17 ...`

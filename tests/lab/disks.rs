@@ -14,6 +14,8 @@ use crate::{cache, machine::Machine};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Bus {
     Scsi,
+    /// The same, with sectors of 4096 bytes.
+    Scsi4Kn,
     Usb,
 }
 
@@ -43,7 +45,7 @@ impl Disk {
     /// What the guest calls it, as long as it is there.
     pub(crate) fn path(&self) -> String {
         match self.bus {
-            Bus::Scsi => format!("/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_{}", self.serial),
+            Bus::Scsi | Bus::Scsi4Kn => format!("/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_{}", self.serial),
             Bus::Usb => format!("/dev/disk/by-id/usb-QEMU_QEMU_HARDDISK_{}-0:0", self.serial),
         }
     }
@@ -88,6 +90,10 @@ impl Disk {
             json!({"id": self.id(), "drive": self.id(), "serial": self.serial, "share-rw": true});
         let more = match self.bus {
             Bus::Scsi => json!({"driver": "scsi-hd", "bus": "scsi.0", "scsi-id": self.port}),
+            Bus::Scsi4Kn => json!({
+                "driver": "scsi-hd", "bus": "scsi.0", "scsi-id": self.port,
+                "logical_block_size": 4096, "physical_block_size": 4096
+            }),
             Bus::Usb => json!({"driver": "usb-storage", "bus": "usb.0", "port": self.port.to_string()}),
         };
         more.as_object().unwrap().iter().for_each(|(k, v)| device[k] = v.clone());

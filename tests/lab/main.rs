@@ -21,6 +21,7 @@ mod disks;
 mod guest;
 mod machine;
 mod parted;
+mod pools;
 #[path = "../standin/built.rs"]
 mod programs;
 mod pulled;
@@ -103,4 +104,15 @@ mod only_btrfs {
         a_member_pulled_while_a_scrub_runs
         a_device_pulled_while_it_takes_a_members_place
     );
+}
+
+/// What only ZFS has.
+mod only_zfs {
+    cases!(@case crate::backend::ZFS, pools:
+        a_raidz1_of_three_is_made_whole_again
+        a_pool_that_has_stopped_is_told_in_time
+        a_disk_of_larger_sectors_is_judged_before_it_is_written_to
+        an_equal_disk_of_larger_sectors_takes_a_members_place
+    );
+    cases!(@case crate::backend::ZFS, rot: silent_corruption_is_named_and_mended);
 }

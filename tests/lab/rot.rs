@@ -14,7 +14,8 @@ const BLOCKS: usize = 16;
 const LINE: &str = "a line of a file that shall rot\n";
 
 /// A file whose blocks can be told on the disks.
-fn mark(m: &mut Machine) {
+fn mark(m: &mut Machine, b: &Backend) {
+    (b.plain)(m);
     let line = LINE.trim();
     let size = BLOCK * BLOCKS;
     m.ok(&format!(
@@ -49,7 +50,7 @@ fn places(image: &Path) -> Vec<u64> {
 /// What one member holds is changed behind everybody's back: the node gets what it wrote, the scrub mends it, check names the member.
 pub(crate) fn silent_corruption_is_named_and_mended(b: &Backend) {
     let mut m = mirrored("silent_corruption_is_named_and_mended", b);
-    mark(&mut m);
+    mark(&mut m, b);
     let image = m.disk("two").image.clone();
     let disk = File::options().write(true).open(&image).unwrap();
     for at in places(&image) {
@@ -74,7 +75,7 @@ pub(crate) fn silent_corruption_is_named_and_mended(b: &Backend) {
 /// cannot know which of them is right.
 pub(crate) fn silent_corruption_is_counted_and_nothing_is_guessed(b: &Backend) {
     let mut m = mirrored("silent_corruption_is_counted_and_nothing_is_guessed", b);
-    mark(&mut m);
+    mark(&mut m, b);
     let image = m.disk("two").image.clone();
     let (rotten, disk) = (places(&image), File::options().read(true).write(true).open(&image).unwrap());
     for at in &rotten {
@@ -106,7 +107,7 @@ pub(crate) fn silent_corruption_is_counted_and_nothing_is_guessed(b: &Backend) {
 /// Sectors of one member cannot be read.
 pub(crate) fn read_errors_are_named_and_cost_nothing(b: &Backend) {
     let mut m = mirrored("read_errors_are_named_and_cost_nothing", b);
-    mark(&mut m);
+    mark(&mut m, b);
     let bad = places(&m.disk("two").image);
     m.set_fault("two", Some(Fault::Reads(bad)));
     let two = m.device("two");

@@ -49,20 +49,7 @@ const STATES: &[State] = &[
         1,
         &["SCH-DOUBLE"],
     ),
-    (
-        "nothing keeps its halves apart",
-        "mv /etc/udev/rules.d/62-raidguard-lightning.rules /root/",
-        "mv /root/62-raidguard-lightning.rules /etc/udev/rules.d/",
-        1,
-        &["SCH-UDEV"],
-    ),
-    (
-        "fstab does not know it",
-        "cp /etc/fstab /root/; sed -i '/srv.lightning/d' /etc/fstab; systemctl daemon-reload",
-        "cp /root/fstab /etc/; systemctl daemon-reload",
-        1,
-        &["MNT-FSTAB"],
-    ),
+    ("nothing keeps its halves apart", "mv @rule /root/rule", "mv /root/rule @rule", 1, &["SCH-UDEV"]),
     (
         "it is mounted read-only",
         "systemctl stop lightningd.service; mount -o remount,ro /srv/lightning",
@@ -73,14 +60,14 @@ const STATES: &[State] = &[
     (
         "it is not mounted",
         "systemctl stop lightningd.service; umount /srv/lightning",
-        "systemctl start lightningd.service",
+        "@mount; systemctl start lightningd.service",
         2,
         &["MNT-ABSENT"],
     ),
     (
         "files lie below the mount point",
-        "systemctl stop lightningd.service; umount /srv/lightning; chattr -i /srv/lightning; touch /srv/lightning/stray; systemctl start lightningd.service",
-        "systemctl stop lightningd.service; umount /srv/lightning; rm /srv/lightning/stray; chattr +i /srv/lightning; systemctl start lightningd.service",
+        "systemctl stop lightningd.service; umount /srv/lightning; chattr -i /srv/lightning; touch /srv/lightning/stray; @mount; systemctl start lightningd.service",
+        "systemctl stop lightningd.service; umount /srv/lightning; rm /srv/lightning/stray; chattr +i /srv/lightning; @mount; systemctl start lightningd.service",
         2,
         &["MNT-HIDDEN"],
     ),
@@ -134,6 +121,15 @@ const STATES: &[State] = &[
         &["NTF-SECRETS"],
     ),
 ];
+
+/// What can be wrong where fstab mounts it.
+const OF_FSTAB: &[State] = &[(
+    "fstab does not know it",
+    "cp /etc/fstab /root/; sed -i '/srv.lightning/d' /etc/fstab; systemctl daemon-reload",
+    "cp /root/fstab /etc/; systemctl daemon-reload",
+    1,
+    &["MNT-FSTAB"],
+)];
 
 const OF_BTRFS: &[State] = &[
     (
@@ -218,12 +214,63 @@ const OF_MD: &[State] = &[
     ),
 ];
 
+const OF_ZFS: &[State] = &[
+    (
+        "no boot imports it",
+        "systemctl disable zfs-import-cache.service",
+        "systemctl enable zfs-import-cache.service",
+        1,
+        &["MNT-BOOT"],
+    ),
+    (
+        "a boot does not know it",
+        "zpool set cachefile=none lightning",
+        "zpool set cachefile=/etc/zfs/zpool.cache lightning",
+        1,
+        &["MNT-BOOT"],
+    ),
+    (
+        "fstab mounts something there too",
+        "cp /etc/fstab /root/; echo 'none /srv/lightning tmpfs noauto 0 0' >>/etc/fstab; systemctl daemon-reload",
+        "cp /root/fstab /etc/; systemctl daemon-reload",
+        1,
+        &["MNT-FSTAB-OTHER"],
+    ),
+    (
+        "a member was taken out of use",
+        "zpool offline lightning $(find -L /dev/disk/by-partuuid -samefile /dev/disk/by-id/usb-*two*-part1)",
+        "zpool online lightning $(find -L /dev/disk/by-partuuid -samefile /dev/disk/by-id/usb-*two*-part1); zpool wait -t resilver lightning",
+        2,
+        &["MIR-MISSING"],
+    ),
+    (
+        "there is a checkpoint",
+        "zpool checkpoint lightning",
+        "zpool checkpoint --discard --wait lightning",
+        1,
+        &["MIR-CHECKPOINT"],
+    ),
+    (
+        "it is not imported",
+        "systemctl stop lightningd.service; zpool export lightning",
+        "zpool import lightning; systemctl start lightningd.service",
+        2,
+        &["MIR-INACTIVE", "MNT-ABSENT"],
+    ),
+];
+
 pub(crate) fn each_thing_that_is_wrong_is_found(b: &Backend) {
     let mut m = mirrored("each_thing_that_is_wrong_is_found", b);
     let mut wrong = Vec::new();
-    let own = if b.name == "btrfs" { OF_BTRFS } else { OF_MD };
-    for (what, make, mend, code, codes) in STATES.iter().chain(own) {
+    let own = match b.name {
+        "btrfs" => [OF_FSTAB, OF_BTRFS],
+        "mdadm" => [OF_FSTAB, OF_MD],
+        _ => [OF_ZFS, &[]],
+    };
+    for (what, make, mend, code, codes) in STATES.iter().chain(own.into_iter().flatten()) {
         println!("note: {what}");
+        let [make, mend] =
+            [make, mend].map(|script| script.replace("@rule", b.rule).replace("@mount", b.mount));
         m.ok(&format!("set -e; {make}"));
         let expected = (*code, codes.iter().map(ToString::to_string).collect());
         let found = faults(&mut m);

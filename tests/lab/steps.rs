@@ -79,6 +79,18 @@ pub(crate) fn setup_arguments(m: &Machine, b: &Backend) -> Vec<String> {
     asked.iter().chain(&more).map(ToString::to_string).collect()
 }
 
+/// Moves the node onto a mirror; what is asked for beyond the two disks.
+#[track_caller]
+pub(crate) fn set_up(m: &mut Machine, b: &Backend, more: &[&str]) {
+    let mut asked = setup_arguments(m, b);
+    asked.extend(more.iter().map(ToString::to_string));
+    does(m, &asked.iter().map(String::as_str).collect::<Vec<_>>());
+    is_at_work(m, b);
+    (b.settle)(m);
+    finds(m, 0, &[]);
+    does(m, &["check", "--deep"]);
+}
+
 /// A node at work beside two empty disks, SCSI and USB.
 pub(crate) fn unmirrored(name: &str, b: &Backend) -> Machine {
     let booted = Machine::booted_once();

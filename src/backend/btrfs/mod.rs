@@ -283,8 +283,8 @@ impl Members for Btrfs {
         replace::exchange(host, exchange, at, watch)
     }
 
-    fn return_command(&self, _: &MirrorSpec, _: &Exchange) -> Option<Cmd> {
-        None
+    fn return_commands(&self, _: &MirrorSpec, _: &Exchange) -> Vec<Cmd> {
+        Vec::new()
     }
 
     fn take_back(

@@ -337,8 +337,8 @@ impl Members for Mdadm {
         exchange::exchange(host, exchange, watch)
     }
 
-    fn return_command(&self, spec: &MirrorSpec, exchange: &Exchange) -> Option<Cmd> {
-        Some(exchange::re_add(&named(spec), &exchange.new))
+    fn return_commands(&self, spec: &MirrorSpec, exchange: &Exchange) -> Vec<Cmd> {
+        vec![exchange::re_add(&named(spec), &exchange.new)]
     }
 
     fn take_back(

@@ -273,7 +273,8 @@ fn how_far_the_making_came() {
 
 #[test]
 fn an_exchange_is_done_when_the_new_device_serves_in_the_place() {
-    let of = |id, new: &str| Exchange { uuid: UUID.into(), id, new: new.into(), avoid_old: false };
+    let of =
+        |id, new: &str| Exchange { uuid: UUID.into(), id, new: new.into(), avoid_old: false, partuuid: None };
     let done = |m: &Machine, id, new: &str| Mdadm.is_exchanged(&m.host(), &of(id, new)).unwrap();
     assert!(!done(&recorded!("rebuilding"), 2, "/dev/sda"));
     assert!(!done(&recorded!("replacing"), 1, "/dev/sdd"));
@@ -292,7 +293,8 @@ type Work = fn(&Host, &Exchange) -> Result<ExchangeEnd, BackendError>;
 
 #[test]
 fn a_device_that_the_kernel_gave_up_is_taken_out_before_it_is_taken_in() {
-    let exchange = Exchange { uuid: UUID.into(), id: 2, new: "/dev/sdc".into(), avoid_old: false };
+    let exchange =
+        Exchange { uuid: UUID.into(), id: 2, new: "/dev/sdc".into(), avoid_old: false, partuuid: None };
     let back: Work = |host, exchange| Mdadm.take_back(host, exchange, &mut |_| Flow::Stop);
     let anew: Work = |host, exchange| Mdadm.exchange(host, exchange, Path::new(MNT), &mut |_| Flow::Stop);
     for (work, how) in [(back, "--re-add"), (anew, "--add")] {

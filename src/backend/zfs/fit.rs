@@ -63,6 +63,12 @@ pub fn needed(top: &Vdev) -> Option<Bytes> {
     }
 }
 
+/// The size of the smallest device that has room for as much.
+pub fn smallest(top: &Vdev) -> Option<Bytes> {
+    let all = needed(top)?.0.checked_add(FRONT + END)?;
+    all.checked_next_multiple_of(LABEL).map(Bytes)
+}
+
 /// What stands against a device as one of a vdev.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unfit {
@@ -147,6 +153,9 @@ mod tests {
         assert_eq!(judge(&mirror, Bytes::mib(117), 512), Some(Ok(())), "a smaller one, by what is left over");
         let small = Unfit::Small { needed: Bytes::mib(112), usable: Bytes(Bytes::mib(116).0 - (9 << 19)) };
         assert_eq!(judge(&mirror, Bytes::mib(116), 512), Some(Err(small)));
+        let least = smallest(&mirror).unwrap();
+        assert_eq!(judge(&mirror, least, 512), Some(Ok(())));
+        assert!(matches!(judge(&mirror, Bytes(least.0 - 1), 512), Some(Err(Unfit::Small { .. }))));
         let raidz = top(RAIDZ);
         assert_eq!(needed(&raidz), Some(Bytes((11_u64 << 25).div_ceil(3))));
         let sectors = Unfit::Sectors { pool: 512, device: 4096 };

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::observe::{kstat_of, of_setup};
+use super::observe::{is_of, kstat_of, of_setup};
 use crate::{
     backend::{BackendError, Made, MirrorSpec, ParseError, blocks},
     exec::Cmd,
@@ -86,7 +86,9 @@ fn labels(host: &Host, device: &Path) -> Result<Option<Labels>, BackendError> {
 
 /// Is the device one of this very making, or was it becoming one?
 fn is_ours(label: &Label, spec: &MirrorSpec) -> bool {
-    of_setup(label, &spec.uuid) || (label.txg == 0 && label.pool.as_ref() == Some(&spec.name))
+    is_of(label, &spec.uuid)
+        || of_setup(label, &spec.uuid)
+        || (label.txg == 0 && label.pool.as_ref() == Some(&spec.name))
 }
 
 pub(super) fn made(host: &Host, spec: &MirrorSpec) -> Result<Made, BackendError> {
@@ -167,11 +169,16 @@ pub(super) fn assembling(spec: &MirrorSpec) -> Vec<Cmd> {
 
 /// Imports it, where it is not imported: by its number, since several may have its name.
 pub(super) fn assemble(host: &Host, spec: &MirrorSpec) -> Result<Vec<Cmd>, BackendError> {
-    if imported(host, &spec.uuid)?.is_some() {
+    assemble_by_number(host, &spec.uuid)
+}
+
+/// As [`assemble`], of the pool with this UUID.
+pub(super) fn assemble_by_number(host: &Host, uuid: &str) -> Result<Vec<Cmd>, BackendError> {
+    if imported(host, uuid)?.is_some() {
         return Ok(Vec::new());
     }
-    let Some((_, guid)) = super::observe::named(host, &spec.uuid)? else {
-        return Err(BackendError::State(format!("no device says that it is of the pool `{}`", spec.name)));
+    let Some((_, guid)) = super::observe::named(host, uuid)? else {
+        return Err(BackendError::State(format!("no device says that it is of the pool {uuid}")));
     };
     let there = STABLE.map(PathBuf::from).into_iter().filter(|dir| host.path(dir).is_dir());
     Ok(vec![import(&guid, &there.collect::<Vec<_>>())])

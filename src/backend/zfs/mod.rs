@@ -1,17 +1,23 @@
 //! ZFS, whose pool is both the mirror and the filesystem: checksums, so that it knows which copy is the right one.
 
+mod back;
 mod exchange;
 pub mod fit;
+mod jobs;
 pub mod json;
 pub mod kstat;
 pub mod list;
 mod make;
+mod members;
 pub mod observe;
 mod rescue;
 mod scan;
 mod scrub;
 mod snapshot;
 pub mod text;
+mod told;
+#[cfg(test)]
+pub(crate) use told::as_mirror;
 
 #[cfg(test)]
 mod tests;
@@ -28,14 +34,28 @@ use super::{
     Backend, BackendError, BalanceEnd, BalanceReport, Made, MirrorSpec, ScrubProgress, ScrubReport, Watcher,
 };
 use crate::{
+    config::Mirror,
     exec::Cmd,
-    host::{Host, files::Doing as _, fstab},
+    host::{
+        Host,
+        files::Doing as _,
+        fstab,
+        zfs::{self, Vdev, boot},
+    },
     model::{
-        Filesystem, FilesystemKind, Level,
+        Filesystem, FilesystemKind, Identity, Level,
         mirror::MirrorState,
         observed::{Claim, ScrubRecord},
     },
 };
+
+/// The vdev at the top of a pool, as its devices describe it; nothing where none does.
+///
+/// # Errors
+/// The devices could not be listed.
+pub fn top(host: &Host, uuid: &str) -> Result<Option<Vdev>, BackendError> {
+    Ok(observe::newest(host, uuid)?.and_then(|label| label.tree))
+}
 
 /// Mirrors of ZFS.
 #[derive(Debug, Clone, Copy, Default)]
@@ -90,6 +110,19 @@ impl Backend for Zfs {
         make::unmake(host, spec)
     }
 
+    fn discarding(&self, _: &MirrorSpec, half: &Identity) -> Vec<Cmd> {
+        zfs::clear_commands(&half.path, half.size.0)
+    }
+
+    fn discard_commands(
+        &self,
+        _: &Host,
+        spec: &MirrorSpec,
+        half: &Identity,
+    ) -> Result<Vec<Cmd>, BackendError> {
+        Ok(self.discarding(spec, half))
+    }
+
     /// ZFS mounts by its own properties. A line beside them would be a second opinion about one place, and nothing that boots knows when a
     /// pool is imported.
     fn fstab_entry(&self, _: &MirrorSpec) -> Option<fstab::Entry> {
@@ -138,6 +171,18 @@ impl Backend for Zfs {
 
     fn observe(&self, host: &Host, uuid: &str, mountpoint: &Path) -> Result<MirrorState, BackendError> {
         observe::observe(host, uuid, mountpoint)
+    }
+
+    fn has_stopped(&self, host: &Host, mountpoint: &Path) -> Result<bool, BackendError> {
+        observe::has_stopped(host, mountpoint)
+    }
+
+    fn doubled(&self, host: &Host, mirror: &Mirror) -> Result<Vec<String>, BackendError> {
+        jobs::doubled(host, &mirror.uuid, &mirror.name)
+    }
+
+    fn boot_faults(&self, host: &Host, uuid: &str) -> io::Result<Vec<String>> {
+        boot::faults(host, uuid)
     }
 
     fn uuid_at(&self, host: &Host, mountpoint: &Path) -> Result<Option<String>, BackendError> {

@@ -3,7 +3,12 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
-use super::{json, kstat, list, rescue::relate, text};
+use super::{
+    json, kstat, list,
+    rescue::relate,
+    text,
+    told::{as_told, call, empty, level_of, mark, of_members},
+};
 use crate::{
     backend::{
         BackendError, ParseError,
@@ -18,9 +23,9 @@ use crate::{
     },
     model::{
         Bytes,
-        mirror::{ErrorCounts, MemberState, MirrorState},
+        mirror::{MemberState, MirrorState},
         observed::Claim,
-        zfs::{ZfsClass, ZfsScanKind, ZfsScanState, ZfsState, ZfsVdev},
+        zfs::{ZfsState, ZfsVdev},
     },
 };
 
@@ -40,6 +45,12 @@ pub(super) struct Labelled {
 /// Something could not be read or understood, or `zpool` did not answer: the mirror's state is then unknown.
 pub fn observe(host: &Host, uuid: &str, mountpoint: &Path) -> Result<MirrorState, BackendError> {
     let mounts = mountinfo::read(host)?;
+    if let Some(pool) = stopped_at(host, &mounts, mountpoint)? {
+        let mut state = MirrorState::unseen(uuid, mountpoint);
+        see_mounts(&mut state, &mounts, Some(&pool), mountpoint);
+        state.zfs = Some(pool);
+        return Ok(state);
+    }
     let (labelled, unread) = labelled(host)?;
     let ours: Vec<&Labelled> = labelled.iter().filter(|l| is_of(&l.label, uuid)).collect();
     let newest = ours.iter().map(|l| &l.label).max_by_key(|label| label.txg);
@@ -53,17 +64,21 @@ pub fn observe(host: &Host, uuid: &str, mountpoint: &Path) -> Result<MirrorState
         None => None,
     };
     if let Some(pool) = &mut pool {
-        pool.level = newest.and_then(level_of);
+        let labels: Vec<_> = ours.iter().map(|l| &l.label).collect();
+        for vdev in &mut pool.vdevs {
+            call(vdev, &labels);
+            mark(vdev);
+        }
+        pool.level = level_of(pool);
     }
     see_mounts(&mut state, &mounts, pool.as_ref(), mountpoint);
     match pool {
         Some(pool) if !pool.vdevs.is_empty() => {
-            let leaves = pool.vdevs.iter().filter(|v| v.class == ZfsClass::Normal).flat_map(ZfsVdev::leaves);
-            state.members = leaves.map(|leaf| member(host, leaf, &ours)).collect::<Result<_, _>>()?;
-            let scan = pool.scan.as_ref().filter(|scan| scan.state == ZfsScanState::Running);
-            let resilvers = scan.is_some_and(|scan| scan.kind == ZfsScanKind::Resilver);
+            let leaves = of_members(&pool);
+            state.members =
+                leaves.into_iter().map(|leaf| member(host, leaf, &ours)).collect::<Result<_, _>>()?;
             state.read_only |= pool.read_only;
-            state.exclusive_operation = (resilvers || pool.rebuilding).then(|| "resilver".to_owned());
+            state.exclusive_operation = pool.is_filling().then(|| "resilver".to_owned());
             state.zfs = Some(pool);
         }
         found => {
@@ -87,8 +102,21 @@ pub fn observe(host: &Host, uuid: &str, mountpoint: &Path) -> Result<MirrorState
     Ok(state)
 }
 
+/// The pool that is mounted there, where it has stopped: nothing else is known of it then, since whatever is asked of it, or of its devices,
+/// may never be answered.
+fn stopped_at(host: &Host, mounts: &[Mount], mountpoint: &Path) -> Result<Option<ZfsState>, BackendError> {
+    let Some(name) = mountinfo::topmost_at(mounts, mountpoint).and_then(pool_of) else { return Ok(None) };
+    let word = kstat_of(host, &name)?;
+    Ok((word.as_deref() == Some("SUSPENDED")).then(|| suspended(&name)))
+}
+
+/// Has the pool stopped that is mounted there? Told at once, by what the kernel keeps in memory.
+pub(super) fn has_stopped(host: &Host, mountpoint: &Path) -> Result<bool, BackendError> {
+    Ok(stopped_at(host, &mountinfo::read(host)?, mountpoint)?.is_some())
+}
+
 /// Is the label of the pool with this number, or of one that was made with this UUID?
-fn is_of(label: &Label, uuid: &str) -> bool {
+pub(super) fn is_of(label: &Label, uuid: &str) -> bool {
     // One of transaction group 0 was taken out of the pool, or never came in.
     let numbered = || label.pool_guid.is_some_and(|guid| guid.to_string() == uuid);
     label.txg > 0 && (numbered() || of_setup(label, uuid))
@@ -100,7 +128,7 @@ pub(super) fn of_setup(label: &Label, uuid: &str) -> bool {
 }
 
 /// The newest label of a pool, by what [`observe`] knows one by.
-fn newest(host: &Host, uuid: &str) -> Result<Option<Label>, BackendError> {
+pub(super) fn newest(host: &Host, uuid: &str) -> Result<Option<Label>, BackendError> {
     let (labelled, _) = labelled(host)?;
     let ours = labelled.into_iter().map(|l| l.label).filter(|label| is_of(label, uuid));
     Ok(ours.max_by_key(|label| label.txg))
@@ -232,45 +260,22 @@ fn status(host: &Host, name: &str) -> Result<Option<ZfsState>, BackendError> {
     Ok(Some(ZfsState { guid, space: listed.space, read_only: listed.read_only, ..told }))
 }
 
-/// How redundant a pool is, as its devices describe it: `mirror`, `raidz2`; one that is none is called by what it is.
-fn level_of(label: &Label) -> Option<String> {
-    let tree = label.tree.as_ref()?;
-    Some(match (label.tops?, tree.kind.as_str()) {
-        (1, "raidz") => format!("raidz{}", tree.parity.unwrap_or(1)),
-        (1, "disk" | "file") => "single".to_owned(),
-        (1, kind) => kind.to_owned(),
-        (count, _) => format!("striped over {count} vdevs"),
-    })
-}
-
 fn see_mounts(state: &mut MirrorState, mounts: &[Mount], pool: Option<&ZfsState>, mountpoint: &Path) {
     let is_ours = |mount: &Mount| pool.is_some_and(|pool| pool_of(mount).as_ref() == Some(&pool.name));
     blocks::see_mounts(state, mounts, mountpoint, is_ours);
-}
-
-fn empty(guid: u64) -> MemberState {
-    MemberState { uuid: Some(guid.to_string()), ..MemberState::unseen(guid) }
 }
 
 /// A device of a pool that is imported.
 fn member(host: &Host, leaf: &ZfsVdev, ours: &[&Labelled]) -> Result<MemberState, BackendError> {
     let guid = leaf.guid.ok_or_else(|| ParseError::new("the number of a device of the pool", &leaf.name))?;
     let labelled = ours.iter().find(|l| l.label.guid == guid);
+    let told = as_told(leaf, guid);
     let mut member = MemberState {
-        path: labelled.map(|l| l.seen.path.clone()).or_else(|| leaf.path.clone()),
+        path: labelled.map(|l| l.seen.path.clone()).or(told.path),
         size: labelled.and_then(|l| l.seen.size).filter(|size| size.0 > 0),
-        errors: leaf.errors.map(|e| ErrorCounts {
-            read: e.read,
-            write: e.write,
-            corruption: e.checksum,
-            ..ErrorCounts::default()
-        }),
-        replace_target: leaf.resilvering,
-        ..empty(guid)
+        ..told
     };
-    if !leaf.serves() {
-        let why = leaf.why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
-        (member.missing, member.missing_because) = (true, Some(format!("ZFS calls it {}{why}", leaf.state)));
+    if member.missing {
         return Ok(member);
     }
     // ZFS learns that a device is gone when it writes to it; until then it counts it.

@@ -1,11 +1,14 @@
 //! A snapshot's clone, which can be written to (zfs-snapshot(8), zfs-clone(8)): a dataset of its own for as long as it is looked at.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     backend::{BackendError, ParseError},
     exec::{Cmd, CmdError},
-    host::{Host, mountinfo},
+    host::{Host, files::Doing as _, mountinfo},
 };
 
 /// What a snapshot of raidguard's is called, and its clone.
@@ -56,17 +59,21 @@ pub(super) fn take(host: &Host, mountpoint: &Path, data: &Path, to: &Path) -> Re
     Ok(to.join(below))
 }
 
-pub(super) fn delete(host: &Host, mountpoint: &Path, _: &Path) -> Result<(), BackendError> {
+pub(super) fn delete(host: &Host, mountpoint: &Path, to: &Path) -> Result<(), BackendError> {
     let (dataset, _) = dataset_at(host, mountpoint)?;
     let ask = Cmd::probe("zfs").args(["list", "-Ho", "name", "-t", "snapshot", "--", &snapshot_of(&dataset)]);
     match host.runner().run(&ask) {
         Ok(output) if output.text().trim() == snapshot_of(&dataset) => {
             host.runner().run(&deleting(&dataset))?;
-            Ok(())
         }
-        Ok(output) => Err(ParseError::new("zfs list", output.text()).into()),
-        Err(e) if is_absent(&e) => Ok(()),
-        Err(e) => Err(e.into()),
+        Ok(output) => return Err(ParseError::new("zfs list", output.text()).into()),
+        Err(e) if is_absent(&e) => {}
+        Err(e) => return Err(e.into()),
+    }
+    // ZFS makes the directory for the mount, and leaves it.
+    match fs::remove_dir(host.path(to)) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e).doing("removing", to).map_err(Into::into),
+        _ => Ok(()),
     }
 }
 

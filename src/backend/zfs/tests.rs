@@ -1,5 +1,8 @@
 //! Pools as a machine shows them: labels that OpenZFS wrote, sysfs, kstat, and what `zpool` answers.
 
+mod exchange;
+mod pool;
+
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path, sync::Arc};
 
 use serde_json::{Value, json};
@@ -145,7 +148,10 @@ fn the_same_by_the_text_of_older_tools() {
     let seen: Vec<_> =
         state.members.iter().map(|m| (m.path.clone().unwrap(), m.errors.unwrap().corruption)).collect();
     assert_eq!(seen, [("/dev/sdb".into(), 0), ("/dev/sdc".into(), 7)]);
-    assert!(state.read_only && state.zfs.unwrap().space.is_some());
+    let pool = state.zfs.unwrap();
+    assert!(state.read_only && pool.space.is_some());
+    // How redundant it is the labels tell.
+    assert_eq!((pool.level.as_deref(), pool.vdevs[0].name.as_str()), (Some("mirror"), "mirror-0"));
     // Another pool of the same name is not this one: what is seen of it comes from the labels.
     let (other, _) = machine.observe(runner().on(LIST, listed("1", "off")));
     assert!(!other.mounted && other.zfs.is_none() && other.instead.is_some());
@@ -200,6 +206,38 @@ fn a_pool_that_is_suspended_is_not_asked() {
     let (state, runner) = machine.observe(ScriptedRunner::new());
     assert!(state.zfs.unwrap().is_suspended() && state.members.is_empty());
     assert_eq!(runner.calls(), []);
+}
+
+#[test]
+fn a_job_of_the_distribution_that_passes_the_pool_over_is_not_named() {
+    const GET: &str = "zfs get -H -o value org.debian:periodic-scrub -- ztest";
+    let machine = Machine::new();
+    let doubled = |runner: ScriptedRunner| {
+        let runner = Arc::new(runner);
+        let found = super::jobs::doubled(&machine.host(&runner), POOL, "lightning");
+        (found, runner.calls().len())
+    };
+    let answers = |value: &str| ScriptedRunner::new().on(GET, Reply::ok(format!("{value}\n")));
+    let (found, asked) = doubled(ScriptedRunner::new());
+    assert_eq!((found.unwrap(), asked), (Vec::new(), 0), "there is no such job");
+    machine.write("/etc/cron.d/zfsutils-linux", "");
+    machine.write("/usr/lib/zfs-linux/scrub", "");
+    for (value, named) in
+        [("disable", false), ("-", true), ("auto", true), ("enable", true), ("nonsense", false)]
+    {
+        let (found, _) = doubled(answers(value));
+        let job = ["/etc/cron.d/zfsutils-linux"];
+        assert_eq!(found.unwrap(), if named { &job[..] } else { &[] }, "{value}");
+    }
+    assert!(doubled(ScriptedRunner::new().on(GET, Reply::fail(1, "internal error\n"))).0.is_err());
+    let timer = "/etc/systemd/system/timers.target.wants/zfs-scrub-monthly@ztest.timer";
+    machine.write(timer, "");
+    machine.write("/etc/systemd/system/timers.target.wants/zfs-scrub-weekly@other.timer", "");
+    assert_eq!(doubled(answers("disable")).0.unwrap(), [timer]);
+    // One that has stopped, or is not imported, is not asked.
+    machine.write("/proc/spl/kstat/zfs/ztest/state", "SUSPENDED\n");
+    let (found, asked) = doubled(ScriptedRunner::new());
+    assert_eq!((found.unwrap().len(), asked), (1, 0));
 }
 
 #[test]
@@ -319,4 +357,10 @@ fn every_recorded_state_is_read_alike_from_both_forms() {
         filled.iter().map(|leaf| leaf.name.as_str()).collect::<Vec<_>>(),
         ["scsi-0QEMU_QEMU_HARDDISK_three"]
     );
+    // As long as the old one is there the new one is not whole, whatever runs.
+    let mut waiting = replacing;
+    waiting.scan = None;
+    waiting.vdevs[0].children[1].children[1].resilvering = false;
+    let seen = super::as_mirror(waiting, Path::new(MNT));
+    assert_eq!(seen.members.iter().filter(|m| m.replace_target).count(), 1);
 }

@@ -73,7 +73,7 @@ pub(super) const CODES: &[Entry] = &[
         code: "MIR-CORRUPTION",
         source: Storage,
         title: "a member returned data with a wrong checksum",
-        meaning: "What was read is not what was written. btrfs mended it from the other copy where there was one; the member, its cable or \
+        meaning: "What was read is not what was written. It was mended from another copy where there was one; the member, its cable or \
                   the memory is not to be trusted.",
         remedy: "Run `raidguard scrub NAME`, which mends all that can be mended and counts what cannot, then `raidguard check --acknowledge`.",
     },
@@ -89,9 +89,10 @@ pub(super) const CODES: &[Entry] = &[
     Entry {
         code: "MIR-PROFILE",
         source: Storage,
-        title: "chunks are not at the declared level",
-        meaning: "Part of the filesystem is stored with another profile. This happens when a mirror was written to while a member was \
-                  missing: what was written then may exist once only, even with every member back.",
+        title: "the mirror is not at the declared level",
+        meaning: "All or part of it is stored in another way. To btrfs this happens when a mirror was written to while a member was missing: \
+                  what was written then may exist once only, even with every member back. To a pool of ZFS it happens when a device was \
+                  added that should have been attached.",
         remedy: "With every member present: `raidguard repair NAME`, which stores it as LEVEL again.",
     },
     Entry {
@@ -120,7 +121,7 @@ pub(super) const CODES: &[Entry] = &[
         code: "MIR-CLONE",
         source: Clones,
         title: "two devices say that they are the same member",
-        meaning: "One is a copy of the other, made by dd or a snapshot below the filesystem. btrfs may take either one, and then mixes old \
+        meaning: "One is a copy of the other, made by dd or a snapshot below the filesystem. Either one may be taken, and then old is mixed \
                   with new.",
         remedy: "Unplug the copy now, without mounting anything; then `raidguard scrub NAME`.",
     },
@@ -152,8 +153,8 @@ pub(super) const CODES: &[Entry] = &[
     Entry {
         code: "MIR-INACTIVE",
         source: Storage,
-        title: "the array is not started",
-        meaning: "Members of it are there, but the kernel does not serve it. It waits for a member that did not come, or its members do not \
+        title: "the mirror is not started",
+        meaning: "Members of it are there, but the kernel does not serve it: an array is not started, a pool not imported. It waits for a member that did not come, or its members do not \
                   belong together any more.",
         remedy: "Look at the cables and at `raidguard devices`, then `raidguard repair NAME`, which starts it where that is safe.",
     },
@@ -161,7 +162,7 @@ pub(super) const CODES: &[Entry] = &[
         code: "MIR-REBUILDING",
         source: Storage,
         title: "a member is being filled",
-        meaning: "A member takes its place in the array again, or a new one does. Until it holds everything the data exist on the others only.",
+        meaning: "A member takes its place in the mirror again, or a new one does. Until it holds everything the data exist on the others only.",
         remedy: "Wait; `raidguard status NAME` shows how far it is.",
     },
     Entry {

@@ -1,7 +1,7 @@
 //! Halves that went on without each other.
 
 use crate::{
-    health::case::Case,
+    health::case::{Case, age_word},
     model::{BackendKind, Severity, observed::Claim},
 };
 
@@ -11,9 +11,8 @@ pub(super) fn judge(case: &mut Case<'_>) {
     let apart =
         |one: &&Claim, other: &&Claim| one.without.contains(&other.uuid) && other.without.contains(&one.uuid);
     let state = |number| match case.declared.backend {
-        BackendKind::Btrfs => format!("last commit {number}"),
-        BackendKind::Zfs => format!("last transaction group {number}"),
         BackendKind::Mdadm => format!("{number} events"),
+        kind => format!("{} {number}", age_word(kind)),
     };
     let mut evidence = Vec::new();
     for (index, one) in claims.iter().enumerate() {

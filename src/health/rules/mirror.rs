@@ -1,9 +1,9 @@
 //! Members, counters, layout, and how the mirror is mounted.
 
-use super::{halves, md};
+use super::{halves, md, zfs};
 use crate::{
     health::{
-        case::{Case, is_declared_as, name_of, words_for},
+        case::{Case, age_word, is_declared_as, name_of, words_for},
         judge::may_fail,
     },
     model::{
@@ -17,6 +17,7 @@ pub(in crate::health) fn judge(case: &mut Case<'_>) {
     if let Some(state) = case.observed.storage.get() {
         place(case, state);
         md::judge(case, state);
+        zfs::judge(case, state);
         members(case, state);
         bad_sectors(case, state);
         superblocks(case, state);
@@ -54,6 +55,10 @@ fn place(case: &mut Case<'_>, state: &MirrorState) {
 
 fn members(case: &mut Case<'_>, state: &MirrorState) {
     let declared = case.declared;
+    // Of a pool that has stopped nothing else is known.
+    if state.has_stopped() {
+        return;
+    }
     if state.members.is_empty() {
         let evidence = declared.member.iter().map(|m| format!("declared: {m}")).collect();
         let says = format!("no device of mirror {} is on this machine", declared.name);
@@ -67,8 +72,9 @@ fn members(case: &mut Case<'_>, state: &MirrorState) {
         let successor = state.members.iter().find(in_its_place);
         match (state.members.iter().find(|m| is_declared_as(m, wanted)), successor) {
             (None, Some(new)) => {
-                filling.push(format!("{wanted}: {} takes its place{}", name_of(new), md::progress(state)));
+                filling.push(format!("{wanted}: {} takes its place{}", name_of(new), progress(state)));
             }
+            (None, None) if state.zfs.is_some() => missing.push(format!("{wanted} is not part of the pool")),
             (None, None) if state.profiles.is_empty() => {
                 missing.push(format!("{wanted}: no device answers as this member"));
             }
@@ -78,7 +84,7 @@ fn members(case: &mut Case<'_>, state: &MirrorState) {
                 let list = if m.pulled { &mut pulled } else { &mut missing };
                 list.push(format!("{wanted}: {why}"));
             }
-            (Some(m), _) if m.replace_target => filling.push(format!("{wanted}{}", md::progress(state))),
+            (Some(m), _) if m.replace_target => filling.push(format!("{wanted}{}", progress(state))),
             (Some(_), _) => {}
         }
     }
@@ -101,10 +107,12 @@ fn members(case: &mut Case<'_>, state: &MirrorState) {
     let be = if gone == 1 { "is" } else { "are" };
     let lacks = if filling.len() == gone { "not whole yet" } else { "missing" };
     let says = format!("{gone} of {} members {be} {lacks}", declared.member.len());
-    let (severity, says) = match declared.survives().checked_sub(gone) {
-        None => (Severity::Critical, format!("{says}, more than {} survives", declared.level)),
-        Some(0) => (Severity::Critical, format!("{says}; no more may fail")),
-        Some(left) => (Severity::Warning, format!("{says}; {left} more may fail")),
+    let by_count = || Some(i64::try_from(declared.survives()).ok()? - i64::try_from(gone).ok()?);
+    // Of a pool the devices that stand in for others count too, and those that lack something.
+    let (severity, says) = match zfs::left(state, case.record).or_else(by_count).unwrap_or_default() {
+        ..0 => (Severity::Critical, format!("{says}, more than {} survives", declared.level)),
+        0 => (Severity::Critical, format!("{says}; no more may fail")),
+        left => (Severity::Warning, format!("{says}; {left} more may fail")),
     };
     let words: Vec<_> = state
         .members
@@ -142,7 +150,9 @@ fn bad_sectors(case: &mut Case<'_>, state: &MirrorState) {
 /// One whose superblock is damaged may not be taken at the next mount: it counts as one that is gone.
 fn superblocks(case: &mut Case<'_>, state: &MirrorState) {
     let one_more = may_fail(state, case.record).is_some_and(|count| count > 0);
-    let severity = if one_more { Severity::Warning } else { Severity::Critical };
+    // Of the four labels that ZFS writes one is enough.
+    let harmless = one_more || case.declared.backend == BackendKind::Zfs;
+    let severity = if harmless { Severity::Warning } else { Severity::Critical };
     for member in state.members.iter().filter(|m| !m.missing) {
         let Some(why) = &member.damaged else { continue };
         let says = format!("the superblock of {} is damaged", name_of(member));
@@ -160,7 +170,7 @@ fn profiles(case: &mut Case<'_>, state: &MirrorState) {
     }
     let drifted: Vec<_> = chunks.clone().filter(|p| p.profile != declared.level.as_str()).collect();
     if drifted.is_empty() {
-        if state.mounted && state.md.is_none() && chunks.count() == 0 {
+        if state.mounted && state.md.is_none() && state.zfs.is_none() && chunks.count() == 0 {
             let says = format!("no chunk of mirror {} was seen", declared.name);
             case.unread(Source::Storage, "chunks", says, Vec::new());
         }
@@ -185,11 +195,7 @@ fn stale(case: &mut Case<'_>, state: &MirrorState) {
     let present = || state.members.iter().filter(whole).filter_map(|m| Some((m, m.generation?)));
     let Some(newest) = present().map(|(_, generation)| generation).max() else { return };
     for (member, generation) in present().filter(|(_, generation)| newest - generation > 1) {
-        let what = if state.md.is_some() || case.declared.backend == BackendKind::Mdadm {
-            "count of events"
-        } else {
-            "last commit"
-        };
+        let what = age_word(case.declared.backend);
         let evidence = vec![format!("its {what} is {generation}, the newest is {newest}")];
         let says = format!("{} holds older data than another member", name_of(member));
         case.add("MIR-STALE", Severity::Critical, format!("member {}", member.devid), says, evidence);
@@ -214,20 +220,29 @@ fn growth(now: ErrorCounts, known: Option<&ErrorCounts>) -> [(&'static str, u64,
 /// not repeat by itself, and nobody has said since that this was mended.
 pub(in crate::health) fn lacking(state: &MirrorState, record: &Record) -> u64 {
     let lacks = |member: &&MemberState| {
-        let known = member.uuid.as_ref().and_then(|uuid| record.acknowledged.get(uuid));
-        let grown = member.errors.map(|errors| growth(errors, known));
-        let lacks_writes = grown.is_some_and(|[(_, _, writes), ..]| writes > 0);
-        !member.missing && (member.damaged.is_some() || lacks_writes)
+        !member.missing && (member.damaged.is_some() || grown_writes(member, record) > 0)
     };
     state.members.iter().filter(lacks).count() as u64
 }
 
+/// How many writes to a member have failed that nobody has acknowledged, by its counters.
+pub(super) fn grown_writes(member: &MemberState, record: &Record) -> u64 {
+    let known = member.uuid.as_ref().and_then(|uuid| record.acknowledged.get(uuid));
+    member.errors.map_or(0, |errors| {
+        let [(_, _, writes), ..] = growth(errors, known);
+        writes
+    })
+}
+
 fn counters(case: &mut Case<'_>, state: &MirrorState) {
+    if state.has_stopped() {
+        return;
+    }
     // Losing one more could lose data.
     let bare = may_fail(state, case.record) == Some(0);
     for member in &state.members {
         let Some(errors) = member.errors else {
-            if !state.profiles.is_empty() {
+            if !state.profiles.is_empty() || state.zfs.is_some() {
                 let says = format!("the error counters of {} could not be read", name_of(member));
                 case.unread(
                     Source::Storage,
@@ -256,15 +271,22 @@ fn counters(case: &mut Case<'_>, state: &MirrorState) {
     }
 }
 
-fn plural(count: u64, word: &str) -> String {
+pub(super) fn plural(count: u64, word: &str) -> String {
     if count == 1 { word.to_owned() } else { format!("{word}s") }
+}
+
+/// How far what fills members is, to be put behind a word.
+fn progress(state: &MirrorState) -> String {
+    if state.zfs.is_some() { zfs::progress(state) } else { md::progress(state) }
 }
 
 fn modes(case: &mut Case<'_>, state: &MirrorState) {
     let name = &case.declared.name;
     let options = || vec![format!("mount options: {}", state.mount_options.join(","))];
     if state.read_only {
-        let says = if state.forced_read_only {
+        let says = if state.zfs.as_ref().is_some_and(|pool| pool.read_only) {
+            format!("the pool of mirror {name} was imported read-only")
+        } else if state.forced_read_only {
             format!("the kernel has made mirror {name} read-only")
         } else {
             format!("mirror {name} is mounted read-only")
@@ -326,8 +348,8 @@ fn clones(case: &mut Case<'_>) {
         if !is_first || others.is_empty() || index >= claims.len() {
             continue;
         }
-        let show =
-            |path: &std::path::Path, generation| format!("{}: last commit {generation}", path.display());
+        let age = age_word(case.declared.backend);
+        let show = |path: &std::path::Path, generation| format!("{}: {age} {generation}", path.display());
         let evidence = std::iter::once(show(&first.path, first.generation))
             .chain(others.iter().map(|c| show(&c.path, c.generation)));
         let says = format!("{} devices say that they are member {}", others.len() + 1, first.devid);

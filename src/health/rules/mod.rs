@@ -10,3 +10,6 @@ pub(super) mod mount;
 pub(super) mod node;
 pub(super) mod scrub;
 pub(super) mod space;
+pub(super) mod zfs;
+
+pub use zfs::failed_writes;

@@ -2,7 +2,7 @@
 
 use crate::{
     health::case::Case,
-    model::{Severity, observed::FstabLine},
+    model::{BackendKind, Severity, observed::FstabLine},
 };
 
 pub(in crate::health) fn judge(case: &mut Case<'_>) {
@@ -14,6 +14,19 @@ pub(in crate::health) fn judge(case: &mut Case<'_>) {
     let show =
         |line: &FstabLine| format!("line {}: {} at {}", line.line, line.source, line.mountpoint.display());
     let device = |line: &FstabLine| line.source.starts_with("/dev/") && !by_uuid(line);
+    if declared.backend == BackendKind::Zfs {
+        let lines: Vec<_> = facts.lines.iter().filter(here).map(show).collect();
+        if !lines.is_empty() {
+            let says =
+                format!("/etc/fstab mounts something at {at} too, where ZFS mounts the pool by itself");
+            case.add("MNT-FSTAB-OTHER", Severity::Warning, "", says, lines);
+        }
+        if !facts.boot.is_empty() {
+            let says = format!("mirror {name} would not be there after the next start of the machine");
+            case.add("MNT-BOOT", Severity::Warning, "", says, facts.boot.clone());
+        }
+        return hidden(case);
+    }
     let ours: Vec<_> = facts.lines.iter().filter(here).filter(|l| by_uuid(l) || device(l)).collect();
     if ours.is_empty() {
         let says = format!("/etc/fstab has no line that mounts mirror {name} at {at}");
@@ -37,6 +50,12 @@ pub(in crate::health) fn judge(case: &mut Case<'_>) {
         let says = format!("/etc/fstab mounts something else at {at} too");
         case.add("MNT-FSTAB-OTHER", Severity::Warning, "", says, others);
     }
+    hidden(case);
+}
+
+fn hidden(case: &mut Case<'_>) {
+    let Some(facts) = case.observed.mount.get() else { return };
+    let at = case.declared.mountpoint.display();
     if facts.hidden_count > 0 {
         let mut evidence = facts.hidden.clone();
         let more = facts.hidden_count.saturating_sub(evidence.len() as u64);

@@ -4,7 +4,11 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     health::case::{Case, name_of},
-    model::{Severity, ago, observed::ScrubRecord},
+    model::{
+        BackendKind, Severity, Source, ago,
+        observed::ScrubRecord,
+        zfs::{ZfsScan, ZfsScanKind, ZfsScanState},
+    },
 };
 
 /// How long a mirror without a schedule may go unscrubbed.
@@ -13,13 +17,65 @@ const WITHOUT_SCHEDULE: SignedDuration = SignedDuration::from_hours(31 * 24);
 const GRACE: SignedDuration = SignedDuration::from_hours(24);
 
 pub(in crate::health) fn judge(case: &mut Case<'_>) {
+    if case.declared.backend == BackendKind::Zfs {
+        return of_pool(case);
+    }
     let Some(seen) = case.observed.scrub.get() else { return };
     if let Some(record) = seen {
         result(case, record);
     }
     let whole = seen.as_ref().filter(|r| r.finished && !r.cancelled).and_then(|r| r.ended);
     let own = case.record.jobs.get("scrub").and_then(|run| run.good);
-    match whole.max(own) {
+    age(case, whole.max(own), Vec::new());
+}
+
+/// Of a pool raidguard's own record counts: what ZFS knows of a scrub a resilver takes the place of, and one that could not read a member
+/// is told as any other.
+fn of_pool(case: &mut Case<'_>) {
+    let scan = case.state().and_then(|state| state.zfs.as_ref()?.scan.clone());
+    let scan = scan.filter(|scan| scan.kind != ZfsScanKind::Resilver);
+    if let Some(scan) = &scan {
+        result_of_pool(case, scan);
+    }
+    let ended = scan.filter(|s| s.state == ZfsScanState::Finished && s.kind == ZfsScanKind::Scrub);
+    let ended = ended.and_then(|scan| scan.ended);
+    let told = ended.map(|at| format!("ZFS knows of one that ended {at:.0}, and not of which members"));
+    let own = case.record.jobs.get("scrub").and_then(|run| run.good);
+    age(case, own, told.into_iter().collect());
+}
+
+fn result_of_pool(case: &mut Case<'_>, scan: &ZfsScan) {
+    let name = &case.declared.name;
+    let began = scan.started.map(|at| format!("it began {at:.0}"));
+    let far = scan.progress().map(|far| format!("it has done {far}"));
+    let evidence: Vec<String> = began.into_iter().chain(far).collect();
+    let what = if scan.kind == ZfsScanKind::ErrorScrub { "damaged files" } else { "the last scrub" };
+    let (code, severity, says) = match scan.state {
+        ZfsScanState::Running if scan.kind == ZfsScanKind::ErrorScrub => {
+            ("SCR-RUNNING", Severity::Ok, format!("damaged files of mirror {name} are looked at again"))
+        }
+        ZfsScanState::Running => ("SCR-RUNNING", Severity::Ok, format!("mirror {name} is being scrubbed")),
+        ZfsScanState::Paused => {
+            ("SCR-ABORTED", Severity::Warning, format!("{what} of mirror {name} is paused"))
+        }
+        ZfsScanState::Canceled => {
+            ("SCR-ABORTED", Severity::Warning, format!("{what} of mirror {name} was cancelled"))
+        }
+        ZfsScanState::Finished => {
+            if scan.repaired.0 == 0 || case.record.acknowledged_scrub == scan.known_by() {
+                return;
+            }
+            let says = format!("the last scrub of mirror {name} mended {}", scan.repaired);
+            ("SCR-CORRECTED", Severity::Warning, says)
+        }
+    };
+    case.add(code, severity, "", says, evidence);
+    case.read_from(Source::Storage);
+}
+
+/// Whether it is too long ago that everything was read, and to its end.
+fn age(case: &mut Case<'_>, last: Option<Timestamp>, known: Vec<String>) {
+    match last {
         Some(last) if overdue(case, last) => {
             let says = format!("mirror {} was last scrubbed {}", case.declared.name, ago(case.now, last));
             case.add(
@@ -32,7 +88,7 @@ pub(in crate::health) fn judge(case: &mut Case<'_>) {
         }
         None if case.record.first_seen.is_some_and(|first| overdue(case, first)) => {
             let says = format!("mirror {} was never scrubbed to its end", case.declared.name);
-            case.add("SCR-NEVER", Severity::Warning, "", says, Vec::new());
+            case.add("SCR-NEVER", Severity::Warning, "", says, known);
         }
         _ => {}
     }

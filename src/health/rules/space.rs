@@ -3,7 +3,7 @@
 use crate::{
     health::case::{Case, name_of},
     model::{
-        Bytes, Severity,
+        BackendKind, Bytes, Severity, Source,
         mirror::{ChunkKind, MemberState, MirrorState, ProfileUse},
     },
 };
@@ -16,19 +16,45 @@ const LAST: u64 = 2;
 const CHUNK: Bytes = Bytes::gib(1);
 /// From this share of its chunks, in percent, metadata is nearly full.
 const METADATA_FULL: u64 = 80;
+/// How full a pool of ZFS may be, in percent: from 80 on it slows down, at about 97 nothing more is taken (`spa_slop_shift`, zfs(4)).
+const FULL: [(u128, Severity); 3] =
+    [(95, Severity::Critical), (90, Severity::Warning), (80, Severity::Warning)];
 
 pub(in crate::health) fn judge(case: &mut Case<'_>) {
     let Some(state) = case.observed.storage.get().filter(|state| state.mounted) else { return };
-    free(case, state);
+    if case.declared.backend == BackendKind::Zfs {
+        let full = pool(case, state);
+        return free(case, state, full);
+    }
+    free(case, state, false);
     let tight = unallocated(case, state);
     metadata(case, state, tight);
 }
 
-fn free(case: &mut Case<'_>, state: &MirrorState) {
+/// How full the pool is, which tells more than what is free: a part of it is kept back, and what is written late lies scattered. Whether
+/// that was to be said.
+fn pool(case: &mut Case<'_>, state: &MirrorState) -> bool {
+    let name = &case.declared.name;
+    let Some(pool) = state.zfs.as_ref().filter(|pool| !pool.is_suspended()) else { return false };
+    let Some(space) = &pool.space else {
+        let says = format!("how full the pool of mirror {name} is could not be read");
+        case.unread(Source::Storage, "space", says, Vec::new());
+        return false;
+    };
+    let percent = u128::from(space.allocated.0) * 100 / u128::from(space.size.0.max(1));
+    let Some((limit, severity)) = FULL.into_iter().find(|(limit, _)| percent >= *limit) else { return false };
+    let says = format!("the pool of mirror {name} is {percent} % full");
+    let evidence = vec![format!("{} used of {}, every copy counted", space.allocated, space.size)];
+    case.add("SPC-POOL", severity, format!("{limit} %"), says, evidence);
+    true
+}
+
+/// `said`: that it is low, though not how close to its end.
+fn free(case: &mut Case<'_>, state: &MirrorState, said: bool) {
     let Some(free) = state.free else { return };
     let capacity = free.0.saturating_add(state.used.0).max(1);
     let percent = u64::try_from(u128::from(free.0) * 100 / u128::from(capacity)).unwrap_or(100);
-    if percent >= LOW {
+    if percent >= if said { LAST } else { LOW } {
         return;
     }
     let severity = if percent < LAST { Severity::Critical } else { Severity::Warning };

@@ -139,7 +139,7 @@ pub(super) fn blkid(host: &Host, path: &Path, area: &[String]) -> Result<(Blkid,
 }
 
 /// What is left in one area of a device, in bytes: free space may hold what was deleted from the table only.
-pub(in crate::host) fn content_at(host: &Host, path: &Path, offset: u64, size: u64) -> Content {
+pub(crate) fn content_at(host: &Host, path: &Path, offset: u64, size: u64) -> Content {
     let area = ["-O".to_owned(), offset.to_string(), "-S".to_owned(), size.to_string()];
     let content = match blkid(host, path, &area) {
         Err(e) => Content::Unknown(e.to_string()),

@@ -13,7 +13,7 @@ use std::{
     path::Path,
 };
 
-pub(super) use content::content_at;
+pub(crate) use content::content_at;
 pub use lsblk::parse_lsblk;
 pub(super) use uses::usb;
 

@@ -38,7 +38,7 @@ pub fn dropin(of: DropInOf<'_>) -> Result<Rendered, ScheduleError> {
 }
 
 /// A name as systemd wants it: with blanks in quotes (systemd.syntax(7)), specifiers doubled (systemd.unit(5)).
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     let plain = name.replace('%', "%%");
     if plain.contains(|c: char| c.is_whitespace() || "\"'\\".contains(c)) {
         format!("\"{}\"", plain.replace('\\', "\\\\").replace('"', "\\\""))

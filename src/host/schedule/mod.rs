@@ -11,7 +11,7 @@ use std::{
 
 pub use dropin::{DropInOf, dropin, install_dropins};
 pub use facts::facts;
-pub use rule::{EARLY, Rule, has_udev};
+pub use rule::{EARLY, Rule, apart_flag, has_udev};
 
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, context};
 use serde::Serialize;

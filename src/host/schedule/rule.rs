@@ -5,6 +5,9 @@
 //! (mdadm's `Incremental.c`). The kernel then copies over the half that lost, or only what one bitmap says. By itself mdadm would leave
 //! the second alone.
 //!
+//! ZFS: a boot imports a pool from whichever of its devices are there, takes the state of the one with the highest transaction group, and
+//! forgets without a word what only another one has. That is nothing of udev's: a drop-in of the unit that imports asks before.
+//!
 //! btrfs: what udev tells the kernel of it mounts together, and takes the half with the lower number for a member that lags.
 
 use std::path::{Path, PathBuf};
@@ -12,7 +15,7 @@ use std::path::{Path, PathBuf};
 use minijinja::context;
 use serde::{Deserialize, Serialize};
 
-use super::{Act, Rendered, ScheduleError, fill};
+use super::{Act, Rendered, ScheduleError, dropin::quoted as unit_quoted, fill};
 use crate::{
     config::Mirror,
     host::{Host, files::Doing as _},
@@ -20,8 +23,14 @@ use crate::{
 };
 
 const RULES: &str = "/etc/udev/rules.d";
+const IMPORTS: &str = "/etc/systemd/system/zfs-import-cache.service.d";
 /// What lies there is assembled and mounted by the initramfs, which cannot wait for the machine's own udev.
 pub const EARLY: [&str; 2] = ["/", "/usr"];
+
+/// What is there while the halves of a pool are apart: then none is imported.
+pub fn apart_flag(mirror: &str) -> PathBuf {
+    Path::new(crate::host::lock::RUN_DIR).join("apart").join(mirror)
+}
 
 /// Has the kernel forget a device that it does not use. udev looks for no program in a path.
 const FORGETS: &str = ", RUN+=\"/usr/bin/env btrfs device scan --forget $devnode\"";
@@ -63,8 +72,7 @@ impl Rule {
         mountpoint: &Path,
         binary: &Path,
     ) -> Option<Self> {
-        // Nothing of udev gives ZFS a device.
-        let late = backend != BackendKind::Zfs && !EARLY.iter().any(|place| mountpoint == Path::new(place));
+        let late = !EARLY.iter().any(|place| mountpoint == Path::new(place));
         late.then(|| Self {
             backend,
             mirror: mirror.to_owned(),
@@ -75,8 +83,28 @@ impl Rule {
 
     /// Its file: read before those that give the kernel a member (`64-md-raid-assembly.rules`, `64-btrfs.rules`), both of which pass over
     /// what is not ready, and after those that say what is on a device (`60-persistent-storage.rules`). initramfs-tools takes it along.
+    ///
+    /// Of ZFS nothing of udev's decides. There it is a drop-in of the unit that imports pools at a boot.
     pub fn path(&self) -> PathBuf {
-        Path::new(RULES).join(format!("62-raidguard-{}.rules", self.mirror))
+        match self.backend {
+            BackendKind::Zfs => Path::new(IMPORTS).join(format!("raidguard-{}.conf", self.mirror)),
+            BackendKind::Btrfs | BackendKind::Mdadm => {
+                Path::new(RULES).join(format!("62-raidguard-{}.rules", self.mirror))
+            }
+        }
+    }
+
+    /// What keeps the halves apart by it.
+    pub const fn keeper(&self) -> &'static str {
+        match self.backend {
+            BackendKind::Zfs => "the import at a boot",
+            BackendKind::Btrfs | BackendKind::Mdadm => "udev",
+        }
+    }
+
+    /// Whether an initramfs has a copy of it.
+    pub fn is_in_initramfs(&self) -> bool {
+        self.backend != BackendKind::Zfs
     }
 
     /// Its path and text.
@@ -84,13 +112,20 @@ impl Rule {
     /// # Errors
     /// The template is faulty, or the program's path cannot be written in a rule.
     pub fn rendered(&self) -> Result<Rendered, ScheduleError> {
-        let binary = quoted(&self.binary).ok_or_else(|| ScheduleError::Unwritable(self.binary.clone()))?;
+        let binary = || quoted(&self.binary).ok_or_else(|| ScheduleError::Unwritable(self.binary.clone()));
         let (mirror, uuid, md) = (&self.mirror, &self.uuid, self.backend == BackendKind::Mdadm);
         let (kind, waits, forgets) = match self.backend {
+            BackendKind::Zfs => {
+                let binary = unit_quoted(&self.binary.to_string_lossy()).replace('$', "$$");
+                let flag = apart_flag(mirror);
+                let context = context! { mirror, binary, flag };
+                let text = fill(include_str!("../../../templates/import.conf"), context)?;
+                return Ok(Rendered { path: self.path(), text });
+            }
             BackendKind::Mdadm => ("linux_raid_member", "", ""),
-            BackendKind::Btrfs | BackendKind::Zfs => ("btrfs", ", ENV{ID_BTRFS_READY}=\"0\"", FORGETS),
+            BackendKind::Btrfs => ("btrfs", ", ENV{ID_BTRFS_READY}=\"0\"", FORGETS),
         };
-        let context = context! { mirror, uuid, binary, md, kind, waits, forgets };
+        let context = context! { mirror, uuid, binary => binary()?, md, kind, waits, forgets };
         let text = fill(include_str!("../../../templates/udev.rules"), context)?;
         Ok(Rendered { path: self.path(), text })
     }
@@ -168,7 +203,11 @@ mod tests {
         let (uuid, binary) = ("3aaa0122-294f-5372-918d-05fe88b0b1b5", Path::new("/usr/local/sbin/raidguard"));
         let rule = Rule::for_mirror(backend, "lightning", uuid, Path::new("/srv/lightning"), binary).unwrap();
         let Rendered { path, text } = rule.rendered().unwrap();
-        assert_eq!(path, Path::new("/etc/udev/rules.d/62-raidguard-lightning.rules"));
+        let place = match backend {
+            BackendKind::Zfs => "/etc/systemd/system/zfs-import-cache.service.d/raidguard-lightning.conf",
+            BackendKind::Btrfs | BackendKind::Mdadm => "/etc/udev/rules.d/62-raidguard-lightning.rules",
+        };
+        assert_eq!(path, Path::new(place));
         text
     }
 
@@ -188,6 +227,18 @@ mod tests {
         PROGRAM=="/usr/local/sbin/raidguard apart $devnode", RESULT=="apart", ENV{SYSTEMD_READY}="0"
         LABEL="raidguard_lightning_end"
         "#);
+    }
+
+    #[test]
+    fn no_pool_is_imported_before_it_was_asked() {
+        insta::assert_snapshot!(text(BackendKind::Zfs), @r"
+        # Written by raidguard: where halves of the pool lightning were each written to alone, no pool is imported. ZFS would take the newer half, and forget
+        # without a word what only the other one has. See `raidguard check`.
+        [Service]
+        # A raidguard that is not there, or fails, keeps nothing back.
+        ExecStartPre=-/usr/local/sbin/raidguard apart --pool lightning
+        ExecStartPre=/usr/bin/test ! -e /run/raidguard/apart/lightning
+        ");
     }
 
     #[test]

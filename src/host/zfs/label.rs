@@ -139,6 +139,14 @@ impl Vdev {
         self.offline || self.faulted || self.removed || self.absent
     }
 
+    /// What the vdev of this number is a direct part of: it, or what of it is.
+    pub fn above(&self, guid: u64) -> Option<&Self> {
+        if self.children.iter().any(|child| child.guid == guid) {
+            return Some(self);
+        }
+        self.children.iter().find_map(|child| child.above(guid))
+    }
+
     /// The devices that it is made of.
     pub fn leaves(&self) -> Vec<&Self> {
         match &self.children[..] {

@@ -2,6 +2,8 @@
 //! the pool and a ring of uberblocks (OpenZFS: `vdev_label_t` in `include/sys/vdev_impl.h`, the comment at the top of
 //! `module/zfs/vdev_label.c`).
 
+pub mod boot;
+pub mod cache;
 mod label;
 mod nvlist;
 mod uberblock;
@@ -205,7 +207,7 @@ fn area(device: &Fresh, at: u64, length: u64) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     for block in (at..at + length).step_by(fresh::SIZE) {
         match device.block(block)? {
-            Some(block) => bytes.extend(block),
+            Some(block) => bytes.extend_from_slice(&block),
             None => return Ok(None),
         }
     }

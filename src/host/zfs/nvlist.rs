@@ -137,6 +137,14 @@ impl List {
         }
     }
 
+    /// The lists in the list, with their names.
+    pub(super) fn inner(&self) -> impl Iterator<Item = (&str, &Self)> {
+        self.0.iter().filter_map(|(name, value)| match value {
+            Value::List(list) => Some((name.as_str(), list)),
+            _ => None,
+        })
+    }
+
     /// The names of the list, each a flag: as features are listed.
     pub(super) fn flags(&self) -> Vec<String> {
         let flags = self.0.iter().filter(|(_, value)| *value == Value::Flag);

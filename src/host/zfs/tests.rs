@@ -29,6 +29,91 @@ macro_rules! recorded {
     };
 }
 
+/// Packs numbers and texts as a label has them.
+mod packed {
+    use super::{Vdev, pair};
+
+    pub(super) fn list(pairs: &[Vec<u8>]) -> Vec<u8> {
+        [&[0, 0, 0, 0, 0, 0, 0, 1], &pairs.concat()[..], &[0; 8]].concat()
+    }
+
+    pub(super) fn number(name: &str, value: u64) -> Vec<u8> {
+        pair(name, 8, 1, &value.to_be_bytes())
+    }
+
+    pub(super) fn text(name: &str, value: &str) -> Vec<u8> {
+        let mut bytes = u32::try_from(value.len()).unwrap().to_be_bytes().to_vec();
+        bytes.extend(value.bytes());
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        pair(name, 9, 1, &bytes)
+    }
+
+    pub(super) fn vdev(of: &Vdev) -> Vec<u8> {
+        let mut pairs = vec![text("type", &of.kind), number("id", of.id), number("guid", of.guid)];
+        pairs.extend(of.path.iter().map(|path| text("path", path)));
+        let numbers = [
+            ("ashift", of.ashift),
+            ("asize", of.asize),
+            ("metaslab_shift", of.metaslab_shift),
+            ("nparity", of.parity),
+        ];
+        pairs.extend(numbers.into_iter().filter_map(|(name, value)| Some(number(name, value?))));
+        if !of.children.is_empty() {
+            let children: Vec<u8> = of.children.iter().flat_map(vdev).collect();
+            pairs.push(pair("children", 20, u32::try_from(of.children.len()).unwrap(), &children));
+        }
+        list(&pairs)
+    }
+}
+
+/// A device of this size with this description in each of its labels, as of a pool that is as described. It has no uberblocks.
+pub(crate) fn write_label(path: &Path, size: u64, label: &Label) {
+    let mut pairs = vec![
+        packed::text("name", label.pool.as_deref().unwrap_or_default()),
+        packed::number("state", 0),
+        packed::number("txg", label.txg),
+        packed::number("pool_guid", label.pool_guid.unwrap_or_default()),
+        packed::number("top_guid", label.top_guid.unwrap_or_default()),
+        packed::number("guid", label.guid),
+        packed::number("vdev_children", label.tops.unwrap_or(1)),
+    ];
+    pairs.extend(label.comment.iter().map(|comment| packed::text("comment", comment)));
+    pairs.extend(label.tree.iter().map(|tree| pair("vdev_tree", 19, 1, &packed::vdev(tree))));
+    let mut area = [&[1, 1, 0, 0][..], &packed::list(&pairs)].concat();
+    let start = usize::try_from(DESCRIPTION.1).unwrap() - SEAL.1;
+    assert!(area.len() <= start);
+    area.resize(start, 0);
+    area.extend(SEAL.0.to_le_bytes());
+    let file = fs::File::create(path).unwrap();
+    file.set_len(size).unwrap();
+    for at in places(size).into_iter().map(|at| at + DESCRIPTION.0) {
+        let mut sum = digest::Context::new(&digest::SHA256);
+        sum.update(&area);
+        sum.update(&at.to_le_bytes());
+        sum.update(&[0; 24]);
+        let sum = sum.finish();
+        let words =
+            sum.as_ref().chunks(8).map(|word| u64::from_be_bytes(word.try_into().unwrap()).to_le_bytes());
+        let sealed = [&area[..], &words.flatten().collect::<Vec<u8>>()].concat();
+        file.write_all_at(&sealed, at).unwrap();
+    }
+}
+
+#[test]
+fn what_is_written_for_other_tests_is_what_is_read() {
+    let label = Device::of(recorded!("mirror-one")).labels().newest().unwrap().clone();
+    let device = Device::of("size 0");
+    write_label(&device.path(), 128 << 20, &label);
+    let labels = device.labels();
+    assert_eq!(labels.faults(), [""; 0]);
+    let found = labels.newest().unwrap();
+    assert_eq!((found.guid, found.pool_guid, found.txg), (label.guid, label.pool_guid, label.txg));
+    assert_eq!(found.tree, label.tree);
+    let tree = found.tree.as_ref().unwrap();
+    assert_eq!(tree.above(found.guid), Some(tree));
+    assert_eq!(tree.above(tree.guid), None);
+}
+
 struct Device {
     dir: tempfile::TempDir,
 }

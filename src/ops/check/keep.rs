@@ -14,11 +14,14 @@ use crate::{
         Record, Seen,
         mirror::MirrorState,
         observed::{DatabaseState, Smart, causes},
-        record::LedgerEntry,
+        record::{FailedWrites, LedgerEntry},
     },
     ops::{Trouble, mirrors::Recorded, notify},
     ui::Console,
 };
+
+/// Under which name the record has the writes to members that failed.
+const FAILED_WRITES: &str = "failed-writes";
 
 /// Takes what is counted now as known, and judges again.
 ///
@@ -41,6 +44,8 @@ fn one_known(state: &State, one: &Judged) -> Result<(), StateError> {
         if let Some(storage) = one.observed.storage.get() {
             let counted = storage.members.iter().filter_map(|m| Some((m.uuid.clone()?, m.errors?)));
             state.put(name, "acknowledged", &counted.collect::<BTreeMap<_, _>>())?;
+            let nothing: BTreeMap<String, FailedWrites> = BTreeMap::new();
+            state.put(name, FAILED_WRITES, &nothing)?;
             if let Some(differ) = storage.md.as_ref().and_then(|md| md.mismatches) {
                 state.put(name, "acknowledged-mismatches", &differ)?;
             }
@@ -52,6 +57,10 @@ fn one_known(state: &State, one: &Judged) -> Result<(), StateError> {
         state.put(name, "acknowledged-sectors", &bad.collect::<BTreeMap<_, _>>())?;
         if let Some(scrub) = one.observed.scrub.get().and_then(Option::as_ref) {
             state.put(name, "acknowledged-scrub", &scrub.started)?;
+        }
+        let pool = one.observed.storage.get().and_then(|storage| storage.zfs.as_ref());
+        if let Some(scan) = pool.and_then(|pool| pool.scan.as_ref()?.known_by()) {
+            state.put(name, "acknowledged-scrub", &scan)?;
         }
         // The databases as they are now are the newest, whatever was there before: only after they were looked at.
         for (network, entry) in newest(one) {
@@ -109,10 +118,18 @@ fn is_known(one: &Judged) -> bool {
     let newest = one.observed.storage.get().and_then(MirrorState::newest);
     one.record.get().is_some_and(|record| {
         record.first_seen.is_some()
+            && failed_writes(one, record).is_none()
             && record.open == one.verdict.findings
             && record.verdict.is_some_and(|(level, _)| level == one.verdict.level)
             && record.generation >= newest
     })
+}
+
+/// What is to be remembered of writes that failed, where that is something else than before.
+fn failed_writes(one: &Judged, record: &Record) -> Option<BTreeMap<String, FailedWrites>> {
+    let state = one.observed.storage.get()?;
+    let found = health::failed_writes(state, record, one.at);
+    (found != record.failed_writes).then_some(found)
 }
 
 /// In one change, so that the disk is not written to for each mirror.
@@ -130,6 +147,9 @@ fn remember(host: &Host, state: &State, one: &Judged, options: &Options) -> Resu
     let (name, now) = (&one.mirror.name, host.now());
     let nothing = Record::default();
     state.keep_verdict(name, one.record.get().unwrap_or(&nothing), &one.verdict, now)?;
+    if let Some(failed) = failed_writes(one, one.record.get().unwrap_or(&nothing)) {
+        state.put(name, FAILED_WRITES, &failed)?;
+    }
     if let Some(seen) = one.observed.storage.get().and_then(MirrorState::newest) {
         state.raise_generation(name, seen)?;
     }

@@ -174,14 +174,13 @@ pub fn status(host: &Host, json: bool, console: &Console) -> Result<(), Trouble>
     let reports: Vec<StatusReport> = judged
         .into_iter()
         .map(|judged| {
-            let directory = judged.mirror.node.as_ref().map(|node| {
-                let facts = judged.observed.node.get();
-                let points_to = facts.and_then(|facts| match &facts.directory {
+            let read = judged.mirror.node.as_ref().zip(judged.observed.node.get());
+            let directory = read.map(|(node, facts)| {
+                let points_to = match &facts.directory {
                     Standing::Symlink(to) => Some(to.clone()),
                     _ => None,
-                });
-                let on_the_mirror =
-                    points_to.as_ref() == Some(&node.data) && facts.is_some_and(|f| f.data.is_some());
+                };
+                let on_the_mirror = points_to.as_ref() == Some(&node.data) && facts.data.is_some();
                 DirectoryStatus { directory: node.directory.clone(), points_to, on_the_mirror }
             });
             let record = judged.record.get();

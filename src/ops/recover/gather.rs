@@ -46,11 +46,17 @@ pub(super) fn gather(host: &Host, request: &Request, console: &Console) -> Resul
         console.warn(format_args!("the declaration of mirrors cannot be read, and is left aside: {why}"));
         Vec::new()
     });
+    let inventory = inventory::list(host).map_err(unchanged("the block devices cannot be read"))?;
+    let survivors: Vec<_> = remains.iter().flat_map(|r| &r.survivors).map(|s| s.path.clone()).collect();
     let mut blockers = Vec::new();
     let mut from = Vec::new();
     for path in &request.from {
         match inventory::resolve(host, path) {
-            Ok(_) => from.push(kernels(host, path)),
+            Ok(_) => {
+                let named = kernels(host, path);
+                let part = inventory.partition_among(&named, &survivors).map(|part| part.path.clone());
+                from.push(part.unwrap_or(named));
+            }
             Err(e) => {
                 blockers.push(Blocker::new(e.to_string(), "raidguard devices shows every block device"))
             }
@@ -59,7 +65,7 @@ pub(super) fn gather(host: &Host, request: &Request, console: &Console) -> Resul
     Ok(Facts {
         remains,
         declared,
-        inventory: inventory::list(host).map_err(unchanged("the block devices cannot be read"))?,
+        inventory,
         mounts: mountinfo::read(host).map_err(unchanged("the mounts cannot be read"))?,
         asked: Asked { from },
         blockers,

@@ -1,6 +1,6 @@
 //! From what the machine says to what is wrong, and to a plan that puts it right. Pure.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use crate::{
     backend::{self, Exchange, MirrorSpec},
@@ -9,17 +9,18 @@ use crate::{
         Identity,
         mirror::ErrorCounts,
         observed::{Claim, ScrubRecord},
+        zfs::{ZfsClass, ZfsState, ZfsVdev},
     },
     node,
     ops::{
         Blocker,
-        replace::{Facts, Parting, blockers},
+        replace::{Facts, Parting, blockers, is_stopped},
     },
     plan::{
         self, Plan,
         steps::{
             AcceptCounters, Action, Asked, Discard, MountForWork, MountInPlace, Prove, Redeclare,
-            ReplaceMember, RestoreLevel, ReturnMember, StartNode, StopNode, private_place,
+            ReplaceMember, RestoreLevel, ReturnMember, StartNode, StopNode, WakePool, private_place,
         },
     },
 };
@@ -44,18 +45,29 @@ pub struct Decision {
     pub discarded: Option<(Identity, String)>,
 }
 
-/// A member that the running mirror does without, though its device is here.
+/// A member that the running mirror does without, or doubts, though its device is here.
 fn returned(facts: &Facts) -> Vec<&Claim> {
-    let gone = facts.gone();
-    facts.claims.iter().filter(|c| facts.state.mounted && gone.contains(&c.devid)).collect()
+    let (mut gone, ids) = (facts.gone(), facts.ids());
+    gone.extend(doubted(facts).iter().filter_map(|leaf| leaf.guid));
+    // Of a mirror that has stopped nothing is told but who is here.
+    let back =
+        |c: &&Claim| if is_stopped(&facts.state) { ids.contains(&c.devid) } else { gone.contains(&c.devid) };
+    facts.claims.iter().filter(|c| facts.state.mounted && back(c)).collect()
+}
+
+/// Members of a pool that serve, and that ZFS does not trust any more.
+fn doubted(facts: &Facts) -> Vec<&ZfsVdev> {
+    let leaves = facts.state.zfs.iter().flat_map(ZfsState::leaves);
+    leaves.filter(|leaf| leaf.class == ZfsClass::Normal && leaf.serves() && leaf.state != "ONLINE").collect()
 }
 
 /// Whether the running mirror takes a member in again.
 fn takes_back(mirror: &Mirror) -> bool {
     let nothing = std::path::PathBuf::new();
-    let exchange = Exchange { uuid: mirror.uuid.clone(), id: 0, new: nothing, avoid_old: false };
+    let exchange =
+        Exchange { uuid: mirror.uuid.clone(), id: 0, new: nothing, partuuid: None, avoid_old: false };
     let spec = MirrorSpec::of(mirror, Vec::new());
-    backend::of(mirror.backend).return_command(&spec, &exchange).is_some()
+    !backend::of(mirror.backend).return_commands(&spec, &exchange).is_empty()
 }
 
 /// Decides.
@@ -72,7 +84,8 @@ pub fn decide(facts: &Facts, more: &More) -> Result<Decision, Vec<Blocker>> {
     let back = returned(facts);
     let gone: Vec<u64> = facts.gone().into_iter().filter(|id| !back.iter().any(|c| c.devid == *id)).collect();
     let none = blockers::none_here(facts);
-    if none.is_none() && loser.is_none() {
+    // One that has stopped goes on with those that are here.
+    if none.is_none() && loser.is_none() && !is_stopped(&facts.state) {
         for id in &gone {
             against.push(Blocker::new(
                 format!("{} is missing", facts.name_of(*id)),
@@ -188,12 +201,19 @@ fn halves(facts: &Facts, against: &mut Vec<Blocker>) {
 fn wrong(facts: &Facts, more: &More, back: &[&Claim]) -> Vec<String> {
     let (state, level) = (&facts.state, facts.mirror.level);
     let mut found = Vec::new();
-    for claim in back {
-        found.push(format!(
-            "member {} is back at {}, and the running mirror does without it",
-            claim.devid,
-            claim.path.display()
-        ));
+    if is_stopped(state) {
+        found.push("the mirror has stopped, since too few of its members answered".to_owned());
+    }
+    let doubted = doubted(facts);
+    for claim in back.iter().filter(|_| !is_stopped(state)) {
+        let (id, path) = (claim.devid, claim.path.display());
+        found.push(match doubted.iter().find(|leaf| leaf.guid == Some(id)) {
+            None => format!("member {id} is back at {path}, and the running mirror does without it"),
+            Some(leaf) => format!("ZFS calls member {id} ({path}) {}", leaf.state),
+        });
+    }
+    if let Some(damaged) = state.zfs.as_ref().and_then(|pool| pool.damaged).filter(|damaged| *damaged > 0) {
+        found.push(format!("{damaged} places in files are known to be damaged"));
     }
     if !state.mounted {
         found.push(format!("the mirror is not mounted at {}", facts.mirror.mountpoint.display()));
@@ -241,9 +261,22 @@ fn redeclared(mirror: &Mirror, id: u64, spec: &MirrorSpec) -> Option<Action> {
     let before = mirror.member.iter().find(|m| m.id == id.to_string() && takes_back(mirror))?;
     let after = Member { uuid: String::new(), ..before.clone() };
     let (mirror, spec) = (mirror.name.clone(), Some(spec.clone()));
-    Some(Action::Redeclare(Redeclare { mirror, before: before.clone(), after, spec }))
+    Some(Action::Redeclare(Redeclare { mirror, before: before.clone(), after, spec, device: None }))
 }
 
+/// One of ZFS gets another number too.
+fn renumbered(mirror: &Mirror, id: u64, spec: &MirrorSpec, device: &Path) -> Option<Action> {
+    let action = redeclared(mirror, id, spec)?;
+    Some(match action {
+        Action::Redeclare(step) if backend::of(mirror.backend).numbers_anew() => {
+            let after = Member { id: String::new(), ..step.after };
+            Action::Redeclare(Redeclare { after, device: Some(device.to_owned()), ..step })
+        }
+        other => other,
+    })
+}
+
+#[allow(clippy::too_many_lines, reason = "the order of the steps is the point of it")]
 fn plan_of(facts: &Facts, loser: Option<(&Claim, Identity)>, anew: bool) -> Plan<Action> {
     let (mirror, state) = (&facts.mirror, &facts.state);
     let id = plan::id_of("repair", &mirror.name, facts.now);
@@ -259,6 +292,7 @@ fn plan_of(facts: &Facts, loser: Option<(&Claim, Identity)>, anew: bool) -> Plan
     let control = mirror.node.as_ref().and_then(config::Node::control);
     let stopped = control.filter(|_| anew && !facts.running.is_quiet());
     let apart = backend::of(mirror.backend).degrades_a_mount();
+    let numbers = backend::of(mirror.backend).numbers_anew();
     let private = (apart && !state.mounted && loser.is_some()).then(|| private_place(&mirror.name));
     let at = private.clone().unwrap_or_else(|| mirror.mountpoint.clone());
 
@@ -279,6 +313,9 @@ fn plan_of(facts: &Facts, loser: Option<(&Claim, Identity)>, anew: bool) -> Plan
             record: plan::record_of(&id, "discarded"),
         }));
     }
+    if is_stopped(state) {
+        steps.push(Action::WakePool(WakePool { spec: spec(&devices) }));
+    }
     if loser.is_some() || !state.mounted {
         steps.push(Action::MountForWork(MountForWork {
             spec: spec(&devices),
@@ -296,6 +333,7 @@ fn plan_of(facts: &Facts, loser: Option<(&Claim, Identity)>, anew: bool) -> Plan
                 uuid: mirror.uuid.clone(),
                 id: claim.devid,
                 new: claim.path.clone(),
+                partuuid: identity.partuuid.clone().filter(|_| numbers),
                 avoid_old: false,
             },
             old: facts.name_of(claim.devid),
@@ -304,8 +342,12 @@ fn plan_of(facts: &Facts, loser: Option<(&Claim, Identity)>, anew: bool) -> Plan
             new: identity,
         }));
         all.push(claim.path.clone());
-        steps.extend(redeclared(mirror, claim.devid, &spec(&all)));
-        steps.push(Action::AcceptCounters(AcceptCounters { spec: spec(&all), id: claim.devid }));
+        steps.extend(renumbered(mirror, claim.devid, &spec(&all), &claim.path));
+        steps.push(Action::AcceptCounters(AcceptCounters {
+            spec: spec(&all),
+            id: claim.devid,
+            device: numbers.then(|| claim.path.clone()),
+        }));
         if private.is_some() || state.degraded_option {
             let from = private.or_else(|| Some(mirror.mountpoint.clone()));
             let record = plan::record_of(&id, "unmounted");
@@ -325,10 +367,10 @@ fn plan_of(facts: &Facts, loser: Option<(&Claim, Identity)>, anew: bool) -> Plan
         let (uuid, new) = (mirror.uuid.clone(), claim.path.clone());
         steps.push(Action::ReturnMember(ReturnMember {
             spec: spec(&all),
-            exchange: Exchange { uuid, id: claim.devid, new, avoid_old: false },
+            exchange: Exchange { uuid, id: claim.devid, new, partuuid: None, avoid_old: false },
             device: device.identity(),
         }));
-        steps.extend(redeclared(mirror, claim.devid, &spec(&all)));
+        steps.extend(redeclared(mirror, claim.devid, &spec(&all)).filter(|_| !numbers));
     }
     // What the newest member alone has is given its other copies first.
     let levels =
@@ -336,7 +378,10 @@ fn plan_of(facts: &Facts, loser: Option<(&Claim, Identity)>, anew: bool) -> Plan
     if levels && !steps.iter().any(|s| matches!(s, Action::RestoreLevel(_))) {
         steps.push(Action::RestoreLevel(RestoreLevel { spec: spec(&all), at: mirror.mountpoint.clone() }));
     }
-    steps.push(Action::Prove(Prove { spec: spec(&all), record: plan::record_of(&id, "proof") }));
+    let stays_short = is_stopped(state) && !facts.gone().is_empty();
+    if !stays_short {
+        steps.push(Action::Prove(Prove { spec: spec(&all), record: plan::record_of(&id, "proof") }));
+    }
     if let (Some(control), Some(node)) = (stopped, &mirror.node) {
         steps.push(Action::StartNode(StartNode { control, data: node.data.clone() }));
     }

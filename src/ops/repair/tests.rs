@@ -223,3 +223,107 @@ fn sectors_that_a_member_lacks_are_not_mended_in_place() {
     facts.state.mounted = false;
     assert!(decide(&facts, &more()).unwrap().plan.is_some());
 }
+
+fn of_zfs() -> Facts {
+    Facts { new: None, ..crate::ops::replace::pool::tests::facts() }
+}
+
+#[test]
+fn a_member_of_a_pool_comes_back_while_it_runs() {
+    let mut facts = used(of_zfs());
+    facts.state.members[1].missing = true;
+    let decision = decide(&facts, &more()).unwrap();
+    insta::assert_snapshot!(decision.found.join("\n"), @r#"member 102 is back at /dev/sdc1, and the running mirror does without it"#);
+    insta::assert_snapshot!(lines(&decision.plan.unwrap()), @r#"
+    take member 102 (/dev/sdc1) in again
+        $ zpool online -- lightning 102
+        $ zpool clear -- lightning 102
+    prove it: read every copy of everything, and see that all of it is mirror
+        $ zpool scrub -- lightning
+    "#);
+    // One that serves, and that ZFS does not trust.
+    let mut doubted = of_zfs();
+    doubted.state.zfs.as_mut().unwrap().vdevs[0].children[1].state = "DEGRADED".into();
+    let decision = decide(&doubted, &more()).unwrap();
+    assert_eq!(decision.found, ["ZFS calls member 102 (/dev/sdc1) DEGRADED"]);
+    assert!(lines(&decision.plan.unwrap()).contains("zpool clear -- lightning 102"));
+    // One that is gone is not here to come back.
+    facts.claims.pop();
+    assert!(says(&facts).contains("raidguard replace lightning --old 102 --new DEVICE"));
+}
+
+#[test]
+fn a_pool_that_is_not_imported_is() {
+    let mut facts = of_zfs();
+    (facts.state.mounted, facts.state.zfs) = (false, None);
+    let decision = decide(&facts, &more()).unwrap();
+    insta::assert_snapshot!(lines(&decision.plan.unwrap()), @r#"
+    mount the mirror at /srv/lightning
+        $ zpool import -N -o cachefile=/etc/zfs/zpool.cache -d /dev/disk/by-partuuid -d /dev/disk/by-id -- lightning
+        $ zfs set canmount=on lightning
+        $ zfs mount lightning
+    prove it: read every copy of everything, and see that all of it is mirror
+        $ zpool scrub -- lightning
+    "#);
+}
+
+#[test]
+fn a_pool_that_has_stopped_goes_on_with_those_that_are_here() {
+    let mut facts = used(of_zfs());
+    facts.state.zfs.as_mut().unwrap().state = "SUSPENDED".into();
+    facts.state.zfs.as_mut().unwrap().vdevs.clear();
+    let decision = decide(&facts, &more()).unwrap();
+    insta::assert_snapshot!(decision.found.join("\n"), @r#"the mirror has stopped, since too few of its members answered"#);
+    insta::assert_snapshot!(lines(&decision.plan.unwrap()), @r#"
+    have the mirror `lightning` go on, which has stopped
+        $ zpool clear -- lightning
+    take member 101 (/dev/sdb1) in again
+        $ zpool online -- lightning 101
+        $ zpool clear -- lightning 101
+    take member 102 (/dev/sdc1) in again
+        $ zpool online -- lightning 102
+        $ zpool clear -- lightning 102
+    prove it: read every copy of everything, and see that all of it is mirror
+        $ zpool scrub -- lightning
+    "#);
+    // What is gone for good is exchanged when it goes on.
+    facts.state.members.pop();
+    facts.claims.pop();
+    let plan = lines(&decide(&facts, &more()).unwrap().plan.unwrap());
+    assert!(plan.contains("zpool clear -- lightning\n") && !plan.contains("prove it"), "{plan}");
+    facts.state.members.pop();
+    facts.claims.pop();
+    assert!(says(&facts).contains("no member of `lightning` is there"));
+}
+
+#[test]
+fn of_two_halves_of_a_pool_one_is_given_up() {
+    let mut facts = of_zfs();
+    (facts.state.mounted, facts.state.zfs) = (false, None);
+    facts.parting = Parting::Apart("because".into());
+    let part = facts.inventory.devices.iter().find(|d| d.kname == "sdc1").unwrap().dev;
+    facts.new = Some(Ok(part));
+    let decision = decide(&facts, &more()).unwrap();
+    let plan = decision.plan.unwrap();
+    insta::assert_snapshot!(lines(&plan), @r#"
+    give up the state on /dev/sdc1: erase it
+        $ blkdiscard --zeroout --offset 0 --length 524288 /dev/sdc1
+        $ blkdiscard --zeroout --offset 34013184000 --length 524288 /dev/sdc1
+    mount the mirror at /srv/lightning
+        $ zpool import -N -o cachefile=/etc/zfs/zpool.cache -d /dev/disk/by-partuuid -d /dev/disk/by-id -- lightning
+        $ zfs set canmount=on lightning
+        $ zfs mount lightning
+    exchange member 102 (/dev/sdc1, Example Disk, serial E2) for /dev/sdc1
+        $ zpool replace -- lightning 102 /dev/disk/by-partuuid/uuid-sdc1
+    declare the new member (Example Disk, serial E2, 31.6 GiB) in /etc/raidguard/raidguard.toml
+        $ write /etc/raidguard/raidguard.toml
+    begin the count of its errors anew
+    prove it: read every copy of everything, and see that all of it is mirror
+        $ zpool scrub -- lightning
+    "#);
+    let renumbered = plan.steps.iter().find_map(|step| match step {
+        Action::Redeclare(step) => Some((step.after.id.clone(), step.device.clone())),
+        _ => None,
+    });
+    assert_eq!(renumbered, Some((String::new(), Some("/dev/sdc1".into()))));
+}

@@ -29,7 +29,23 @@ pub(in crate::ops) fn standing(online: bool, facts: &Facts, blockers: &mut Vec<B
             format!("umount {}", elsewhere.display()),
         );
     }
-    if let Some(work) = &state.exclusive_operation {
+    if let Some(pool) = &state.zfs {
+        if pool.checkpoint {
+            block(
+                format!("the pool {} has a checkpoint, and ZFS exchanges no member beside one", pool.name),
+                format!("if you do not need to go back to it: zpool checkpoint -d {}", pool.name),
+            );
+        }
+        if pool.removing {
+            block(
+                format!("a vdev is being taken out of the pool {}", pool.name),
+                "wait until it is".to_owned(),
+            );
+        }
+    }
+    // Beside a resilver ZFS begins another one, now or when it has ended: that of an exchange that was given up goes on to its end.
+    let resilvers = state.zfs.as_ref().is_some_and(|pool| !pool.rebuilding);
+    if let Some(work) = state.exclusive_operation.as_ref().filter(|_| !resilvers) {
         block(format!("the kernel is at work on the mirror: {work}"), "wait until it has ended".to_owned());
     }
     if facts.scrubbing {
@@ -130,7 +146,13 @@ pub(super) fn old_member(request: &Request, facts: &Facts) -> Result<u64, Blocke
                 Some(Ok(dev)) => {
                     let device = facts.inventory.by_dev(*dev)?;
                     let is = |m: &&MemberState| m.path.as_ref() == Some(&device.path);
-                    facts.state.members.iter().find(is).map(|m| m.devid)
+                    // A disk may be named for the member on it.
+                    let on = |m: &MemberState| {
+                        facts.inventory.below(device).iter().any(|d| Some(&d.path) == m.path.as_ref())
+                    };
+                    let mut on = facts.state.members.iter().filter(|m| on(m));
+                    let exact = facts.state.members.iter().find(is);
+                    exact.or_else(|| on.next().filter(|_| on.next().is_none())).map(|m| m.devid)
                 }
                 // A device that is gone may be known by the name it had.
                 _ => facts
@@ -143,7 +165,9 @@ pub(super) fn old_member(request: &Request, facts: &Facts) -> Result<u64, Blocke
             let id = by_number.or_else(by_device).filter(|id| *id != 0).ok_or_else(|| {
                 Blocker::new(format!("`{named}` is no member of the mirror"), format!("it has: {}", all()))
             })?;
-            match gone.contains(&id).then(|| returned(facts, id)).flatten() {
+            // A member that ZFS has given up may be exchanged while it is there: the new one has another number.
+            let apart = gone.contains(&id) && facts.pool.is_none();
+            match apart.then(|| returned(facts, id)).flatten() {
                 None => Ok(id),
                 Some(blocker) => Err(blocker),
             }
@@ -160,7 +184,13 @@ fn returned(facts: &Facts, id: u64) -> Option<Blocker> {
             "member {id} is missing from the running mirror, but its device is back: {}",
             claim.path.display()
         ),
-        "`raidguard repair` takes it in again; to exchange it all the same, unplug it first",
+        match &facts.pool {
+            None => "`raidguard repair` takes it in again; to exchange it all the same, unplug it first"
+                .to_owned(),
+            Some(_) => {
+                format!("`raidguard repair` takes it in again; to exchange it all the same: --old {id}")
+            }
+        },
     ))
 }
 
@@ -188,8 +218,11 @@ pub(super) fn reach(facts: &Facts, old: u64, blockers: &mut Vec<Blocker>) {
     };
     if layout.size_of(old).is_none() {
         blockers.push(Blocker::new(
-            format!("the filesystem knows no member {old}"),
-            "compare `btrfs filesystem show` with /etc/raidguard/raidguard.toml",
+            format!("the mirror knows no member {old}"),
+            match &facts.pool {
+                None => "compare `btrfs filesystem show` with /etc/raidguard/raidguard.toml",
+                Some(_) => "compare `zpool status -g` with /etc/raidguard/raidguard.toml",
+            },
         ));
     }
     // What is mounted was let in by the kernel.

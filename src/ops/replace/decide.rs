@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
-use super::{Facts, Parting, Request};
+use super::{
+    Facts, Parting, Request,
+    gather::is_stopped,
+    pool::{self, New},
+};
 use crate::{
     backend::{self, Exchange, MirrorSpec},
     config::{self, Member},
@@ -12,8 +16,8 @@ use crate::{
     plan::{
         self, Plan,
         steps::{
-            AcceptCounters, Action, Asked, Erase, GrowMember, LeavePrivate, MountForWork, MountInPlace,
-            Prove, Redeclare, ReplaceMember, RestoreLevel, StartNode, StopNode, private_place,
+            AcceptCounters, Action, Asked, Erase, GrowMember, LeavePrivate, MakePartition, MountForWork,
+            MountInPlace, Prove, Redeclare, ReplaceMember, RestoreLevel, StartNode, StopNode, private_place,
         },
     },
 };
@@ -40,6 +44,7 @@ pub fn decide(request: &Request, facts: &Facts) -> Result<Decision, Vec<Blocker>
     let (mut blockers, mut warnings) = (Vec::new(), Vec::new());
     super::blockers::standing(request.online, facts, &mut blockers);
     blockers.extend(apart(facts));
+    blockers.extend(stopped(facts));
     let old = match super::blockers::old_member(request, facts) {
         Ok(old) => Some(old),
         Err(blocker) => {
@@ -53,9 +58,9 @@ pub fn decide(request: &Request, facts: &Facts) -> Result<Decision, Vec<Blocker>
     }
     match (old, new) {
         (Some(old), Some(new)) if blockers.is_empty() => Ok(Decision {
-            plan: plan_of(request, facts, old, new, &mut warnings),
+            plan: plan_of(request, facts, old, &new, &mut warnings),
             warnings,
-            erased: vec![(new.identity(), new.content.to_string())],
+            erased: vec![(new.device.identity(), new.device.content.to_string())],
         }),
         _ => Err(blockers),
     }
@@ -68,7 +73,7 @@ fn new_device<'a>(
     old: Option<u64>,
     blockers: &mut Vec<Blocker>,
     warnings: &mut Vec<String>,
-) -> Option<&'a Device> {
+) -> Option<New<'a>> {
     let device = match facts.new.as_ref()? {
         Ok(dev) => facts.inventory.by_dev(*dev),
         Err(why) => {
@@ -85,6 +90,17 @@ fn new_device<'a>(
         return None;
     };
     let own = facts.claims.iter().find(|c| c.path == device.path);
+    if let Some(claim) = own.filter(|claim| facts.pool.is_some() && !facts.ids().contains(&claim.devid)) {
+        let path = device.path.display();
+        blockers.push(Blocker::new(
+            format!(
+                "{path} was a member of this mirror once ({}), which has gone on without it",
+                claim.devid
+            ),
+            format!("if nothing on it is needed: zpool labelclear -f {path}"),
+        ));
+        return None;
+    }
     // Of a device that was given up while it was being filled, what it holds is a part of what the others hold.
     let begun = own.is_some_and(|claim| claim.devid == 0);
     if let Some(claim) = own.filter(|_| !begun) {
@@ -99,6 +115,29 @@ fn new_device<'a>(
         facts.declared.iter().filter(|m| !(begun && m.name == facts.mirror.name)).cloned().collect();
     let refusals = refusal::judge_device(&facts.inventory, device, &mirrors, request.wipe || begun);
     blockers.extend(refusals.iter().map(|r| Blocker::new(r.to_string(), r.clears_with())));
+    let new = match &facts.pool {
+        // What is refused needs no word about its room.
+        Some(_) if !refusals.is_empty() => None,
+        Some(pool) => pool::choose(request, facts, pool, device, blockers),
+        None => {
+            fits(facts, old, device, blockers);
+            Some(New::of(device))
+        }
+    };
+    let stay = facts.state.members.iter().filter(|m| !m.missing && m.devid != 0 && Some(m.devid) != old);
+    let mut set: Vec<&Device> = stay.filter_map(|m| facts.inventory.by_path(m.path.as_ref()?)).collect();
+    set.push(device);
+    let (refusals, warned) = refusal::judge_set(&facts.inventory, &set, request.allow_same_disk);
+    // The others are as they are.
+    let ours = refusals.iter().filter(|r| r.device == device.path);
+    blockers.extend(ours.map(|r| Blocker::new(r.to_string(), r.clears_with())));
+    let shown = device.path.display().to_string();
+    warnings.extend(warned.into_iter().filter(|w| w.contains(&shown)));
+    new
+}
+
+/// Is a device large enough, and written in pieces that are small enough?
+fn fits(facts: &Facts, old: Option<u64>, device: &Device, blockers: &mut Vec<Blocker>) {
     if let Some(needed) = old.and_then(|old| facts.needed(old)).filter(|needed| device.size < *needed) {
         blockers.push(Blocker::new(
             format!(
@@ -121,16 +160,6 @@ fn new_device<'a>(
             "name another device",
         ));
     }
-    let stay = facts.state.members.iter().filter(|m| !m.missing && m.devid != 0 && Some(m.devid) != old);
-    let mut set: Vec<&Device> = stay.filter_map(|m| facts.inventory.by_path(m.path.as_ref()?)).collect();
-    set.push(device);
-    let (refusals, warned) = refusal::judge_set(&facts.inventory, &set, request.allow_same_disk);
-    // The others are as they are.
-    let ours = refusals.iter().filter(|r| r.device == device.path);
-    blockers.extend(ours.map(|r| Blocker::new(r.to_string(), r.clears_with())));
-    let shown = device.path.display().to_string();
-    warnings.extend(warned.into_iter().filter(|w| w.contains(&shown)));
-    Some(device)
 }
 
 /// Is a member not to be trusted to read from?
@@ -145,10 +174,11 @@ fn plan_of(
     request: &Request,
     facts: &Facts,
     old: u64,
-    new: &Device,
+    new: &New<'_>,
     warnings: &mut Vec<String>,
 ) -> Plan<Action> {
     let Facts { mirror, state, .. } = facts;
+    let New { device, identity: new, partition } = new;
     let id = plan::id_of("replace", &mirror.name, facts.now);
     let gone = facts.gone();
     // Others that are gone as well: then this alone does not make the mirror whole.
@@ -164,6 +194,7 @@ fn plan_of(
         uuid: mirror.uuid.clone(),
         id: old,
         new: new.path.clone(),
+        partuuid: new.partuuid.clone().filter(|_| facts.pool.is_some()),
         avoid_old: member.is_some_and(|m| (m.pulled || !m.missing) && is_doubtful(facts, m)),
     };
     let backend = backend::of(mirror.backend);
@@ -186,8 +217,23 @@ fn plan_of(
     }
     // What is left of an exchange that was given up is erased when this one begins.
     let begun = facts.claims.iter().any(|c| c.path == new.path && c.devid == 0);
-    if !new.content.is_empty() && !begun {
-        steps.push(Action::Erase(Erase::of([(new.identity(), &new.content)], spec(vec![new.path.clone()]))));
+    let comes = || spec(vec![new.path.clone()]);
+    if !device.content.is_empty() && !begun {
+        let mut erase = Erase::of([(device.identity(), &device.content)], comes());
+        erase.before = partition.iter().map(|(_, uuid, _)| (*uuid).to_owned()).collect();
+        steps.push(Action::Erase(erase));
+    }
+    if let Some((slot, uuid, remains)) = partition {
+        steps.push(Action::MakePartition(MakePartition {
+            disk: device.identity(),
+            slot: *slot,
+            fresh: true,
+            uuid: (*uuid).to_owned(),
+            name: mirror.name.clone(),
+        }));
+        if !remains.is_empty() {
+            steps.push(Action::Erase(Erase::of([(new.clone(), *remains)], comes())));
+        }
     }
     steps.push(Action::MountForWork(MountForWork {
         spec: spec(devices(&[])),
@@ -201,11 +247,8 @@ fn plan_of(
         at: at.clone(),
         exchange: exchange.clone(),
         old: facts.name_of(old),
-        old_device: member
-            .filter(|m| !m.missing)
-            .and_then(|m| facts.inventory.by_path(m.path.as_ref()?))
-            .map(Device::identity),
-        new: new.identity(),
+        old_device: there_still(facts, old, member),
+        new: new.clone(),
         asked: Asked { old: request.old.clone(), new: request.new.clone() },
     }));
     let needed = facts.needed(old).unwrap_or_default();
@@ -242,15 +285,21 @@ fn plan_of(
         steps.push(Action::Prove(Prove { spec: spec(after.clone()), record: plan::record_of(&id, "proof") }));
     }
     let before = mirror.member.iter().find(|m| m.id == old.to_string());
+    let numbered = backend.numbers_anew().then(|| new.path.clone());
     if let Some(before) = before {
         steps.push(Action::Redeclare(Redeclare {
             mirror: mirror.name.clone(),
             before: before.clone(),
             after: declared(mirror.backend, before, new),
             spec: Some(spec(after.clone())),
+            device: numbered.clone(),
         }));
     }
-    steps.push(Action::AcceptCounters(AcceptCounters { spec: spec(after.clone()), id: old }));
+    steps.push(Action::AcceptCounters(AcceptCounters {
+        spec: spec(after.clone()),
+        id: old,
+        device: numbered,
+    }));
     if short && !in_place {
         steps.push(Action::LeavePrivate(LeavePrivate { spec: spec(after) }));
     }
@@ -260,16 +309,35 @@ fn plan_of(
     Plan::new("replace", &mirror.name, facts.now, steps)
 }
 
+/// The device of the member that goes, where it is there: its label is cleared afterwards.
+fn there_still(facts: &Facts, old: u64, member: Option<&MemberState>) -> Option<Identity> {
+    let serves = member.filter(|m| !m.missing).and_then(|m| m.path.as_ref());
+    // ZFS may do without a member whose device is there, and that is exchanged all the same.
+    let given_up =
+        || facts.pool.as_ref().and(facts.claims.iter().find(|claim| claim.devid == old)).map(|c| &c.path);
+    facts.inventory.by_path(serves.or_else(given_up)?).map(Device::identity)
+}
+
 /// The new device takes over the old one's number, and of btrfs its UUID too (kernel: `btrfs_dev_replace_finishing`). md gives it one of
-/// its own, which is read when it is a member.
-fn declared(backend: BackendKind, before: &Member, new: &Device) -> Member {
+/// its own, ZFS a number too, which are read when it is a member.
+fn declared(backend: BackendKind, before: &Member, new: &Identity) -> Member {
     Member {
-        id: before.id.clone(),
-        uuid: if backend == BackendKind::Mdadm { String::new() } else { before.uuid.clone() },
+        id: if backend::of(backend).numbers_anew() { String::new() } else { before.id.clone() },
+        uuid: if backend == BackendKind::Btrfs { before.uuid.clone() } else { String::new() },
         model: new.model.clone(),
         serial: new.serial.clone(),
         size: Bytes(new.size.0),
     }
+}
+
+/// Has it stopped?
+fn stopped(facts: &Facts) -> Option<Blocker> {
+    is_stopped(&facts.state).then(|| {
+        Blocker::new(
+            "the mirror has stopped, since too few of its members answer: whatever writes to it waits",
+            format!("plug in again what is gone, then: raidguard repair {}", facts.mirror.name),
+        )
+    })
 }
 
 /// Are two halves of it apart?

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
+use super::pool::{self, PoolFacts};
 use crate::{
     backend::{
         self, BackendError, Layout,
@@ -11,7 +12,7 @@ use crate::{
     },
     config::Mirror,
     host::{Host, files, inventory, partition, state::State},
-    model::{Bytes, DevNo, Inventory, mirror::MirrorState, observed::Claim},
+    model::{Bytes, DevNo, Inventory, mirror::MirrorState, observed::Claim, zfs::ZfsState},
     node::{self, Running},
     ops::{Trouble, mirrors, resumed, setup, trouble::unchanged},
 };
@@ -41,6 +42,8 @@ pub struct Facts {
     pub old: Option<Result<DevNo, String>>,
     /// The smallest piece that the new device can write, in bytes; unknown where the kernel does not say.
     pub sector: Option<u64>,
+    /// What a pool of ZFS needs of a new device.
+    pub pool: Option<PoolFacts>,
     /// A scrub that runs, which an exchange cannot be begun beside.
     pub scrubbing: bool,
     /// Who uses the node's files; nobody where none are declared or the mirror is not mounted.
@@ -142,18 +145,28 @@ pub fn gather(host: &Host, mirror: Mirror, verb: &str, named: Named<'_>) -> Resu
     let parting = if state.mounted && state.members.iter().all(|m| !m.missing) {
         Parting::Behind
     } else {
-        let mounted = state.mountpoint.as_deref().filter(|_| state.mounted && !state.read_only);
+        let writes = state.mounted && !state.read_only && !is_stopped(&state);
+        let mounted = state.mountpoint.as_deref().filter(|_| writes);
         parting(host, &mirror, mounted).map_err(unchanged(looked))?
     };
     let inventory = inventory::gather(host).map_err(unchanged("the block devices cannot be read"))?;
     let resolve = |path: &Path| inventory::resolve(host, path).map_err(|e| e.to_string());
+    let of_state = state.members.iter().filter_map(|m| m.path.clone());
+    let members: Vec<_> = of_state.chain(claims.iter().map(|claim| claim.path.clone())).collect();
+    let member = |found: Result<DevNo, String>| {
+        let disk = found.as_ref().ok().and_then(|dev| inventory.by_dev(*dev));
+        match disk.and_then(|disk| inventory.partition_among(&disk.path, &members)) {
+            Some(part) => Ok(part.dev),
+            None => found,
+        }
+    };
     let new = named.new.map(resolve);
-    let old = named.old.filter(|old| old.contains('/')).map(|old| resolve(Path::new(old)));
-    let kname = new
-        .as_ref()
-        .and_then(|new| new.as_ref().ok())
-        .and_then(|dev| inventory.by_dev(*dev))
-        .map(|d| d.kname.clone());
+    // What `repair` names is a member.
+    let new = if verb == "repair" { new.map(member) } else { new };
+    let old = named.old.filter(|old| old.contains('/')).map(|old| member(resolve(Path::new(old))));
+    let comes = new.as_ref().and_then(|new| new.as_ref().ok()).and_then(|dev| inventory.by_dev(*dev));
+    let sector = comes.and_then(|device| partition::sectors(host, &device.kname)).map(|(logical, _)| logical);
+    let pool = pool::gather(host, &mirror, comes, sector)?;
     let running = match mirror.node.as_ref().filter(|_| state.mounted) {
         Some(node) => node::find_running(host, &node.data, node.unit.as_deref())
             .map_err(unchanged("it cannot be told whether a node is running"))?,
@@ -169,7 +182,8 @@ pub fn gather(host: &Host, mirror: Mirror, verb: &str, named: Named<'_>) -> Resu
         known,
         now: resumed::moment(host, verb, &mirror.name),
         declared: mirrors::declared(host)?,
-        sector: kname.and_then(|kname| partition::sectors(host, &kname)).map(|(logical, _)| logical),
+        sector,
+        pool,
         scrubbing: scrub.is_some_and(|s| s.ended.is_none()) || is_compared(&state),
         unfinished: setup::unfinished(host)?,
         state,
@@ -182,6 +196,11 @@ pub fn gather(host: &Host, mirror: Mirror, verb: &str, named: Named<'_>) -> Resu
         running,
         mirror,
     })
+}
+
+/// Has it stopped, since too few of its members answer? Whoever writes to it waits.
+pub(in crate::ops) fn is_stopped(state: &MirrorState) -> bool {
+    state.zfs.as_ref().is_some_and(ZfsState::is_suspended)
 }
 
 /// Are its members being compared now?

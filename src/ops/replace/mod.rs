@@ -3,11 +3,14 @@
 pub(in crate::ops) mod blockers;
 mod decide;
 mod gather;
+pub(in crate::ops) mod pool;
 
 use std::path::{Path, PathBuf};
 
 pub use decide::{Decision, decide};
+pub(in crate::ops) use gather::is_stopped;
 pub use gather::{Facts, Named, Parting, gather};
+pub use pool::PoolFacts;
 
 use super::{
     Exit, Trouble, execute, mirrors,
@@ -108,7 +111,9 @@ fn is_settled(host: &Host, plan: &Plan<Action>) -> bool {
 fn is_same(host: &Host, request: &Request, step: &ReplaceMember) -> bool {
     let device = |path: &Path| inventory::resolve(host, path).ok();
     let new = request.new == step.asked.new
-        || device(&request.new).is_some_and(|dev| Some(dev) == device(&step.new.path));
+        || device(&request.new).is_some_and(|dev| {
+            [&step.new.path, &step.asked.new].into_iter().any(|path| Some(dev) == device(path))
+        });
     let old = match (request.old.as_deref(), step.asked.old.as_deref()) {
         (None | Some("missing"), None | Some("missing")) => true,
         (Some(now), was) => Some(now) == was || now == step.exchange.id.to_string(),
@@ -167,9 +172,11 @@ fn ended(host: &Host, mirror: &Mirror, plan: &Plan<Action>, console: &mut Consol
     let proof =
         proof.map_err(|e| Trouble::failed("the exchange is done, but its proof cannot be read", e))?;
     let proof = proof.flatten();
-    console.say(format_args!(
-        "\n{new} has taken the place of {old}. Erase the old one before it is ever plugged in again: it says that it is this member."
-    ));
+    console.say(format_args!("\n{new} has taken the place of {old}."));
+    // Of one that was there, what says so was erased.
+    if step.is_none_or(|step| step.old_device.is_none()) {
+        console.say("Erase the old one before it is ever plugged in again: it says that it is this member.");
+    }
     let whole = state.mounted
         && !state.degraded_option
         && state.members.iter().all(|m| !m.missing)

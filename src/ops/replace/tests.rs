@@ -15,7 +15,7 @@ use crate::{
     plan::{Step as _, steps::Action},
 };
 
-fn device(kname: &str, minor: u32) -> Device {
+pub(super) fn device(kname: &str, minor: u32) -> Device {
     Device {
         path: format!("/dev/{kname}").into(),
         kname: kname.into(),
@@ -47,7 +47,7 @@ fn piece(kind: &str, ids: &[u64], survives: usize) -> Piece {
     }
 }
 
-fn request() -> Request {
+pub(super) fn request() -> Request {
     Request {
         name: None,
         old: Some("2".into()),
@@ -76,6 +76,7 @@ pub(in crate::ops) fn facts() -> Facts {
         old: None,
         inventory: Inventory { devices: disks.to_vec() },
         sector: Some(512),
+        pool: None,
         scrubbing: false,
         running: Running::default(),
         known: Some(38),
@@ -101,7 +102,7 @@ fn used(mut facts: Facts) -> Facts {
 }
 
 /// Each step and its commands, a line each.
-fn lines(plan: &Plan<Action>) -> String {
+pub(in crate::ops) fn lines(plan: &Plan<Action>) -> String {
     let step = |s: &Action| {
         let commands: String = s.commands().iter().map(|c| format!("    $ {c}\n")).collect();
         format!("{}\n{commands}", s.says())
@@ -215,7 +216,7 @@ fn a_degraded_mount_under_a_running_node_stays_and_is_said() {
     assert!(lines(&decide(&request(), &facts).unwrap().plan).contains("without `degraded`"));
 }
 
-fn says(request: &Request, facts: &Facts) -> String {
+pub(super) fn says(request: &Request, facts: &Facts) -> String {
     let blockers = decide(request, facts).unwrap_err();
     blockers.iter().map(|Blocker { says, clears }| format!("{says} | {clears}\n")).collect()
 }

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use super::{Facts, Request, pool};
 use crate::{
-    host::partition::{Slot, node_of},
+    host::partition::Slot,
     model::{Bytes, Content, Device, Identity},
-    ops::{Blocker, refusal},
+    ops::{Blocker, refusal, whole_disk},
 };
 
 /// Room that a mirror needs for itself beside the data: btrfs's system and metadata chunks, or md's superblock and bitmap and the log of
@@ -162,13 +162,7 @@ fn in_free_space<'a>(
         .map(|(uuid, _)| uuid)?;
     Some(Chosen {
         device: disk,
-        identity: Identity {
-            path: node_of(&disk.path, slot.number),
-            dev: None,
-            size: slot.size(),
-            partuuid: Some(uuid.clone()),
-            ..disk.identity()
-        },
+        identity: whole_disk::identity(disk, &slot, uuid),
         content: &room.remains,
         partition: Some(NewPartition { slot, fresh: room.fresh, anew: false, uuid }),
     })
@@ -180,13 +174,7 @@ fn on_whole_disk<'a>(facts: &'a Facts, disk: &'a Device, index: usize) -> Option
     let uuid = facts.uuids.get(index)?;
     Some(Chosen {
         device: disk,
-        identity: Identity {
-            path: node_of(&disk.path, slot.number),
-            dev: None,
-            size: slot.size(),
-            partuuid: Some(uuid.clone()),
-            ..disk.identity()
-        },
+        identity: whole_disk::identity(disk, &slot, uuid),
         content: &disk.content,
         partition: Some(NewPartition { slot, fresh: true, anew: true, uuid }),
     })

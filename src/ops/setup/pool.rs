@@ -1,22 +1,16 @@
 //! What a pool of ZFS needs beyond other mirrors: the size of its smallest write, names that stay, a partition on each whole disk.
 
-use std::path::{Path, PathBuf};
-
 use super::{Facts, members::Chosen};
 use crate::{
     backend::{self, MirrorSpec, PoolSpec, zfs},
     host::{
         Host,
-        partition::{self, Slot, Table},
+        partition::{self, Slot},
     },
     model::{BackendKind, Bytes, DevNo, Inventory},
-    ops::{Blocker, Trouble, trouble::unchanged},
+    ops::{Blocker, Trouble, trouble::unchanged, whole_disk},
     plan::steps::BootPool,
 };
-
-/// Of a whole disk a hundredth stays free, so that another maker's disk of the same name, which may be a little smaller, can take its
-/// place; of a large one no more than this.
-const SPARED: u64 = 4 << 30;
 
 /// What the machine says.
 #[derive(Debug, Clone, Default)]
@@ -46,12 +40,10 @@ pub(super) fn gather(
         devices.iter().map(|dev| dev.as_ref().ok().and_then(|dev| inventory.by_dev(*dev))).collect();
     let sectors: Vec<_> =
         found.iter().map(|device| partition::sectors(host, &device.as_ref()?.kname)).collect();
-    // What lies on another device is no disk that could be divided.
-    let whole: Vec<_> =
-        found.iter().map(|device| device.filter(|d| d.parents.is_empty()).map(|d| d.size)).collect();
+    let whole: Vec<_> = found.iter().map(|device| device.and_then(whole_disk::size_of)).collect();
     let sizes = found.iter().zip(&sectors).zip(&whole).filter_map(|((device, sectors), whole)| {
         Some(match whole {
-            Some(disk) => usable(*disk, sectors.as_ref()?.0),
+            Some(disk) => whole_disk::usable(*disk, sectors.as_ref()?.0),
             None => device.as_ref()?.size,
         })
     });
@@ -65,14 +57,7 @@ pub(super) fn gather(
     }))
 }
 
-/// How large a partition a whole disk gets.
-fn usable(disk: Bytes, sector: u64) -> Bytes {
-    let room = Table::fresh(disk, sector).room();
-    Bytes(room.0 - (room.0 / 100).min(SPARED))
-}
-
-/// Is the device a whole disk that gets a partition? One that ZFS was given whole it would divide by itself, with a reserve of so many
-/// sectors, whatever their size: an equally large disk of larger sectors could not take its place.
+/// Is the device a whole disk that gets a partition?
 pub(super) fn is_parted(facts: &Facts, index: usize) -> bool {
     facts.pool.as_ref().and_then(|pool| pool.whole.get(index)).is_some_and(Option::is_some)
 }
@@ -82,7 +67,7 @@ pub(super) fn slot(facts: &Facts, index: usize) -> Option<Slot> {
     let pool = facts.pool.as_ref()?;
     let disk = pool.whole.get(index).copied().flatten()?;
     let (sector, _) = pool.sectors.get(index).copied().flatten()?;
-    Table::fresh(disk, sector).slot(pool.size)
+    whole_disk::slot(disk, sector, pool.size)
 }
 
 /// What it is made with; nothing for a mirror of another kind.
@@ -95,27 +80,7 @@ pub(super) fn spec(facts: &Facts, members: &[Chosen<'_>], blockers: &mut Vec<Blo
         blockers.push(Blocker::new(says, "see /sys/class/block/NAME/queue; name other devices"));
         return None;
     };
+    let paths = members.iter().map(|member| whole_disk::stable(&member.identity)).collect();
     let sizes: Vec<_> = members.iter().map(|member| member.identity.size).collect();
-    Some(PoolSpec { ashift, uneven: zfs::are_uneven(&sizes), paths: members.iter().map(stable).collect() })
-}
-
-/// A name that stays: `/dev/sdX` may be another disk after the next boot, and ZFS keeps what it was given.
-fn stable(member: &Chosen<'_>) -> PathBuf {
-    match &member.identity.partuuid {
-        Some(uuid) => Path::new("/dev/disk/by-partuuid").join(uuid),
-        None => member.identity.path.clone(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_disk_is_not_used_to_its_end() {
-        // The table takes a MiB at each end; a hundredth of 1022 MiB stays.
-        assert_eq!(usable(Bytes::gib(1), 512), Bytes(Bytes::mib(1022).0 - Bytes::mib(1022).0 / 100));
-        assert_eq!(usable(Bytes::gib(4096), 4096).0, Bytes::gib(4096).0 - Bytes::mib(2).0 - SPARED);
-        assert_eq!(usable(Bytes(0), 512), Bytes(0));
-    }
+    Some(PoolSpec { ashift, uneven: zfs::are_uneven(&sizes), paths })
 }

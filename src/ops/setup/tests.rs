@@ -210,6 +210,85 @@ fn the_whole_plan_of_a_node_run_by_systemd() {
     ");
 }
 
+/// What is asked for and found where a pool of ZFS is to be made of these disks, as they are.
+fn pool(sectors: (u64, u64)) -> (Request, Facts) {
+    let mut facts = facts();
+    (facts.systemd, facts.with) = (false, Ok(None));
+    facts.pool = Some(PoolFacts {
+        sectors: vec![Some((512, 512)), Some(sectors)],
+        whole: vec![Some(Bytes::gib(64)); 2],
+        size: Bytes::gib(63),
+        ..PoolFacts::default()
+    });
+    (Request { backend: BackendKind::Zfs, level: Level::Mirror, ..request() }, facts)
+}
+
+#[test]
+fn a_pool_lies_on_partitions_of_one_size_by_names_that_stay() {
+    let (request, mut facts) = pool((4096, 4096));
+    facts.inventory.devices[1].content =
+        Content::Known(vec![Signature { kind: "gpt".into(), label: None, uuid: None }]);
+    let decision = decide(&Request { wipe: true, ..request }, &facts).unwrap();
+    let said = |(device, holds): &(crate::model::Identity, String)| {
+        (device.path.display().to_string(), holds.clone())
+    };
+    assert_eq!(
+        decision.erased.iter().map(said).collect::<Vec<_>>(),
+        [("/dev/sdb".into(), "empty".into()), ("/dev/sdc".into(), "gpt".into())]
+    );
+    let plan: String =
+        lines(&decision.plan).split_inclusive('\n').take_while(|l| !l.starts_with("copy")).collect();
+    insta::assert_snapshot!(plan, @r#"
+    erase what is on /dev/sdc
+        $ wipefs --all /dev/sdc
+    make the partition /dev/sdb1 of 63 GiB in the free space of /dev/sdb, with a new GPT
+        $ sfdisk --quiet --lock=yes --no-reread --no-tell-kernel --wipe never --wipe-partitions never /dev/sdb <<< $'label: gpt\nstart=2048, size=132120576, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4, uuid=aaaaaaaa-0000-4000-8000-000000000001, name="lightning"\n'
+        $ partx --update --nr 1 /dev/sdb
+    make the partition /dev/sdc1 of 63 GiB in the free space of /dev/sdc, with a new GPT
+        $ sfdisk --quiet --lock=yes --no-reread --no-tell-kernel --wipe never --wipe-partitions never /dev/sdc <<< $'label: gpt\nstart=256, size=16515072, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4, uuid=aaaaaaaa-0000-4000-8000-000000000002, name="lightning"\n'
+        $ partx --update --nr 1 /dev/sdc
+    make a zfs mirror (mirror) of /dev/sdb1, /dev/sdc1
+        $ zpool create -o ashift=12 -o autotrim=on -o cachefile=/etc/zfs/zpool.cache -o compatibility=openzfs-2.1-linux -o comment=25e3e7408cd14cc79b25b175081f4acf -O canmount=off -O recordsize=16K -O compression=lz4 -O atime=off -O xattr=sa -O acltype=posix -O org.debian:periodic-scrub=disable -m /srv/lightning lightning mirror /dev/disk/by-partuuid/aaaaaaaa-0000-4000-8000-000000000001 /dev/disk/by-partuuid/aaaaaaaa-0000-4000-8000-000000000002
+    make the mount point /srv/lightning, closed to writing while nothing is mounted
+        $ mkdir -p -m 0755 /srv/lightning
+        $ chattr +i -- /srv/lightning
+    mount it at /srv/lightning and look at its members and profiles
+        $ zfs set canmount=on lightning
+        $ zfs mount lightning
+    make the directory /srv/lightning/lightning
+        $ mkdir -- /srv/lightning/lightning
+    "#);
+    // One that was partitioned is not erased again.
+    let Action::Erase(erase) = &decision.plan.steps[0] else { panic!("{plan}") };
+    assert_eq!(erase.before, ["aaaaaaaa-0000-4000-8000-000000000002"]);
+}
+
+#[test]
+fn what_a_pool_cannot_be_made_of() {
+    let (request, mut facts) = pool((512, 0));
+    let refused = |facts: &Facts| decide(&request, facts).unwrap_err()[0].says.clone();
+    assert!(refused(&facts).contains("how large the sectors"), "{}", refused(&facts));
+    let pool = facts.pool.as_mut().unwrap();
+    pool.sectors[1] = Some((512, 8192));
+    assert!(lines(&decide(&request, &facts).unwrap().plan).contains("-o ashift=13 "));
+    facts.pool.as_mut().unwrap().conflict = Some("a pool `lightning` is imported already".into());
+    assert_eq!(refused(&facts), "a pool `lightning` is imported already");
+}
+
+#[test]
+fn partitions_of_different_sizes_are_taken_by_force() {
+    let (request, mut facts) = pool((512, 512));
+    facts.pool.as_mut().unwrap().whole = vec![None; 2];
+    for (device, uuid) in facts.inventory.devices.iter_mut().zip(["one", "two"]) {
+        (device.kind, device.partuuid) = ("part".into(), Some(uuid.into()));
+    }
+    let plan = |facts: &Facts| lines(&decide(&request, facts).unwrap().plan);
+    assert!(plan(&facts).contains("mirror /dev/disk/by-partuuid/one /dev/disk/by-partuuid/two\n"));
+    assert!(plan(&facts).contains("$ zpool create -o") && !plan(&facts).contains("sfdisk"));
+    facts.inventory.devices[0].size = Bytes::gib(63);
+    assert!(plan(&facts).contains("$ zpool create -f -o"));
+}
+
 #[test]
 fn a_quiet_directory_on_new_partitions() {
     let mut facts = facts();

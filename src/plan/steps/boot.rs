@@ -80,7 +80,7 @@ impl KnowArray {
             line: None,
             comment: String::new(),
             file: rule.path(),
-            initramfs,
+            initramfs: initramfs.filter(|_| rule.is_in_initramfs()),
             record: record_of(id, "initramfs"),
             rule: Some(rule),
         }
@@ -120,7 +120,10 @@ impl Step for KnowArray {
             (Some(_), Some(_)) => {
                 format!("add the array to {}, have udev keep its halves apart{and}", self.file.display())
             }
-            (None, _) => format!("have udev keep the mirror's halves apart{and}"),
+            (None, rule) => {
+                let keeper = rule.as_ref().map_or("udev", Rule::keeper);
+                format!("have {keeper} keep the mirror's halves apart{and}")
+            }
         }
     }
 
@@ -132,7 +135,13 @@ impl Step for KnowArray {
 
     fn unsays(&self) -> String {
         let line = self.line.iter().map(|_| format!("remove the array from {}", self.file.display()));
-        let rule = self.rule.iter().map(|_| "remove the mirror's rule of udev".to_owned());
+        let rule = self.rule.iter().map(|rule| {
+            if rule.is_in_initramfs() {
+                "remove the mirror's rule of udev".to_owned()
+            } else {
+                format!("remove {}", rule.path().display())
+            }
+        });
         line.chain(rule).collect::<Vec<_>>().join(", ")
     }
 

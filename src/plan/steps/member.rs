@@ -14,7 +14,7 @@ use crate::{
     backend::{self, BackendError, Exchange, ExchangeEnd, LevelEnd, MirrorSpec},
     exec::{Cmd, Flow},
     host::{Host, files, inventory},
-    model::Identity,
+    model::{BackendKind, Identity},
     plan::{Context, Outcome, Probe, Step, StepError, Work},
 };
 
@@ -117,7 +117,12 @@ impl ReplaceMember {
             let path = old.path.display();
             return Err(StepError::refused(format!("{path} is not the old member any more: {difference}")));
         }
-        cmds.iter().try_for_each(|cmd| run(host, cmd).map(drop))
+        cmds.iter().try_for_each(|cmd| run(host, cmd).map(drop)).map_err(|e| {
+            e.hint(format!(
+                "if {} cannot be written to, unplug it: it is no member any more; then run the same command again",
+                old.path.display()
+            ))
+        })
     }
 
     fn failed(&self, e: BackendError) -> StepError {
@@ -130,6 +135,9 @@ impl ReplaceMember {
                 "too little of the members is in no chunk: `raidguard balance` gives half-empty chunks back; where that is not enough, \
                  move away what else is on the mirror and balance again; then run the same command again",
             );
+        }
+        if fails && self.spec.backend == BackendKind::Zfs {
+            return error.hint("name another device, or run the same command again when this one is sound");
         }
         if fails {
             return error.hint(format!(
@@ -213,12 +221,12 @@ impl Step for ReturnMember {
     }
 
     fn commands(&self) -> Vec<String> {
-        let cmd = backend::of(self.spec.backend).return_command(&self.spec, &self.exchange);
-        cmd.iter().map(Cmd::line).collect()
+        let cmds = backend::of(self.spec.backend).return_commands(&self.spec, &self.exchange);
+        cmds.iter().map(Cmd::line).collect()
     }
 
     fn probe(&self, host: &Host) -> Result<Probe, StepError> {
-        let done = backend::of(self.spec.backend).is_exchanged(host, &self.exchange);
+        let done = backend::of(self.spec.backend).is_returned(host, &self.exchange);
         Ok(if done.map_err(backend_failed)? { Probe::Done } else { Probe::Pending })
     }
 
@@ -327,7 +335,7 @@ impl Step for Discard {
 
     fn commands(&self) -> Vec<String> {
         let (mut cmds, spec) = self.forgetting();
-        cmds.extend(backend::of(self.spec.backend).unmaking(&spec));
+        cmds.extend(backend::of(self.spec.backend).discarding(&spec, &self.device));
         cmds.iter().map(Cmd::line).collect()
     }
 
@@ -364,7 +372,8 @@ impl Discard {
 
     fn cmds(&self, host: &Host) -> Result<Vec<Cmd>, StepError> {
         let (mut cmds, spec) = self.forgetting();
-        cmds.extend(backend::of(self.spec.backend).unmake_commands(host, &spec).map_err(backend_failed)?);
+        let erase = backend::of(self.spec.backend).discard_commands(host, &spec, &self.device);
+        cmds.extend(erase.map_err(backend_failed)?);
         Ok(cmds)
     }
 }

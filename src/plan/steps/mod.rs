@@ -32,7 +32,7 @@ pub use mountpoint::MountPoint;
 pub use node::{StartNode, StopNode};
 pub use original::{KeepOriginal, RemoveOriginal};
 pub use partition::MakePartition;
-pub use pool::BootPool;
+pub use pool::{BootPool, WakePool};
 pub use proof::{AcceptCounters, Proof, Prove, Redeclare};
 pub use reach::{LeavePrivate, MountForWork, MountInPlace, private_place};
 pub use service::{Declare, DropIn, InstallSchedule};
@@ -59,6 +59,7 @@ pub enum Action {
     MountPoint(MountPoint),
     Fstab(Fstab),
     BootPool(BootPool),
+    WakePool(WakePool),
     MountMirror(MountMirror),
     Container(Container),
     PlainDirectory(PlainDirectory),
@@ -98,6 +99,7 @@ impl Action {
             Self::MountPoint(s) => s,
             Self::Fstab(s) => s,
             Self::BootPool(s) => s,
+            Self::WakePool(s) => s,
             Self::MountMirror(s) => s,
             Self::Container(s) => s,
             Self::PlainDirectory(s) => s,

@@ -1,23 +1,20 @@
-//! A pool of ZFS comes back at a boot by units of systemd, where other mirrors have a line of fstab.
+//! A pool of ZFS comes back at a boot by units of systemd, where other mirrors have a line of fstab; and after it has stopped, when it is
+//! told to.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::{fail, run};
+use super::{fail, run, storage::backend_failed};
 use crate::{
+    backend::{self, MirrorSpec},
     exec::Cmd,
-    host::{Host, files},
+    host::{
+        Host, files,
+        zfs::boot::{LINKS, not_enabled, wanted},
+    },
     plan::{Context, Outcome, Probe, Step, StepError},
 };
-
-/// What imports the pools that are named in zpool.cache, and what mounts them (zfs-import-cache.service, zfs-mount.service: OpenZFS,
-/// `etc/systemd/system`), with the targets by which a boot starts both.
-const UNITS: [&str; 4] = ["zfs-import-cache.service", "zfs-import.target", "zfs-mount.service", "zfs.target"];
-const LINKS: &str = "/etc/systemd/system";
 
 /// Has systemd import the pool and mount it at every boot.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,29 +43,6 @@ impl BootPool {
         }
         Ok(())
     }
-}
-
-/// The directories with links to what a boot starts (systemctl(1), enable).
-fn wanted(host: &Host) -> io::Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(host.path(LINKS)) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
-    };
-    let mut dirs = Vec::new();
-    for entry in entries {
-        let path = entry?.path();
-        if path.extension().is_some_and(|ext| ext == "wants") && path.is_dir() {
-            dirs.push(path);
-        }
-    }
-    Ok(dirs)
-}
-
-/// Those of the units that no boot starts.
-fn not_enabled(host: &Host) -> io::Result<Vec<String>> {
-    let dirs = wanted(host)?;
-    let has = |unit: &str| dirs.iter().any(|dir| Path::new(dir).join(unit).symlink_metadata().is_ok());
-    Ok(UNITS.into_iter().filter(|unit| !has(unit)).map(str::to_owned).collect())
 }
 
 impl Step for BootPool {
@@ -118,14 +92,50 @@ impl Step for BootPool {
     }
 }
 
+/// Has a pool go on that stopped when too few of its members answered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WakePool {
+    /// The mirror.
+    pub spec: MirrorSpec,
+}
+
+impl Step for WakePool {
+    fn says(&self) -> String {
+        format!("have the mirror `{}` go on, which has stopped", self.spec.name)
+    }
+
+    fn commands(&self) -> Vec<String> {
+        backend::of(self.spec.backend).waking(&self.spec).iter().map(Cmd::line).collect()
+    }
+
+    fn probe(&self, host: &Host) -> Result<Probe, StepError> {
+        let state = backend::of(self.spec.backend).observe(host, &self.spec.uuid, &self.spec.mountpoint);
+        let pool = state.map_err(backend_failed)?.zfs;
+        Ok(if pool.is_some_and(|pool| pool.is_suspended()) { Probe::Pending } else { Probe::Done })
+    }
+
+    fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
+        cx.watch.waiting("waiting for the pool to go on");
+        backend::of(self.spec.backend)
+            .wake(cx.host, &self.spec)
+            .map(|()| Outcome::default())
+            .map_err(|e| StepError::failed("the pool does not go on; nothing that was written is lost", e))
+    }
+
+    fn undo(&self, _: &mut Context<'_>) -> Result<(), StepError> {
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::fs::symlink, sync::Arc};
+    use std::{fs, os::unix::fs::symlink, sync::Arc};
 
     use super::*;
     use crate::{
         exec::{Reply, ScriptedRunner},
         health::samples,
+        host::zfs::boot::UNITS,
     };
 
     #[test]

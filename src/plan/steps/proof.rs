@@ -1,6 +1,6 @@
 //! What ends an exchange or a repair: proof that redundancy is whole, and what raidguard remembers brought up to date.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +19,12 @@ use crate::{
         readable::{self, Damaged},
         state::{State, StateError},
     },
-    model::{Bytes, mirror::MirrorState, observed::causes},
+    model::{
+        Bytes,
+        mirror::{ErrorCounts, MemberState, MirrorState},
+        observed::causes,
+        zfs::{ZfsClass, ZfsState, ZfsVdev},
+    },
     plan::{Context, Outcome, Probe, Step, StepError, Work},
 };
 
@@ -48,11 +53,14 @@ pub struct Redeclare {
     pub mirror: String,
     /// What it was.
     pub before: Member,
-    /// What it is; without a UUID where that is only known once it is a member.
+    /// What it is; without a UUID, or without a number too, where that is only known once it is a member.
     pub after: Member,
     /// The mirror, to read that from.
     #[serde(default)]
     pub spec: Option<MirrorSpec>,
+    /// The device, by which a member without a number is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<PathBuf>,
 }
 
 /// Takes what is counted of a new member as known: it starts anew.
@@ -62,6 +70,9 @@ pub struct AcceptCounters {
     pub spec: MirrorSpec,
     /// The member.
     pub id: u64,
+    /// Its device, by which it is known where its number is only known once it is a member.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<PathBuf>,
 }
 
 impl Proof {
@@ -69,7 +80,7 @@ impl Proof {
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn load(host: &Host, record: &std::path::Path) -> Result<Option<Self>, StepError> {
+    pub fn load(host: &Host, record: &Path) -> Result<Option<Self>, StepError> {
         let text = host.read_optional(record).map_err(fail("reading", record))?;
         text.map(|t| serde_json::from_str(&t).map_err(fail("understanding", record))).transpose()
     }
@@ -88,11 +99,12 @@ impl Prove {
     /// Why redundancy is not whole, in words.
     fn lacks(&self, state: &MirrorState) -> Vec<String> {
         let mut lacks = state.drifted(self.spec.level.as_str());
-        let gone = |m: &&crate::model::mirror::MemberState| m.missing || m.replace_target;
+        let gone = |m: &&MemberState| m.missing || m.replace_target;
         lacks.extend(state.members.iter().filter(gone).map(|m| match &m.missing_because {
             Some(why) => format!("member {}: {why}", m.devid),
             None => format!("member {} is still being filled", m.devid),
         }));
+        lacks.extend(state.zfs.iter().flat_map(doubts));
         let bad = state.members.iter().filter(|m| !m.missing && m.bad_sectors > 0);
         lacks.extend(bad.map(|m| {
             let (id, name) = (m.devid, &self.spec.name);
@@ -102,12 +114,7 @@ impl Prove {
         lacks
     }
 
-    fn scrub(
-        &self,
-        cx: &mut Context<'_>,
-        at: &std::path::Path,
-        state: &MirrorState,
-    ) -> Result<ScrubReport, StepError> {
+    fn scrub(&self, cx: &mut Context<'_>, at: &Path, state: &MirrorState) -> Result<ScrubReport, StepError> {
         let mut again = true;
         loop {
             let (host, watch) = (cx.host, &mut *cx.watch);
@@ -149,11 +156,7 @@ impl Prove {
         }
     }
 
-    fn damaged(
-        cx: &mut Context<'_>,
-        at: &std::path::Path,
-        state: &MirrorState,
-    ) -> Result<Vec<Damaged>, StepError> {
+    fn damaged(cx: &mut Context<'_>, at: &Path, state: &MirrorState) -> Result<Vec<Damaged>, StepError> {
         cx.watch.waiting("reading every file to name those that are damaged");
         let (host, watch, total) = (cx.host, &mut *cx.watch, state.used);
         let found = readable::unreadable(host, at, &mut |done: Bytes| {
@@ -241,17 +244,37 @@ impl Step for Prove {
     }
 }
 
+/// What of a pool is not as it should be, though all of its members serve.
+fn doubts(pool: &ZfsState) -> Vec<String> {
+    let data = || pool.vdevs.iter().filter(|vdev| vdev.class == ZfsClass::Normal);
+    let leaves = data().flat_map(ZfsVdev::leaves).filter(|leaf| leaf.serves() && leaf.state != "ONLINE");
+    let doubted = leaves.map(|leaf| format!("ZFS calls {} {}", leaf.name, leaf.state));
+    // A member that is made of others is being exchanged.
+    let open = data().flat_map(|top| &top.children).filter(|member| !member.children.is_empty());
+    doubted.chain(open.map(|member| format!("{} has not ended", member.name))).collect()
+}
+
+/// A member by its device, or by its number where no device is told.
+fn member_of<'s>(state: &'s MirrorState, device: Option<&Path>, id: &str) -> Option<&'s MemberState> {
+    let mut there = state.members.iter().filter(|m| !m.missing);
+    match device {
+        Some(device) => there.find(|m| m.path.as_deref() == Some(device)),
+        None => there.find(|m| m.devid.to_string() == id),
+    }
+}
+
 impl Redeclare {
-    /// What it is, its UUID read where it was not known.
+    /// What it is, its UUID and its number read where they were not known.
     fn after(&self, host: &Host) -> Result<Member, StepError> {
         let Some(spec) = self.spec.as_ref().filter(|_| self.after.uuid.is_empty()) else {
             return Ok(self.after.clone());
         };
         let (_, state) = mounted_at(host, spec)?;
-        let found = state.members.iter().find(|m| m.devid.to_string() == self.after.id && !m.missing);
-        let uuid = found.and_then(|m| m.uuid.clone());
-        let uuid = uuid.ok_or_else(|| StepError::wrong("the new member's UUID cannot be read"))?;
-        Ok(Member { uuid, ..self.after.clone() })
+        let found = member_of(&state, self.device.as_deref(), &self.after.id);
+        let (id, uuid) = found
+            .and_then(|m| Some((m.devid.to_string(), m.uuid.clone()?)))
+            .ok_or_else(|| StepError::wrong("the new member's UUID cannot be read"))?;
+        Ok(Member { id, uuid, ..self.after.clone() })
     }
 
     fn is(&self, host: &Host, member: &Member) -> Result<bool, StepError> {
@@ -261,9 +284,9 @@ impl Redeclare {
         Ok(mirror.is_some_and(|m| m.member.contains(member)))
     }
 
-    fn write(&self, host: &Host, member: &Member) -> Result<(), StepError> {
+    fn write(&self, host: &Host, was: &Member, member: &Member) -> Result<(), StepError> {
         self.commands().iter().for_each(|c| log_change(c));
-        declaration::set_member(host, &self.mirror, member)
+        declaration::set_member(host, &self.mirror, &was.id, member)
             .map_err(|e| StepError::failed("the declaration could not be written", e))
     }
 }
@@ -279,11 +302,14 @@ impl Step for Redeclare {
         Ok(if self.is(host, &self.after(host)?)? { Probe::Done } else { Probe::Pending })
     }
     fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
-        self.write(cx.host, &self.after(cx.host)?)?;
+        self.write(cx.host, &self.before, &self.after(cx.host)?)?;
         Ok(Outcome::default())
     }
     fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
-        if self.is(cx.host, &self.before)? { Ok(()) } else { self.write(cx.host, &self.before) }
+        if self.is(cx.host, &self.before)? {
+            return Ok(());
+        }
+        self.write(cx.host, &self.after(cx.host)?, &self.before)
     }
 }
 
@@ -298,14 +324,14 @@ impl Step for AcceptCounters {
 
     fn probe(&self, host: &Host) -> Result<Probe, StepError> {
         let (_, state) = mounted_at(host, &self.spec)?;
-        let Some((uuid, now)) = counters(&state, self.id) else { return Ok(Probe::Pending) };
+        let Some((uuid, now)) = counters(&state, self) else { return Ok(Probe::Pending) };
         let known = acknowledged(host, &self.spec.name)?.get(&uuid).copied().unwrap_or_default();
         Ok(if known == now { Probe::Done } else { Probe::Pending })
     }
 
     fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
         let (_, state) = must_be_mounted(cx.host, &self.spec)?;
-        let (uuid, now) = counters(&state, self.id)
+        let (uuid, now) = counters(&state, self)
             .ok_or_else(|| StepError::wrong("the new member's counters cannot be read"))?;
         let name = &self.spec.name;
         let mut known = acknowledged(cx.host, name)?;
@@ -325,7 +351,7 @@ fn remembering(e: StateError) -> StepError {
     StepError::failed("raidguard's own record could not be read or written", e)
 }
 
-type Counters = std::collections::BTreeMap<String, crate::model::mirror::ErrorCounts>;
+type Counters = std::collections::BTreeMap<String, ErrorCounts>;
 
 fn acknowledged(host: &Host, name: &str) -> Result<Counters, StepError> {
     match State::open_existing(host).map_err(remembering)? {
@@ -334,8 +360,8 @@ fn acknowledged(host: &Host, name: &str) -> Result<Counters, StepError> {
     }
 }
 
-fn counters(state: &MirrorState, id: u64) -> Option<(String, crate::model::mirror::ErrorCounts)> {
-    let member = state.members.iter().find(|m| m.devid == id)?;
+fn counters(state: &MirrorState, step: &AcceptCounters) -> Option<(String, ErrorCounts)> {
+    let member = member_of(state, step.device.as_deref(), &step.id.to_string())?;
     Some((member.uuid.clone()?, member.errors?))
 }
 

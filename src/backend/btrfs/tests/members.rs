@@ -10,7 +10,7 @@ use crate::{
 };
 
 fn exchange() -> Exchange {
-    Exchange { uuid: UUID.into(), id: 2, new: "/dev/loop2".into(), avoid_old: false }
+    Exchange { uuid: UUID.into(), id: 2, new: "/dev/loop2".into(), avoid_old: false, partuuid: None }
 }
 
 #[test]
