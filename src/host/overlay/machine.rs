@@ -47,9 +47,15 @@ impl Machine {
     /// Two disks, `sdb` and `sdc`, and the second is read-only by itself.
     pub(super) fn new(root: &Path) -> Self {
         let root = fs::canonicalize(root).unwrap();
-        for dir in
-            ["dev/mapper", "proc/thread-self", "proc/77", "var/tmp", "run/raidguard/rescue", "sys/class/bdi"]
-        {
+        for dir in [
+            "dev/mapper",
+            "proc/thread-self",
+            "proc/77",
+            "proc/spl/kstat/zfs",
+            "var/tmp",
+            "run/raidguard/rescue",
+            "sys/class/bdi",
+        ] {
             fs::create_dir_all(root.join(dir)).unwrap();
         }
         for file in ["dev/fuse", "dev/loop-control", "proc/thread-self/mountinfo"] {
@@ -161,6 +167,13 @@ impl Machine {
         out
     }
 
+    /// The kernel has a pool of this name, in this state.
+    pub(super) fn import(&self, name: &str, state: &str) {
+        let dir = self.path("proc/spl/kstat/zfs").join(name);
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("state"), format!("{state}\n")).unwrap();
+    }
+
     /// Counts the call, and says how it fails.
     fn begin(&self, line: &str) -> Option<Fault> {
         let mut inner = self.inner.lock().unwrap();
@@ -241,6 +254,10 @@ impl Machine {
                 };
                 let number = (0..9).find(named).unwrap();
                 fs::remove_dir_all(self.path(&format!("sys/class/block/dm-{number}"))).unwrap();
+                Reply::ok("")
+            }
+            ("zpool", "export") => {
+                fs::remove_dir_all(self.path("proc/spl/kstat/zfs").join(last)).unwrap();
                 Reply::ok("")
             }
             ("dmsetup", "status") => Reply::ok(self.inner.lock().unwrap().status.clone()),

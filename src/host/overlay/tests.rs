@@ -9,6 +9,7 @@ use super::{
 use crate::exec::Cmd;
 
 mod joined;
+mod pools;
 
 const KINDS: [(Choice, Kind); 3] =
     [(Choice::Dm, Kind::Dm), (Choice::Fuse, Kind::Fuse), (Choice::Image, Kind::Image)];

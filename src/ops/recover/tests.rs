@@ -130,6 +130,23 @@ fn of_an_array_only_members_with_data_are_read() {
 }
 
 #[test]
+fn a_pool_that_the_kernel_has_is_not_imported_again() {
+    let pool = |places: &[&str]| Remains {
+        backend: BackendKind::Zfs,
+        mounted: Some(places.iter().map(PathBuf::from).collect()),
+        ..remains("4711", vec![survivor("/dev/sdb", 1, 9)])
+    };
+    let any = Asked::default();
+    let mounted = picked(&any, &[pool(&["/srv/lightning"])], &[]).unwrap_err();
+    assert!(
+        mounted.contains("imported and mounted at /srv/lightning") && mounted.contains("cp -a"),
+        "{mounted}"
+    );
+    let nowhere = picked(&any, &[pool(&[])], &[]).unwrap_err();
+    assert!(nowhere.contains("mounted nowhere") && nowhere.contains("zpool export lightning"), "{nowhere}");
+}
+
+#[test]
 fn a_half_whose_pair_is_gone_is_refused_with_what_is_missing_and_why_another_is_not_read() {
     let picked = Remains { members: 4, ..remains("a", vec![survivor("/dev/sdb", 1, 9)]) };
     let left = [(survivor("/dev/sdc", 3, 5), "it dropped off 4 transactions earlier".to_owned())];
