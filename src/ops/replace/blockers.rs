@@ -146,13 +146,7 @@ pub(super) fn old_member(request: &Request, facts: &Facts) -> Result<u64, Blocke
                 Some(Ok(dev)) => {
                     let device = facts.inventory.by_dev(*dev)?;
                     let is = |m: &&MemberState| m.path.as_ref() == Some(&device.path);
-                    // A disk may be named for the member on it.
-                    let on = |m: &MemberState| {
-                        facts.inventory.below(device).iter().any(|d| Some(&d.path) == m.path.as_ref())
-                    };
-                    let mut on = facts.state.members.iter().filter(|m| on(m));
-                    let exact = facts.state.members.iter().find(is);
-                    exact.or_else(|| on.next().filter(|_| on.next().is_none())).map(|m| m.devid)
+                    facts.state.members.iter().find(is).map(|m| m.devid)
                 }
                 // A device that is gone may be known by the name it had.
                 _ => facts

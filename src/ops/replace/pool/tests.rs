@@ -282,16 +282,6 @@ fn what_is_left_in_the_partitions_place_is_erased_after_it_is_made() {
 }
 
 #[test]
-fn a_member_is_named_by_its_disk_too() {
-    let mut facts = facts();
-    let disk = facts.inventory.devices[1].dev;
-    facts.old = Some(Ok(disk));
-    let by_disk = Request { old: Some("/dev/sdc".into()), ..request() };
-    let plan = lines(&decide(&by_disk, &facts).unwrap().plan);
-    assert!(plan.contains("zpool replace -- lightning 102 "), "{plan}");
-}
-
-#[test]
 fn one_that_zfs_has_given_up_is_exchanged_while_it_is_there() {
     let mut facts = facts();
     facts.state.members[1].missing = true;
