@@ -3,9 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
+use super::Blocker;
 use crate::{
     host::partition::{Slot, Table, node_of},
-    model::{Bytes, Device, Identity},
+    model::{Bytes, Content, Device, Identity},
 };
 
 /// Of a whole disk a hundredth stays free, so that another maker's disk of the same name, which may be a little smaller, can take its
@@ -49,6 +50,23 @@ pub(super) fn stable(member: &Identity) -> PathBuf {
     match &member.partuuid {
         Some(uuid) => Path::new("/dev/disk/by-partuuid").join(uuid),
         None => member.path.clone(),
+    }
+}
+
+/// Something older in the partition's place is only erased when that was asked for. A disk that holds something is refused for that.
+pub(super) fn left(wipe: bool, disk: &Device, remains: &Content, blockers: &mut Vec<Blocker>) {
+    let shown = disk.path.display();
+    match remains {
+        Content::Empty => {}
+        Content::Known(_) if wipe || !disk.content.is_empty() => {}
+        Content::Known(_) => blockers.push(Blocker::new(
+            format!("on {shown} is left of something older: {remains}"),
+            "give --wipe if nothing of it is needed",
+        )),
+        Content::Unknown(why) => blockers.push(Blocker::new(
+            format!("what is left of something older on {shown} cannot be told: {why}"),
+            "look at it with wipefs and blkid -p, and erase it yourself if nothing is needed",
+        )),
     }
 }
 

@@ -103,7 +103,7 @@ pub(super) fn choose<'a>(
         match fit::judge(top, new.identity.size, sector) {
             Some(Ok(())) => {
                 if let Some((_, _, remains)) = new.partition {
-                    left(request, device, remains, blockers);
+                    whole_disk::left(request.wipe, device, remains, blockers);
                 }
                 return Some(new);
             }
@@ -137,23 +137,6 @@ pub(super) fn choose<'a>(
         None => block(format!("{shown} has no room for a partition"), "name a larger device"),
     }
     None
-}
-
-/// Something older in the partition's place is only erased when that was asked for. A disk that holds something is refused for that.
-fn left(request: &Request, disk: &Device, remains: &Content, blockers: &mut Vec<Blocker>) {
-    let shown = disk.path.display();
-    match remains {
-        Content::Empty => {}
-        Content::Known(_) if request.wipe || !disk.content.is_empty() => {}
-        Content::Known(_) => blockers.push(Blocker::new(
-            format!("on {shown} is left of something older: {remains}"),
-            "give --wipe if nothing of it is needed",
-        )),
-        Content::Unknown(why) => blockers.push(Blocker::new(
-            format!("what is left of something older on {shown} cannot be told: {why}"),
-            "look at it with wipefs and blkid -p, and erase it yourself if nothing is needed",
-        )),
-    }
 }
 
 #[cfg(test)]

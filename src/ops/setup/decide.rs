@@ -84,10 +84,11 @@ pub fn decide(request: &Request, facts: &Facts) -> Result<Decision, Vec<Blocker>
             backwards: false,
         }));
     }
-    let held = |m: &&Chosen<'_>| !m.content.is_empty();
-    let whole: Vec<_> = members.iter().filter(held).filter(|m| m.is_parted_anew()).collect();
+    let anew = |m: &&Chosen<'_>| m.is_parted_anew() && !m.device.content.is_empty();
+    let whole: Vec<_> = members.iter().filter(anew).collect();
     if !whole.is_empty() {
-        let mut erase = Erase::of(whole.iter().map(|m| (m.device.identity(), m.content)), spec.clone());
+        let mut erase =
+            Erase::of(whole.iter().map(|m| (m.device.identity(), &m.device.content)), spec.clone());
         erase.before = whole.iter().filter_map(|m| m.partition.as_ref()).map(|p| p.uuid.to_owned()).collect();
         steps.push(Action::Erase(erase));
     }
@@ -102,10 +103,7 @@ pub fn decide(request: &Request, facts: &Facts) -> Result<Decision, Vec<Blocker>
             }));
         }
     }
-    let erased = || {
-        let parts = members.iter().filter(held).filter(|m| !m.is_parted_anew());
-        parts.map(|m| (m.identity.clone(), m.content))
-    };
+    let erased = || members.iter().filter(|m| !m.content.is_empty()).map(|m| (m.identity.clone(), m.content));
     if erased().next().is_some() {
         steps.push(Action::Erase(Erase::of(erased(), spec.clone())));
     }
@@ -205,12 +203,7 @@ pub fn decide(request: &Request, facts: &Facts) -> Result<Decision, Vec<Blocker>
     Ok(Decision {
         plan: Plan::new("setup", &request.name, facts.now, steps),
         warnings,
-        erased: members
-            .into_iter()
-            .map(|m| {
-                (if m.is_parted_anew() { m.device.identity() } else { m.identity }, m.content.to_string())
-            })
-            .collect(),
+        erased: members.into_iter().map(|m| m.erased()).collect(),
     })
 }
 

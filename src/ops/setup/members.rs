@@ -26,6 +26,15 @@ pub(super) struct Chosen<'a> {
 }
 
 impl Chosen<'_> {
+    /// What is erased, and what it holds: the disk where it gets a new table.
+    pub(super) fn erased(&self) -> (Identity, String) {
+        if self.is_parted_anew() {
+            (self.device.identity(), self.device.content.to_string())
+        } else {
+            (self.identity.clone(), self.content.to_string())
+        }
+    }
+
     /// Does the disk, named whole, get a new table with one partition?
     pub(super) fn is_parted_anew(&self) -> bool {
         self.partition.as_ref().is_some_and(|partition| partition.anew)
@@ -73,7 +82,10 @@ pub(super) fn choose<'a>(
         };
         blockers.extend(refusals.iter().map(|r| Blocker::new(r.to_string(), r.clears_with())));
         match (request.size, facts.rooms.get(index)) {
-            (None, _) if pool::is_parted(facts, index) => chosen.extend(on_whole_disk(facts, device, index)),
+            (None, _) if pool::is_parted(facts, index) => {
+                whole_disk::left(request.wipe, device, pool::remains(facts, index), blockers);
+                chosen.extend(on_whole_disk(facts, device, index));
+            }
             (None, _) => chosen.push(Chosen {
                 device,
                 identity: device.identity(),
@@ -175,7 +187,7 @@ fn on_whole_disk<'a>(facts: &'a Facts, disk: &'a Device, index: usize) -> Option
     Some(Chosen {
         device: disk,
         identity: whole_disk::identity(disk, &slot, uuid),
-        content: &disk.content,
+        content: pool::remains(facts, index),
         partition: Some(NewPartition { slot, fresh: true, anew: true, uuid }),
     })
 }

@@ -4,10 +4,10 @@ use super::{Facts, members::Chosen};
 use crate::{
     backend::{self, MirrorSpec, PoolSpec, zfs},
     host::{
-        Host,
+        Host, inventory,
         partition::{self, Slot},
     },
-    model::{BackendKind, Bytes, DevNo, Inventory},
+    model::{BackendKind, Bytes, Content, DevNo, Inventory},
     ops::{Blocker, Trouble, trouble::unchanged, whole_disk},
     plan::steps::BootPool,
 };
@@ -25,19 +25,21 @@ pub struct PoolFacts {
     pub whole: Vec<Option<Bytes>>,
     /// The size of every partition that is made.
     pub size: Bytes,
+    /// For each device named: what is left of something older where its partition will be.
+    pub remains: Vec<Content>,
 }
 
 pub(super) fn gather(
     host: &Host,
     spec: &MirrorSpec,
-    inventory: &Inventory,
+    machine: &Inventory,
     devices: &[Result<DevNo, String>],
 ) -> Result<Option<PoolFacts>, Trouble> {
     if spec.backend != BackendKind::Zfs {
         return Ok(None);
     }
     let found: Vec<_> =
-        devices.iter().map(|dev| dev.as_ref().ok().and_then(|dev| inventory.by_dev(*dev))).collect();
+        devices.iter().map(|dev| dev.as_ref().ok().and_then(|dev| machine.by_dev(*dev))).collect();
     let sectors: Vec<_> =
         found.iter().map(|device| partition::sectors(host, &device.as_ref()?.kname)).collect();
     let whole: Vec<_> = found.iter().map(|device| device.and_then(whole_disk::size_of)).collect();
@@ -47,13 +49,23 @@ pub(super) fn gather(
             None => device.as_ref()?.size,
         })
     });
+    let size = sizes.min().unwrap_or_default();
+    let remains = found.iter().zip(&sectors).zip(&whole).map(|((device, sectors), whole)| {
+        let slot = whole.and_then(|disk| whole_disk::slot(disk, sectors.as_ref()?.0, size));
+        let place = device.zip(slot);
+        place.map_or(Content::Empty, |(device, slot)| {
+            inventory::content_at(host, &device.path, slot.offset(), slot.size().0)
+        })
+    });
+    let remains = remains.collect();
     let conflict = backend::of(spec.backend).name_conflict(host, spec);
     Ok(Some(PoolFacts {
         conflict: conflict.map_err(unchanged("the pools cannot be read"))?,
         boot: BootPool::of(host).map_err(unchanged("what a boot starts cannot be read"))?,
-        size: sizes.min().unwrap_or_default(),
+        size,
         sectors,
         whole,
+        remains,
     }))
 }
 
@@ -68,6 +80,11 @@ pub(super) fn slot(facts: &Facts, index: usize) -> Option<Slot> {
     let disk = pool.whole.get(index).copied().flatten()?;
     let (sector, _) = pool.sectors.get(index).copied().flatten()?;
     whole_disk::slot(disk, sector, pool.size)
+}
+
+/// What is left of something older there.
+pub(super) fn remains(facts: &Facts, index: usize) -> &Content {
+    facts.pool.as_ref().and_then(|pool| pool.remains.get(index)).unwrap_or(&Content::Empty)
 }
 
 /// What it is made with; nothing for a mirror of another kind.

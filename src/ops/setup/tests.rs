@@ -264,6 +264,20 @@ fn a_pool_lies_on_partitions_of_one_size_by_names_that_stay() {
 }
 
 #[test]
+fn what_is_left_where_a_pools_partition_will_be_is_erased_on_it() {
+    let (request, mut facts) = pool((512, 512));
+    let old = Content::Known(vec![Signature { kind: "ext4".into(), label: None, uuid: None }]);
+    facts.pool.as_mut().unwrap().remains = vec![Content::Empty, old];
+    let refused = decide(&request, &facts).unwrap_err();
+    assert_eq!(refused[0].says, "on /dev/sdc is left of something older: ext4");
+    let plan = lines(&decide(&Request { wipe: true, ..request }, &facts).unwrap().plan);
+    let (parted, erased) =
+        (plan.find("make the partition /dev/sdc1"), plan.find("$ wipefs --all /dev/sdc1\n"));
+    assert!(parted.unwrap() < erased.unwrap() && erased < plan.find("zpool create"), "{plan}");
+    assert!(!plan.contains("wipefs --all /dev/sdc\n"));
+}
+
+#[test]
 fn what_a_pool_cannot_be_made_of() {
     let (request, mut facts) = pool((512, 0));
     let refused = |facts: &Facts| decide(&request, facts).unwrap_err()[0].says.clone();
