@@ -135,7 +135,7 @@ pub(crate) const ZFS: Backend = Backend {
     },
     let_go: |m| {
         // As after a power cut, the next boot knows it.
-        m.ok("cp /etc/zfs/zpool.cache /root/; zpool export -a; mv /root/zpool.cache /etc/zfs/");
+        m.ok("cp /etc/zfs/zpool.cache /root/; zpool export -a; mv /root/zpool.cache /etc/zfs/; sync -f /etc/zfs");
     },
     halt: |_| {},
     // By which is less busy.
