@@ -233,7 +233,12 @@ impl Facts {
 
     /// Those that are gone: the kernel says so, or no device answers.
     pub fn gone(&self) -> Vec<u64> {
-        let there = |id: &u64| self.state.members.iter().any(|m| m.devid == *id && !m.missing);
+        // Of a mirror that has stopped only the devices themselves tell.
+        let stopped = is_stopped(&self.state);
+        let there = |id: &u64| {
+            let claims = || self.claims.iter().any(|c| c.devid == *id);
+            if stopped { claims() } else { self.state.members.iter().any(|m| m.devid == *id && !m.missing) }
+        };
         self.ids().into_iter().filter(|id| !there(id)).collect()
     }
 
