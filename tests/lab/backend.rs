@@ -35,12 +35,15 @@ pub(crate) struct Backend {
     pub(crate) halt: fn(&mut Machine),
     /// Has what can be read from either of two members be read from this one, or again from any.
     pub(crate) read_from: fn(&mut Machine, Option<&str>),
+    /// Has everything that was written be where it stays.
+    pub(crate) sync: &'static str,
     /// Has what is written lie on the disks as it is.
     pub(crate) plain: fn(&mut Machine),
     /// Waits until what the kernel does by itself to make the members equal has ended.
     pub(crate) settle: fn(&mut Machine),
 }
 
+const SYNC: &str = "sync -f /srv/lightning";
 const RULE: &str = "/etc/udev/rules.d/62-raidguard-lightning.rules";
 
 pub(crate) const BTRFS: Backend = Backend {
@@ -65,6 +68,7 @@ pub(crate) const BTRFS: Backend = Backend {
     halt: |_| {},
     // By the number of the process that reads; the scrub reads both.
     read_from: |_, _| {},
+    sync: SYNC,
     plain: |_| {},
     settle: |_| {},
 };
@@ -110,6 +114,7 @@ pub(crate) const MDADM: Backend = Backend {
             done"
         ));
     },
+    sync: SYNC,
     plain: |_| {},
     settle: |m| {
         m.ok("until grep -q idle /sys/block/md*/md/sync_action; do sleep 0.5; done");
@@ -124,9 +129,9 @@ pub(crate) const ZFS: Backend = Backend {
     pulled: "MIR-PULLED",
     boots_degraded: true,
     takes_no_writes: "MIR-WRITE-ERRORS",
-    unreadable: "MIR-MISSING",
-    unreadable_is: 2,
-    scrub_mends: false,
+    unreadable: "MIR-READ-ERRORS",
+    unreadable_is: 1,
+    scrub_mends: true,
     rule: "/etc/systemd/system/zfs-import-cache.service.d/raidguard-lightning.conf",
     mount: "zfs mount lightning",
     jobs: 3,
@@ -140,6 +145,8 @@ pub(crate) const ZFS: Backend = Backend {
     halt: |_| {},
     // By which is less busy.
     read_from: |_, _| {},
+    // What syncfs(2) sees to is in the intent log.
+    sync: "zpool sync lightning",
     plain: |m| {
         m.ok("zfs set compression=off lightning");
     },

@@ -19,7 +19,8 @@ fn mark(m: &mut Machine, b: &Backend) {
     let line = LINE.trim();
     let size = BLOCK * BLOCKS;
     m.ok(&format!(
-        "runuser -u bitcoin -- bash -c \"yes '{line}' | head -c {size} >{MOUNT}/lightning/marked\"; sync -f {MOUNT}"
+        "runuser -u bitcoin -- bash -c \"yes '{line}' | head -c {size} >{MOUNT}/lightning/marked\"; {}",
+        b.sync
     ));
 }
 
