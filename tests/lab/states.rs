@@ -255,7 +255,7 @@ const OF_ZFS: &[State] = &[
         "systemctl stop lightningd.service; zpool export lightning",
         "zpool import lightning; systemctl start lightningd.service",
         2,
-        &["MIR-INACTIVE", "MNT-ABSENT"],
+        &["MIR-INACTIVE", "MNT-ABSENT", "MNT-BOOT"],
     ),
 ];
 
