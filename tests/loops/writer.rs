@@ -9,6 +9,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use rusqlite::Connection;
@@ -54,13 +55,16 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Begins to commit in `dir`, which exists.
+    /// Begins to commit in `dir`, which exists, and goes on when there is more than the making of the tables that a cut could take back.
     pub(crate) fn start(dir: &Path, mode: Mode) -> Self {
         let shared = Arc::new(Shared::default());
         let (theirs, dir) = (Arc::clone(&shared), dir.to_owned());
         let db = open(&dir, mode);
-        let thread = Some(thread::spawn(move || work(&dir, &db, &theirs)));
-        Self { shared, thread }
+        let thread = thread::spawn(move || work(&dir, &db, &theirs));
+        while shared.version.load(Ordering::SeqCst) < 2 && !thread.is_finished() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        Self { shared, thread: Some(thread) }
     }
 
     pub(crate) fn acknowledged(&self) -> Acknowledged {
