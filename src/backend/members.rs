@@ -245,16 +245,25 @@ pub trait Members {
     fn retire_commands(&self, host: &Host, exchange: &Exchange, old: &Path) -> Vec<Cmd>;
 
     /// Lets the filesystem use all of the member's device; nothing where it is not made larger.
-    fn grow_commands(&self, exchange: &Exchange, at: &Path) -> Vec<Cmd>;
+    ///
+    /// An array keeps its size, since the smallest member counts; and a pool that grew onto a larger device could no longer be given a
+    /// smaller one.
+    fn grow_commands(&self, _exchange: &Exchange, _at: &Path) -> Vec<Cmd> {
+        Vec::new()
+    }
 
     /// Does it?
     ///
     /// # Errors
     /// The device cannot be read.
-    fn is_grown(&self, host: &Host, exchange: &Exchange) -> Result<bool, BackendError>;
+    fn is_grown(&self, _host: &Host, _exchange: &Exchange) -> Result<bool, BackendError> {
+        Ok(true)
+    }
 
     /// Rewrites what is stored at another level; nothing where nothing ever is.
-    fn restore_level_command(&self, level: Level, at: &Path) -> Option<Cmd>;
+    fn restore_level_command(&self, _level: Level, _at: &Path) -> Option<Cmd> {
+        None
+    }
 
     /// Carries that out, from wherever the kernel is with it, or until `watch` says stop.
     ///
@@ -262,10 +271,12 @@ pub trait Members {
     /// It failed for an unforeseen reason.
     fn restore_level(
         &self,
-        host: &Host,
-        state: &MirrorState,
-        level: Level,
-        at: &Path,
-        watch: &mut Watcher<'_, ()>,
-    ) -> Result<LevelEnd, BackendError>;
+        _host: &Host,
+        _state: &MirrorState,
+        _level: Level,
+        _at: &Path,
+        _watch: &mut Watcher<'_, ()>,
+    ) -> Result<LevelEnd, BackendError> {
+        Ok(LevelEnd::Done)
+    }
 }

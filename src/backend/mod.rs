@@ -10,7 +10,7 @@ pub mod zfs;
 
 use std::{
     collections::BTreeMap,
-    fmt, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
 };
 
@@ -22,7 +22,12 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::Mirror,
     exec::{Cmd, CmdError, Flow},
-    host::{Host, files::FileError, fstab, mountinfo::MountinfoError},
+    host::{
+        Host,
+        files::{Doing as _, FileError},
+        fstab,
+        mountinfo::MountinfoError,
+    },
     model::{
         BackendKind, Filesystem, FilesystemKind, Identity, Level,
         mirror::MirrorState,
@@ -248,22 +253,34 @@ pub trait Backend: Members + Send + Sync + fmt::Debug {
     }
 
     /// What a container is called.
-    fn container_word(&self) -> &'static str;
+    fn container_word(&self) -> &'static str {
+        "directory"
+    }
 
     /// Whether a container can be snapshotted. Where it cannot, databases are copied, and each copy is proven to be of one instant.
     fn has_snapshots(&self) -> bool;
 
-    /// Makes the container (btrfs: subvolume) at `path` that a node's files go into.
-    fn container_commands(&self, path: &Path) -> Vec<Cmd>;
+    /// Makes the container (btrfs: subvolume, else a plain directory) at `path` that a node's files go into.
+    fn container_commands(&self, path: &Path) -> Vec<Cmd> {
+        vec![Cmd::change("mkdir").arg("--").arg(path)]
+    }
 
     /// Deletes such a container with all that is in it.
-    fn container_delete_commands(&self, path: &Path) -> Vec<Cmd>;
+    fn container_delete_commands(&self, path: &Path) -> Vec<Cmd> {
+        vec![Cmd::change("rmdir").arg("--").arg(path)]
+    }
 
     /// Is `path` such a container? A path that does not exist is none.
     ///
     /// # Errors
     /// The path could not be looked at.
-    fn is_container(&self, host: &Host, path: &Path) -> Result<bool, BackendError>;
+    fn is_container(&self, host: &Host, path: &Path) -> Result<bool, BackendError> {
+        match fs::symlink_metadata(host.path(path)) {
+            Ok(meta) => Ok(meta.is_dir()),
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+            Err(e) => Err(e).doing("reading", path).map_err(Into::into),
+        }
+    }
 
     /// What the mirror with this UUID is now. Starts no process, but where only the backend's tool can tell (ZFS): each with a short time
     /// limit, and none that would wait for a mirror which has stopped.

@@ -16,14 +16,13 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
     path::{Path, PathBuf},
 };
 
 use self::{superblock::Superblock, sysfs::Array};
 use super::{
-    Backend, BackendError, BalanceEnd, BalanceReport, Exchange, ExchangeEnd, ExchangeProgress, Layout,
-    LevelEnd, Made, Members, MirrorSpec, ParseError, ScrubProgress, ScrubReport, Watcher,
+    Backend, BackendError, BalanceEnd, BalanceReport, Exchange, ExchangeEnd, ExchangeProgress, Layout, Made,
+    Members, MirrorSpec, ParseError, ScrubProgress, ScrubReport, Watcher,
 };
 use crate::{
     exec::Cmd,
@@ -174,28 +173,8 @@ impl Backend for Mdadm {
         Some(fstab::array_entry(&on, &spec.mountpoint))
     }
 
-    fn container_word(&self) -> &'static str {
-        "directory"
-    }
-
     fn has_snapshots(&self) -> bool {
         false
-    }
-
-    fn container_commands(&self, path: &Path) -> Vec<Cmd> {
-        vec![Cmd::change("mkdir").arg("--").arg(path)]
-    }
-
-    fn container_delete_commands(&self, path: &Path) -> Vec<Cmd> {
-        vec![Cmd::change("rmdir").arg("--").arg(path)]
-    }
-
-    fn is_container(&self, host: &Host, path: &Path) -> Result<bool, BackendError> {
-        match fs::symlink_metadata(host.path(path)) {
-            Ok(meta) => Ok(meta.is_dir()),
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
-            Err(e) => Err(e).doing("reading", path).map_err(Into::into),
-        }
     }
 
     fn observe(&self, host: &Host, uuid: &str, mountpoint: &Path) -> Result<MirrorState, BackendError> {
@@ -366,29 +345,5 @@ impl Members for Mdadm {
 
     fn retire_commands(&self, host: &Host, exchange: &Exchange, old: &Path) -> Vec<Cmd> {
         exchange::retire(host, exchange, old)
-    }
-
-    /// The array keeps its size: the smallest member counts.
-    fn grow_commands(&self, _: &Exchange, _: &Path) -> Vec<Cmd> {
-        Vec::new()
-    }
-
-    fn is_grown(&self, _: &Host, _: &Exchange) -> Result<bool, BackendError> {
-        Ok(true)
-    }
-
-    fn restore_level_command(&self, _: Level, _: &Path) -> Option<Cmd> {
-        None
-    }
-
-    fn restore_level(
-        &self,
-        _: &Host,
-        _: &MirrorState,
-        _: Level,
-        _: &Path,
-        _: &mut Watcher<'_, ()>,
-    ) -> Result<LevelEnd, BackendError> {
-        Ok(LevelEnd::Done)
     }
 }

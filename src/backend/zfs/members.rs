@@ -4,9 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Zfs, back, exchange, make};
 use crate::{
-    backend::{
-        BackendError, Exchange, ExchangeEnd, ExchangeProgress, Layout, LevelEnd, Members, MirrorSpec, Watcher,
-    },
+    backend::{BackendError, Exchange, ExchangeEnd, ExchangeProgress, Layout, Members, MirrorSpec, Watcher},
     exec::Cmd,
     host::{Host, files::Doing as _, zfs::Labels},
     model::{Level, mirror::MirrorState},
@@ -104,29 +102,5 @@ impl Members for Zfs {
 
     fn retire_commands(&self, host: &Host, exchange: &Exchange, old: &Path) -> Vec<Cmd> {
         exchange::retire(host, exchange, old)
-    }
-
-    /// A pool keeps its size: one that grew onto a larger device could no longer be given a smaller one.
-    fn grow_commands(&self, _: &Exchange, _: &Path) -> Vec<Cmd> {
-        Vec::new()
-    }
-
-    fn is_grown(&self, _: &Host, _: &Exchange) -> Result<bool, BackendError> {
-        Ok(true)
-    }
-
-    fn restore_level_command(&self, _: Level, _: &Path) -> Option<Cmd> {
-        None
-    }
-
-    fn restore_level(
-        &self,
-        _: &Host,
-        _: &MirrorState,
-        _: Level,
-        _: &Path,
-        _: &mut Watcher<'_, ()>,
-    ) -> Result<LevelEnd, BackendError> {
-        Ok(LevelEnd::Done)
     }
 }

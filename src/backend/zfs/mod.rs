@@ -24,7 +24,7 @@ mod tests;
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -37,9 +37,7 @@ use crate::{
     config::Mirror,
     exec::Cmd,
     host::{
-        Host,
-        files::Doing as _,
-        fstab,
+        Host, fstab,
         zfs::{self, Vdev, boot},
     },
     model::{
@@ -145,28 +143,8 @@ impl Backend for Zfs {
         observe::made_as(host, uuid)
     }
 
-    fn container_word(&self) -> &'static str {
-        "directory"
-    }
-
     fn has_snapshots(&self) -> bool {
         true
-    }
-
-    fn container_commands(&self, path: &Path) -> Vec<Cmd> {
-        vec![Cmd::change("mkdir").arg("--").arg(path)]
-    }
-
-    fn container_delete_commands(&self, path: &Path) -> Vec<Cmd> {
-        vec![Cmd::change("rmdir").arg("--").arg(path)]
-    }
-
-    fn is_container(&self, host: &Host, path: &Path) -> Result<bool, BackendError> {
-        match fs::symlink_metadata(host.path(path)) {
-            Ok(meta) => Ok(meta.is_dir()),
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
-            Err(e) => Err(e).doing("reading", path).map_err(Into::into),
-        }
     }
 
     fn observe(&self, host: &Host, uuid: &str, mountpoint: &Path) -> Result<MirrorState, BackendError> {
