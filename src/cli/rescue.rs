@@ -135,7 +135,7 @@ pub struct RepairArgs {
 #[command(
     after_help = "A node is made up and moved onto a mirror, a disk is pulled, the power fails, the files come out, and a new disk is put in. \
     Everything happens on loop devices over files that are thrown away; no mirror, node or file of this machine is touched. The mirror's \
-    name, its level and the kind of node are those of /etc/raidguard/raidguard.toml, where there is one; an array of md is rehearsed \
+    name, its level and the kind of node are those of /etc/raidguard/raidguard.toml, where there is one; an array of md or a pool of ZFS is rehearsed \
     with btrfs. What a drill that was killed has left, the next one clears.\n\n\
     Exit codes: 0 every step held; 1 one did not, or it was stopped; 2 usage; 3 refused, and nothing was changed.\n\nExamples:\n  raidguard drill\n  raidguard drill --step\n  raidguard drill --scratch /mnt/usb"
 )]

@@ -106,7 +106,7 @@ fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
     let looked = "the mirror cannot be looked at";
     let (kind, uuid) = found_at(host, place)?.ok_or_else(|| {
         Trouble::refused(
-            format!("neither a btrfs nor an array of md is mounted at {}", place.display()),
+            format!("no btrfs, array of md or pool of ZFS is mounted at {}", place.display()),
             "mount it there first, without `degraded`; `findmnt` shows what is mounted",
         )
     })?;

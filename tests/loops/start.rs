@@ -237,7 +237,7 @@ fn a_mirror_made_by_hand_is_taken_into_care_as_it_is() {
             assert!(!Path::new("/etc/raidguard/raidguard.toml").exists());
         };
         fs::create_dir_all("/srv/raid").unwrap();
-        refused(&["adopt", "/srv/raid", "--yes"], "neither a btrfs nor an array of md is mounted");
+        refused(&["adopt", "/srv/raid", "--yes"], "no btrfs, array of md or pool of ZFS is mounted");
         by_hand(s, "single", "/srv/raid");
         refused(&["adopt", "/srv/raid", "--yes", "--scheduler", "cron"], "it is no mirror");
         s.reset_mounts();

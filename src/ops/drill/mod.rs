@@ -161,7 +161,7 @@ fn permitted(
     }
     let missing: Vec<_> = TOOLS.into_iter().filter(|tool| !host.runner().has(tool)).collect();
     if !missing.is_empty() {
-        let why = if rehearsal.array { format!(". {}", rehearsal::OF_ARRAYS) } else { String::new() };
+        let why = rehearsal.instead.map_or_else(String::new, |why| format!(". {why}"));
         blockers.push(Blocker::new(
             format!("not installed: {}{why}", missing.join(", ")),
             "apt-get install btrfs-progs util-linux mount",

@@ -8,6 +8,9 @@ use crate::{
 /// What is said where the mirror is an array.
 pub(super) const OF_ARRAYS: &str = "Yours is an array of md, and it is rehearsed with btrfs, by the same commands: the kernel, udev and mdadm \
     of this machine would see and keep an array that is made to be thrown away.";
+/// Why a drill of a pool is one of btrfs.
+pub(super) const OF_POOLS: &str = "Yours is a pool of ZFS, and it is rehearsed with btrfs at a level that survives as much, by the same commands: \
+    this machine's own ZFS would see and keep a pool that is made to be thrown away.";
 
 /// The terms of a drill. No path, device, UUID, unit, user or channel of the machine is among them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,8 +23,8 @@ pub(super) struct Rehearsal {
     pub(super) kind: NodeKind,
     /// Whether jobs are installed for cron; nothing else can run them in there.
     pub(super) cron: bool,
-    /// Whether it stands for an array of md.
-    pub(super) array: bool,
+    /// Why it is one of btrfs, where the mirror is none.
+    pub(super) instead: Option<&'static str>,
     /// Where these come from, for the operator.
     pub(super) says: String,
 }
@@ -35,7 +38,7 @@ pub(super) fn rehearsal(config: &Config, cron_runs: bool) -> Rehearsal {
             level: Level::default(),
             kind: NodeKind::CoreLightning,
             cron: cron_runs,
-            array: false,
+            instead: None,
             says: "No mirror is declared here yet: it is the usual one, raid1 of two disks with a Core Lightning \
                    node."
                 .to_owned(),
@@ -53,21 +56,27 @@ pub(super) fn rehearsal(config: &Config, cron_runs: bool) -> Rehearsal {
         Some(Scheduler::Systemd) => "no jobs, because there is no systemd in there",
         None => "no jobs",
     };
+    let instead = match mirror.backend {
+        BackendKind::Btrfs => None,
+        BackendKind::Mdadm => Some(OF_ARRAYS),
+        BackendKind::Zfs => Some(OF_POOLS),
+    };
     Rehearsal {
         name: mirror.name.clone(),
-        level: mirror.level,
+        level: match (mirror.backend, mirror.level.survives()) {
+            (BackendKind::Zfs, 1) => Level::Raid1,
+            (BackendKind::Zfs, _) => Level::Raid1c3,
+            _ => mirror.level,
+        },
         kind,
         cron: cron_runs && with == Some(Scheduler::Cron),
-        array: mirror.backend == BackendKind::Mdadm,
+        instead,
         says: format!(
             "As your mirror `{}` is declared: {} of {}, {node}, {jobs}. Nothing else is taken from it.{}",
             mirror.name,
             mirror.level,
             mirror.level.min_members(),
-            match mirror.backend {
-                BackendKind::Btrfs | BackendKind::Zfs => String::new(),
-                BackendKind::Mdadm => format!(" {OF_ARRAYS}"),
-            }
+            instead.map_or_else(String::new, |why| format!(" {why}"))
         ),
     }
 }
@@ -151,9 +160,15 @@ mod tests {
             (c.mirror[0].backend, c.mirror[0].level) = (BackendKind::Mdadm, Level::Raid10);
         };
         let taken = of(array, true);
-        assert!(taken.array && taken.says.ends_with(OF_ARRAYS), "{}", taken.says);
+        assert!(taken.instead == Some(OF_ARRAYS) && taken.says.ends_with(OF_ARRAYS), "{}", taken.says);
         assert_eq!((taken.level, taken.members()), (Level::Raid10, 4));
-        assert!(!of(|_| {}, true).array);
+        assert_eq!(of(|_| {}, true).instead, None);
+        for (level, rehearsed) in
+            [(Level::Mirror, Level::Raid1), (Level::Raidz1, Level::Raid1), (Level::Raidz2, Level::Raid1c3)]
+        {
+            let pool = of(|c| (c.mirror[0].backend, c.mirror[0].level) = (BackendKind::Zfs, level), true);
+            assert_eq!((pool.level, pool.instead), (rehearsed, Some(OF_POOLS)));
+        }
     }
 
     #[test]
