@@ -19,6 +19,19 @@ pub struct BalanceReport {
     pub considered: Option<u64>,
 }
 
+impl BalanceReport {
+    /// Of a mirror, called so, that has nothing to balance.
+    pub(super) fn without_chunks(what: &str) -> Self {
+        Self {
+            command: String::new(),
+            note: Some(format!("{what} has no chunks to balance: there was nothing to do")),
+            end: BalanceEnd::Done,
+            relocated: None,
+            considered: None,
+        }
+    }
+}
+
 /// How a balance ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -21,8 +21,8 @@ use std::{
 
 use self::{superblock::Superblock, sysfs::Array};
 use super::{
-    Backend, BackendError, BalanceEnd, BalanceReport, Exchange, ExchangeEnd, ExchangeProgress, Layout, Made,
-    Members, MirrorSpec, ParseError, ScrubProgress, ScrubReport, Watcher,
+    Backend, BackendError, BalanceReport, Exchange, ExchangeEnd, ExchangeProgress, Layout, Made, Members,
+    MirrorSpec, ParseError, ScrubProgress, ScrubReport, Watcher,
 };
 use crate::{
     exec::Cmd,
@@ -230,13 +230,7 @@ impl Backend for Mdadm {
         _: &MirrorState,
         _: &mut Watcher<'_, ()>,
     ) -> Result<BalanceReport, BackendError> {
-        Ok(BalanceReport {
-            command: String::new(),
-            note: Some("a mirror of mdadm has no chunks to balance: there was nothing to do".to_owned()),
-            end: BalanceEnd::Done,
-            relocated: None,
-            considered: None,
-        })
+        Ok(BalanceReport::without_chunks("a mirror of mdadm"))
     }
 
     fn scrub_command(&self, spec: &MirrorSpec) -> Cmd {

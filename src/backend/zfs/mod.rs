@@ -30,9 +30,7 @@ use std::{
 
 pub use make::are_uneven;
 
-use super::{
-    Backend, BackendError, BalanceEnd, BalanceReport, Made, MirrorSpec, ScrubProgress, ScrubReport, Watcher,
-};
+use super::{Backend, BackendError, BalanceReport, Made, MirrorSpec, ScrubProgress, ScrubReport, Watcher};
 use crate::{
     config::Mirror,
     exec::Cmd,
@@ -209,13 +207,7 @@ impl Backend for Zfs {
         _: &MirrorState,
         _: &mut Watcher<'_, ()>,
     ) -> Result<BalanceReport, BackendError> {
-        Ok(BalanceReport {
-            command: String::new(),
-            note: Some("a pool of ZFS has no chunks to balance: there was nothing to do".to_owned()),
-            end: BalanceEnd::Done,
-            relocated: None,
-            considered: None,
-        })
+        Ok(BalanceReport::without_chunks("a pool of ZFS"))
     }
 
     fn scrub_command(&self, spec: &MirrorSpec) -> Cmd {
