@@ -151,6 +151,15 @@ pub enum Freshness {
     Old,
 }
 
+/// How survivors were opened.
+#[derive(Debug, Clone, Default)]
+pub struct Opened {
+    /// What of it could not be mounted.
+    pub left: Vec<String>,
+    /// What makes the state an older one than the way to it promises, and how old.
+    pub doubt: Option<(Freshness, String)>,
+}
+
 /// A way to open survivors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rung {
@@ -267,16 +276,16 @@ pub trait Rescue: Send + Sync {
         Vec::new()
     }
 
-    /// Mounts overlays of the survivors, and nothing else. Says what of it could not be mounted.
+    /// Mounts overlays of the survivors, and nothing else.
     ///
     /// # Errors
     /// It cannot be mounted so.
-    fn mount(&self, _host: &Host, opening: &Opening<'_>, run: Run<'_>) -> Result<Vec<String>, BackendError> {
+    fn mount(&self, _host: &Host, opening: &Opening<'_>, run: Run<'_>) -> Result<Opened, BackendError> {
         let Opening { options, survivors, overlays, place, .. } = *opening;
         for cmd in self.mount_commands(options, survivors, overlays, place) {
             run(&cmd)?;
         }
-        Ok(Vec::new())
+        Ok(Opened::default())
     }
 
     /// Takes that mount away, whole or in part.
@@ -292,8 +301,10 @@ pub trait Rescue: Send + Sync {
         Ok(())
     }
 
-    /// Reads the files out of an overlay into `to`, without a mount.
-    fn extract_command(&self, overlay: &Path, to: &Path) -> Cmd;
+    /// Reads the files out of an overlay into `to`, without a mount; nothing where no tool does.
+    fn extract_command(&self, _overlay: &Path, _to: &Path) -> Option<Cmd> {
+        None
+    }
 
     /// Puts right on its overlay what keeps the kernel from opening one of the survivors in the state of the first of them, and says what
     /// that was; nothing where there is nothing.

@@ -14,6 +14,7 @@ pub(crate) mod fresh;
 pub mod fstab;
 mod glance;
 pub mod inventory;
+pub mod kmsg;
 pub mod lock;
 pub mod mdadm_conf;
 pub mod mountinfo;

@@ -111,11 +111,6 @@ impl Rescue for Mdadm {
         vec![Cmd::change("mount").args(["-o", &window]).arg(overlay).arg(place)]
     }
 
-    fn extract_command(&self, overlay: &Path, to: &Path) -> Cmd {
-        // There is no such way among the rungs.
-        Cmd::change("cp").arg("-a").arg(overlay).arg(to)
-    }
-
     fn mend(&self, _: &Host, _: &[Survivor], _: usize, _: &Path) -> Result<Option<Mended>, BackendError> {
         Ok(None)
     }

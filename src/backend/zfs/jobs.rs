@@ -3,8 +3,15 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::observe::{kstat_of, named};
-use crate::{backend::BackendError, exec::Cmd, host::Host};
+use super::observe::named;
+use crate::{
+    backend::BackendError,
+    exec::Cmd,
+    host::{
+        Host,
+        zfs::kstat::{self, SUSPENDED},
+    },
+};
 
 const CRON: &str = "/etc/cron.d/zfsutils-linux";
 /// What the job runs, where it is there: it scrubs each pool that is ONLINE, unless the root dataset has the property.
@@ -30,8 +37,8 @@ pub(super) fn doubled(host: &Host, uuid: &str, name: &str) -> Result<Vec<String>
 
 /// Does the script scrub the pool?
 fn takes(host: &Host, pool: &str) -> Result<bool, BackendError> {
-    match kstat_of(host, pool)?.as_deref() {
-        None | Some("SUSPENDED") => return Ok(false),
+    match kstat::state(host, pool)?.as_deref() {
+        None | Some(SUSPENDED) => return Ok(false),
         Some(_) => {}
     }
     let asked = Cmd::probe("zfs").args(["get", "-H", "-o", "value", PROPERTY, "--", pool]).timeout(LIMIT);

@@ -5,14 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::observe::{is_of, kstat_of, of_setup};
+use super::observe::{is_of, of_setup};
 use crate::{
     backend::{BackendError, Made, MirrorSpec, ParseError, blocks},
     exec::Cmd,
     host::{
         Host,
         files::Doing as _,
-        zfs::{self, Label, Labels},
+        zfs::{self, Label, Labels, kstat},
     },
     model::Bytes,
 };
@@ -149,7 +149,7 @@ pub(super) fn unmake(host: &Host, spec: &MirrorSpec) -> Result<Vec<Cmd>, Backend
 /// The name and number of the pool with this UUID, if it is imported here.
 pub(super) fn imported(host: &Host, uuid: &str) -> Result<Option<(String, String)>, BackendError> {
     let Some((name, guid)) = super::observe::named(host, uuid)? else { return Ok(None) };
-    if kstat_of(host, &name)?.is_none() {
+    if kstat::state(host, &name)?.is_none() {
         return Ok(None);
     }
     // Another pool may have the name.
@@ -230,7 +230,7 @@ pub(super) fn name_conflict(host: &Host, spec: &MirrorSpec) -> Result<Option<Str
     let name = &spec.name;
     Ok(if let Some(why) = no_name(name) {
         Some(why)
-    } else if kstat_of(host, name)?.is_some() {
+    } else if kstat::state(host, name)?.is_some() {
         Some(format!("a pool `{name}` is imported already"))
     } else {
         None

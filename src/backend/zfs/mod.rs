@@ -5,7 +5,6 @@ mod exchange;
 pub mod fit;
 mod jobs;
 pub mod json;
-pub mod kstat;
 pub mod list;
 mod make;
 mod members;

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use super::{
-    json, kstat, list,
+    json, list,
     rescue::relate,
     text,
     told::{as_told, call, empty, level_of, mark, of_members},
@@ -17,9 +17,11 @@ use crate::{
     exec::{Cmd, CmdError},
     host::{
         Host,
-        files::Doing as _,
         mountinfo::{self, Mount},
-        zfs::{Label, Labels},
+        zfs::{
+            Label, Labels,
+            kstat::{self, SUSPENDED},
+        },
     },
     model::{
         Bytes,
@@ -106,8 +108,8 @@ pub fn observe(host: &Host, uuid: &str, mountpoint: &Path) -> Result<MirrorState
 /// may never be answered.
 fn stopped_at(host: &Host, mounts: &[Mount], mountpoint: &Path) -> Result<Option<ZfsState>, BackendError> {
     let Some(name) = mountinfo::topmost_at(mounts, mountpoint).and_then(pool_of) else { return Ok(None) };
-    let word = kstat_of(host, &name)?;
-    Ok((word.as_deref() == Some("SUSPENDED")).then(|| suspended(&name)))
+    let word = kstat::state(host, &name)?;
+    Ok((word.as_deref() == Some(SUSPENDED)).then(|| suspended(&name)))
 }
 
 /// Has the pool stopped that is mounted there? Told at once, by what the kernel keeps in memory.
@@ -186,15 +188,15 @@ pub(super) fn pool_of(mount: &Mount) -> Option<String> {
 
 /// The pool of this name, if it is imported and has this number.
 fn imported(host: &Host, name: &str, uuid: &str) -> Result<Option<ZfsState>, BackendError> {
-    let Some(word) = kstat_of(host, name)? else { return Ok(None) };
-    if word == "SUSPENDED" {
+    let Some(word) = kstat::state(host, name)? else { return Ok(None) };
+    if word == SUSPENDED {
         return Ok(Some(suspended(name)));
     }
     match status(host, name) {
         Ok(pool) => Ok(pool.filter(|pool| pool.guid.is_some_and(|guid| guid.to_string() == uuid))),
         Err(e) => {
             // It may have stopped meanwhile.
-            if kstat_of(host, name)?.as_deref() == Some("SUSPENDED") {
+            if kstat::state(host, name)?.as_deref() == Some(SUSPENDED) {
                 Ok(Some(suspended(name)))
             } else {
                 Err(e)
@@ -203,20 +205,13 @@ fn imported(host: &Host, name: &str, uuid: &str) -> Result<Option<ZfsState>, Bac
     }
 }
 
-/// What the kernel says of a pool at once; nothing where none of this name is imported.
-pub(super) fn kstat_of(host: &Host, name: &str) -> Result<Option<String>, BackendError> {
-    let file = Path::new("/proc/spl/kstat/zfs").join(name).join("state");
-    let text = host.read_optional(&file).doing("reading", &file)?;
-    Ok(text.map(|text| kstat::parse_state(&text)).transpose()?)
-}
-
 /// All that is known of a pool that must not be asked.
 fn suspended(name: &str) -> ZfsState {
     ZfsState {
         name: name.to_owned(),
         guid: None,
         level: None,
-        state: "SUSPENDED".to_owned(),
+        state: SUSPENDED.to_owned(),
         remark: None,
         vdevs: Vec::new(),
         scan: None,

@@ -2,8 +2,11 @@
 
 use std::{fs, os::unix::fs::MetadataExt as _};
 
-use super::{Broken, FULL_BELOW, Overlay, OverlayError, block, build::free, dm, fuse, pool, record::Object};
-use crate::host::files::Doing as _;
+use super::{Broken, FULL_BELOW, Overlay, OverlayError, block, build::free, dm, fuse, record::Object};
+use crate::host::{
+    files::Doing as _,
+    zfs::kstat::{self, SUSPENDED},
+};
 
 /// How an overlay does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +66,7 @@ impl Overlay {
                 Object::Joined { name } if !dm::exists(&self.host, name)? => {
                     Some(Broken::Gone(dm::path(name)))
                 }
-                Object::Pool { name } if pool::state(&self.host, name)?.as_deref() == Some(pool::STOPPED) => {
+                Object::Pool { name } if kstat::state(&self.host, name)?.as_deref() == Some(SUSPENDED) => {
                     Some(Broken::Pool(name.clone()))
                 }
                 _ => None,

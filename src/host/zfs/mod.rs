@@ -4,6 +4,7 @@
 
 pub mod boot;
 pub mod cache;
+pub mod kstat;
 mod label;
 mod nvlist;
 mod uberblock;

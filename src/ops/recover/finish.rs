@@ -104,6 +104,10 @@ pub(super) fn base_of(reached: &Reached, rung: &Rung, used: &[Survivor]) -> (Fre
         base = base.max(Freshness::Unproven);
         doubts.push(format!("{}: {}", device.display(), mended.says));
     }
+    if let Some((freshness, says)) = &reached.doubt {
+        base = base.max(*freshness);
+        doubts.push(says.clone());
+    }
     doubts.extend(reached.complaints.iter().map(|said| format!("on the way it was said: {said}")));
     (base, doubts)
 }

@@ -9,7 +9,7 @@ use std::{
 use crate::{
     backend::{
         BackendError,
-        rescue::{Mended, Opening, Rescue, Rung, Survivor, Way},
+        rescue::{Freshness, Mended, Opening, Rescue, Rung, Survivor, Way},
     },
     exec::{Cmd, CmdError, Flow, Output},
     host::{
@@ -56,6 +56,8 @@ pub(super) struct Reached {
     pub(super) proof: Vec<(PathBuf, bool, String)>,
     /// What a tool complained of on the way.
     pub(super) complaints: Option<String>,
+    /// What makes it older than the way promises.
+    pub(super) doubt: Option<(Freshness, String)>,
 }
 
 /// Why nothing came of it.
@@ -132,6 +134,7 @@ pub(super) fn reach<T: Send>(
         overlay: overlay.kind().to_string(),
         proof: Vec::new(),
         complaints: None,
+        doubt: None,
     };
     tracing::info!("{}: {}", overlay.kind(), overlay.why());
     let result = on(scene, survivors, rung, extracted, &mut overlay, &mut reached, console, work);
@@ -200,9 +203,11 @@ fn on<T: Send>(
                         .to_owned(),
                 ));
             }
+            let Some(extract) = scene.backend.extract_command(device, to) else {
+                return Err(Halt::Closed("there is no tool that reads the files without a mount".to_owned()));
+            };
             files::create_dirs(to, 0o700)
                 .map_err(|e| Trouble::failed("no place for the files could be made", e))?;
-            let extract = scene.backend.extract_command(device, to);
             match run(host, &extract) {
                 Ok(output) => {
                     let said = output.errors().trim().to_owned();
@@ -268,10 +273,11 @@ fn mounted<T>(
     };
     let _away = scene.backend.keep_away(host, overlay.devices()).map_err(|e| closed(&e))?;
     let done = match scene.backend.mount(host, opening, &mut |cmd| run(host, cmd)) {
-        Ok(left) => {
-            if !left.is_empty() {
-                reached.complaints = Some(left.join("; "));
+        Ok(opened) => {
+            if !opened.left.is_empty() {
+                reached.complaints = Some(opened.left.join("; "));
             }
+            reached.doubt = opened.doubt.or(reached.doubt.take());
             watched(scene, overlay, reached)
                 .and_then(|()| work(&Open { place: &host.path(place), overlay }, console))
         }

@@ -263,6 +263,7 @@ fn reached() -> Reached {
         overlay: "QEMU overlay through FUSE".into(),
         proof: Vec::new(),
         complaints: None,
+        doubt: None,
     }
 }
 
@@ -285,6 +286,9 @@ fn a_way_that_leaves_something_out_is_never_the_newest() {
         let mended = vec![("/dev/sdb".into(), Mended { says: "written anew".into(), complete })];
         assert_eq!(base_of(&Reached { mended, ..reached() }, plain, &used).0, freshness);
     }
+    let doubt = Some((Freshness::Old, "the log was not replayed".to_owned()));
+    let doubted = base_of(&Reached { doubt, ..reached() }, plain, &used);
+    assert_eq!(doubted, (Freshness::Old, vec!["the log was not replayed".to_owned()]));
 }
 
 fn report(database: DatabaseReport) -> RecoveryReport {

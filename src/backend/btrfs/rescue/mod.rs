@@ -125,8 +125,9 @@ impl Rescue for Btrfs {
         vec![mount.arg(first).arg(place)]
     }
 
-    fn extract_command(&self, overlay: &Path, to: &Path) -> Cmd {
-        Cmd::change("btrfs").args(["restore", "-i", "-m", "-S", "-x"]).arg(overlay).arg(to).without_limit()
+    fn extract_command(&self, overlay: &Path, to: &Path) -> Option<Cmd> {
+        let restore = Cmd::change("btrfs").args(["restore", "-i", "-m", "-S", "-x"]);
+        Some(restore.arg(overlay).arg(to).without_limit())
     }
 
     fn mend(

@@ -20,18 +20,22 @@ use std::{
 use self::remains::{enough, imported_as};
 use super::{
     Zfs,
-    observe::{self, LIMIT, Labelled, kstat_of},
+    observe::{self, LIMIT, Labelled},
 };
 use crate::{
     backend::{
         Backend as _, BackendError, blocks,
-        rescue::{Freshness, Mended, Opening, Relation, Remains, Rescue, Run, Rung, Survivor, Way},
+        rescue::{Freshness, Mended, Opened, Opening, Relation, Remains, Rescue, Run, Rung, Survivor, Way},
     },
     exec::Cmd,
     host::{
         Host,
         files::Doing as _,
-        zfs::{Label, Labels, PoolState},
+        kmsg::{KMSG, Kmsg},
+        zfs::{
+            Label, Labels, PoolState,
+            kstat::{self, SUSPENDED},
+        },
     },
     model::Level,
 };
@@ -138,7 +142,7 @@ impl Rescue for Zfs {
         keep_away(host, overlays)
     }
 
-    fn mount(&self, host: &Host, opening: &Opening<'_>, run: Run<'_>) -> Result<Vec<String>, BackendError> {
+    fn mount(&self, host: &Host, opening: &Opening<'_>, run: Run<'_>) -> Result<Opened, BackendError> {
         open(host, opening, run)
     }
 
@@ -148,19 +152,14 @@ impl Rescue for Zfs {
             tracing::debug!("{e}");
             let _ = run(Cmd::change("umount").args(["--recursive", "--lazy"]).arg(opening.place));
         }
-        match kstat_of(host, opening.name)?.as_deref() {
+        match kstat::state(host, opening.name)?.as_deref() {
             None => Ok(()),
-            Some("SUSPENDED") => Err(BackendError::State(format!(
+            Some(SUSPENDED) => Err(BackendError::State(format!(
                 "the pool `{}` has stopped, since what it lies on fails",
                 opening.name
             ))),
             Some(_) => Ok(run(export(opening.name)).map(drop)?),
         }
-    }
-
-    fn extract_command(&self, overlay: &Path, to: &Path) -> Cmd {
-        // There is no such way among the rungs: zdb(8) copies single objects, and nothing of the intent log.
-        Cmd::change("cp").arg("-a").arg(overlay).arg(to)
     }
 
     fn mend(&self, _: &Host, _: &[Survivor], _: usize, _: &Path) -> Result<Option<Mended>, BackendError> {
@@ -208,7 +207,7 @@ fn labels(host: &Host, path: &Path) -> Result<Labels, BackendError> {
 }
 
 /// Imports it, and mounts what holds files. Gives what could not be mounted, in words.
-fn open(host: &Host, opening: &Opening<'_>, run: Run<'_>) -> Result<Vec<String>, BackendError> {
+fn open(host: &Host, opening: &Opening<'_>, run: Run<'_>) -> Result<Opened, BackendError> {
     let Opening { place, name, .. } = *opening;
     let first = opening.overlays.first().map(|device| labels(host, device)).transpose()?.unwrap_or_default();
     let label = first.newest().filter(|label| label.pool_guid.is_some());
@@ -217,7 +216,9 @@ fn open(host: &Host, opening: &Opening<'_>, run: Run<'_>) -> Result<Vec<String>,
     };
     let destroyed = label.state == PoolState::Destroyed;
     // What was replayed is on the overlays, and they may be read-only by now.
-    let once_more = if opening.again && !opening.options.contains(READ_ONLY) { READ_ONLY } else { "" };
+    let reads = opening.options.contains(READ_ONLY);
+    let once_more = if opening.again && !reads { READ_ONLY } else { "" };
+    let kmsg = (!opening.again && !reads).then(|| Kmsg::from_now(host));
     let options = format!("{} {once_more}", opening.options);
     run(&import(&options, &pool, destroyed, name, opening.overlays, place))?;
     let listed = Cmd::probe("zfs").args(["list", "-Hpo", "mountpoint,name", "-t", "filesystem", "-r", "--"]);
@@ -237,7 +238,27 @@ fn open(host: &Host, opening: &Opening<'_>, run: Run<'_>) -> Result<Vec<String>,
         let mount = Cmd::change("mount").args(["-t", "zfs", "-o", "ro,zfsutil,nosuid,nodev,noexec"]);
         run(&mount.arg(&dataset.name).arg(&at))?;
     }
-    Ok(left)
+    let doubt = kmsg.and_then(|kmsg| match kmsg.and_then(|mut kmsg| kmsg.since()) {
+        Ok(messages) => not_replayed(&messages, name).map(|said| (Freshness::Old, said)),
+        Err(e) => Some((
+            Freshness::Unproven,
+            format!("whether the intent log was replayed to its end only the kernel says, and {KMSG} cannot be read: {e}"),
+        )),
+    });
+    Ok(Opened { left, doubt })
+}
+
+/// That the intent log of one of the pool's datasets was not replayed to its end: the mount succeeds all the same, and lacks what was
+/// fsynced after that (`zil_replay_error` in `module/zfs/zil.c`, since 0.6).
+fn not_replayed(messages: &[String], pool: &str) -> Option<String> {
+    let of_it = |message: &&String| {
+        let (_, rest) = message.split_once("ZFS replay transaction error ")?;
+        let (_, rest) = rest.split_once(", dataset ")?;
+        let rest = rest.strip_prefix(pool)?;
+        rest.starts_with([',', '/']).then_some(())
+    };
+    let said = messages.iter().find(|message| of_it(message).is_some())?;
+    Some(format!("the intent log was not replayed to its end, so what was fsynced last is missing: {said}"))
 }
 
 /// Every device of a pool of which the kernel says that it serves, as `zpool list -HpPv` shows them: a line each below the pool's, begun

@@ -6,12 +6,15 @@ use crate::{
     backend::{
         BackendError, blocks,
         rescue::{History, Remains, Survivor},
-        zfs::observe::{self, LIMIT, Labelled, kstat_of},
+        zfs::observe::{self, LIMIT, Labelled},
     },
     exec::Cmd,
     host::{
         Host, mountinfo,
-        zfs::{Label, PoolState, Vdev},
+        zfs::{
+            Label, PoolState, Vdev,
+            kstat::{self, SUSPENDED},
+        },
     },
     model::BackendKind,
 };
@@ -22,13 +25,12 @@ pub(super) fn imported_as(
     guid: &str,
     called: Option<&str>,
 ) -> Result<Option<String>, BackendError> {
-    const ALL: &str = "/proc/spl/kstat/zfs";
-    if !host.path(ALL).is_dir() {
+    if !host.path(kstat::POOLS).is_dir() {
         return Ok(None);
     }
-    for name in blocks::directories(host, ALL)? {
-        let Some(state) = kstat_of(host, &name)? else { continue };
-        if state == "SUSPENDED" {
+    for name in blocks::directories(host, kstat::POOLS)? {
+        let Some(state) = kstat::state(host, &name)? else { continue };
+        if state == SUSPENDED {
             if called == Some(name.as_str()) {
                 return Ok(Some(name));
             }
@@ -39,7 +41,7 @@ pub(super) fn imported_as(
             Ok(said) if said.text().trim() == guid => return Ok(Some(name)),
             Ok(_) => {}
             // It was exported meanwhile.
-            Err(_) if kstat_of(host, &name)?.is_none() => {}
+            Err(_) if kstat::state(host, &name)?.is_none() => {}
             Err(e) => return Err(e.into()),
         }
     }

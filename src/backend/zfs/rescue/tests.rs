@@ -29,6 +29,19 @@ fn how_a_pool_is_imported() {
 }
 
 #[test]
+fn an_intent_log_that_was_not_replayed() {
+    let said = |dataset: &str| {
+        let message =
+            format!("WARNING: ZFS replay transaction error 5, dataset {dataset}, seq 0x1f, txtype 9 ");
+        not_replayed(&["ZFS: Loaded module v2.3.9".to_owned(), message], "raidguard-1")
+    };
+    assert!(said("raidguard-1").unwrap().ends_with("dataset raidguard-1, seq 0x1f, txtype 9 "));
+    assert!(said("raidguard-1/node").is_some());
+    assert!(said("raidguard-10").is_none() && said("tank").is_none());
+    assert!(not_replayed(&[], "raidguard-1").is_none());
+}
+
+#[test]
 fn which_devices_serve() {
     let text = include_str!("../../../../tests/fixtures/zfs/2.3.9/imported-half/list.txt");
     assert_eq!(serving(text), [PathBuf::from("/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_one-part1")]);
