@@ -9,9 +9,12 @@ use super::{Exit, Trouble, mirrors, trouble::need_root};
 use crate::{
     backend::{self, BackendError},
     host::{Host, files, patience::Askers, schedule},
-    model::observed::causes,
+    model::{BackendKind, observed::causes},
     ui::Console,
 };
+
+/// Those whose members udev hands to the kernel one by one.
+const BY_UDEV: [BackendKind; 2] = [BackendKind::Btrfs, BackendKind::Mdadm];
 
 /// systemd waits for a member no longer than fstab says, which is 30 s. (udev kills what it waits for after three minutes.)
 const LIMIT: Duration = Duration::from_secs(10);
@@ -83,7 +86,7 @@ fn tell(found: Option<&Halves>, console: &Console) {
 }
 
 fn other_half(host: &Host, device: &Path) -> Result<Option<PathBuf>, BackendError> {
-    for kind in backend::ALL {
+    for kind in BY_UDEV {
         if let Some(half) = backend::of(kind).other_half(host, device)? {
             return Ok(Some(half));
         }

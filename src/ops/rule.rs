@@ -12,8 +12,8 @@ use crate::{
     model::BackendKind,
 };
 
-/// Should udev, or of ZFS the unit that imports pools, keep the halves of the mirror with this UUID apart? Where none runs it cannot; and what the machine itself is started from,
-/// as another subvolume of the same btrfs may be, must not wait.
+/// Should udev, or of ZFS the unit that imports pools, keep the halves of the mirror with this UUID apart? Where none runs it cannot; and
+/// what the machine itself is started from, as another subvolume of the same btrfs may be, must not wait.
 pub(super) fn is_wanted(host: &Host, kind: BackendKind, uuid: &str) -> Result<bool, BackendError> {
     let runs = if kind == BackendKind::Zfs { is_systemd(host) } else { has_udev(host) };
     if !runs {
