@@ -116,18 +116,27 @@ fn starting(control: &NodeControl) -> Result<Vec<Cmd>, ControlError> {
     }
 }
 
-fn lines(first: Option<String>, cmds: Result<Vec<Cmd>, ControlError>) -> Vec<String> {
+/// Has systemd forget how often a unit failed: one that was started in vain too often, as at a boot without its mirror, it does not start
+/// any more (systemctl(1), reset-failed). It refuses that for one that is not loaded, which has not failed either.
+fn forgiving(unit: &str) -> Cmd {
+    Cmd::change("systemctl").args(["reset-failed", "--", unit])
+}
+
+fn lines(first: Vec<String>, cmds: Result<Vec<Cmd>, ControlError>) -> Vec<String> {
     first.into_iter().chain(cmds.unwrap_or_default().iter().map(Cmd::line)).collect()
 }
 
 /// What [`stop`] runs.
 pub fn stop_commands(control: &NodeControl) -> Vec<String> {
-    lines(control.unit().map(|unit| format!("write {}", hold_path(unit).display())), stopping(control))
+    let held = control.unit().map(|unit| format!("write {}", hold_path(unit).display()));
+    lines(held.into_iter().collect(), stopping(control))
 }
 
 /// What [`start`] runs.
 pub fn start_commands(control: &NodeControl) -> Vec<String> {
-    lines(control.unit().map(|unit| format!("rm {}", hold_path(unit).display())), starting(control))
+    let released =
+        control.unit().map(|unit| vec![format!("rm {}", hold_path(unit).display()), forgiving(unit).line()]);
+    lines(released.unwrap_or_default(), starting(control))
 }
 
 /// Is the node kept from being started?  Commands cannot hold it: that is up to whoever runs them.
@@ -195,6 +204,9 @@ pub fn start(host: &Host, control: &NodeControl) -> Result<(), ControlError> {
         files::remove(&path)?;
         // Others may have drop-ins there.
         let _ = fs::remove_dir(files::parent(&path));
+        if let Err(e) = host.runner().run(&forgiving(unit)) {
+            tracing::debug!("{e}");
+        }
     }
     for cmd in starting(control)? {
         host.runner().run(&cmd).map_err(ControlError::Command)?;
@@ -229,7 +241,10 @@ pub fn verify_running_on(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::exec::{Reply, ScriptedRunner};
 
     #[test]
     fn a_command_is_split_as_a_shell_would() {
@@ -241,6 +256,22 @@ mod tests {
             assert_eq!(commands_of(text).unwrap(), words, "{text}");
         }
         assert!(commands_of("a 'b").is_err());
+    }
+
+    #[test]
+    fn a_unit_that_failed_too_often_is_started_all_the_same() {
+        let runner = Arc::new(
+            ScriptedRunner::new()
+                .on("systemctl reset-failed", Reply::fail(1, "Unit node.service not loaded.\n"))
+                .on("systemctl daemon-reload", Reply::ok(""))
+                .on("systemctl start -- node.service", Reply::ok("")),
+        );
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::captured(dir.path(), runner.clone(), jiff::Timestamp::UNIX_EPOCH);
+        let control = NodeControl::Systemd { unit: "node.service".to_owned() };
+        start(&host, &control).unwrap();
+        let ran: Vec<_> = runner.calls().into_iter().map(|(_, line)| line).collect();
+        assert_eq!(ran, &start_commands(&control)[1..]);
     }
 
     crate::fuzz::fuzzed!(fuzz_commands, text[br#"/bin/sh -c "a \\" b" 'it is' c\ d"#], |text| {

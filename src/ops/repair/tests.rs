@@ -70,6 +70,7 @@ fn a_member_that_is_back_is_taken_in_by_mounting_anew() {
             $ btrfs scrub start -B -c 2 -n 4 /srv/lightning
         start the node (lightningd.service) and see it run with its files at /srv/lightning/lightning
             $ rm /run/systemd/system/lightningd.service.d/raidguard-hold.conf
+            $ systemctl reset-failed -- lightningd.service
             $ systemctl daemon-reload
             $ systemctl start -- lightningd.service
         "#);

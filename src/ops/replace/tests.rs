@@ -141,6 +141,7 @@ fn the_whole_plan_of_a_running_node() {
         begin the count of its errors anew
         start the node (lightningd.service) and see it run with its files at /srv/lightning/lightning
             $ rm /run/systemd/system/lightningd.service.d/raidguard-hold.conf
+            $ systemctl reset-failed -- lightningd.service
             $ systemctl daemon-reload
             $ systemctl start -- lightningd.service
         "#);

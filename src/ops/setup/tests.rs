@@ -201,6 +201,7 @@ fn the_whole_plan_of_a_node_run_by_systemd() {
         $ write /etc/raidguard/raidguard.toml
     start the node (lightningd.service) and see it run with its files at /srv/lightning/lightning
         $ rm /run/systemd/system/lightningd.service.d/raidguard-hold.conf
+        $ systemctl reset-failed -- lightningd.service
         $ systemctl daemon-reload
         $ systemctl start -- lightningd.service
     keep the original as /home/bitcoin/.lightning.before-raidguard-19700101-000000, for root only
