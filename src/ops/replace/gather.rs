@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How often an array is looked at whose kernel has yet to begin something, and how long to wait between two looks.
-const LOOKS: u32 = 50;
+const LOOKS: usize = 100;
 const BETWEEN: Duration = Duration::from_millis(100);
 
 /// What the machine says.
@@ -307,7 +307,7 @@ mod tests {
         assert_eq!(seen(&[(None, false)], true), (1, None));
         assert_eq!(seen(&[(recover, false), (recover, false), (None, false)], true), (3, None));
         assert_eq!(seen(&[(recover, false), (recover, true)], true), (2, recover.map(str::to_owned)));
-        assert_eq!(seen(&[(recover, false)], true), (51, recover.map(str::to_owned)));
+        assert_eq!(seen(&[(recover, false)], true), (LOOKS + 1, recover.map(str::to_owned)));
         assert_eq!(seen(&[(recover, false)], false).0, 1);
     }
 }
