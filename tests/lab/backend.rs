@@ -4,6 +4,8 @@ use crate::{machine::Machine, steps::MOUNT};
 
 pub(crate) struct Backend {
     pub(crate) name: &'static str,
+    /// The level, with a third member, the SCSI disk `extra`; nothing: what `setup` makes of two.
+    pub(crate) level: Option<&'static str>,
     /// What the node's files lie on, as findmnt calls it.
     pub(crate) filesystem: &'static str,
     /// How large the disks are, in bytes. md copies and compares all of them, used or not, which takes minutes here: they are as small as
@@ -43,11 +45,29 @@ pub(crate) struct Backend {
     pub(crate) settle: fn(&mut Machine),
 }
 
+/// The third member, where there is one.
+pub(crate) const EXTRA: &str = "extra";
+
+impl Backend {
+    /// What it is called where each needs a name of its own.
+    pub(crate) fn title(&self) -> &'static str {
+        self.level.unwrap_or(self.name)
+    }
+
+    /// This member, and what it has everything together with.
+    pub(crate) fn enough<T>(&self, member: T, extra: impl FnOnce() -> T) -> Vec<T> {
+        let mut members = vec![member];
+        members.extend(self.level.map(|_| extra()));
+        members
+    }
+}
+
 const SYNC: &str = "sync -f /srv/lightning";
 const RULE: &str = "/etc/udev/rules.d/62-raidguard-lightning.rules";
 
 pub(crate) const BTRFS: Backend = Backend {
     name: "btrfs",
+    level: None,
     filesystem: "btrfs",
     size: 2 << 30,
     pulled: "MIR-PULLED",
@@ -75,6 +95,7 @@ pub(crate) const BTRFS: Backend = Backend {
 
 pub(crate) const MDADM: Backend = Backend {
     name: "mdadm",
+    level: None,
     filesystem: "xfs",
     size: 1 << 30,
     // udev has taken it out of the array.
@@ -123,6 +144,7 @@ pub(crate) const MDADM: Backend = Backend {
 
 pub(crate) const ZFS: Backend = Backend {
     name: "zfs",
+    level: None,
     filesystem: "zfs",
     size: 2 << 30,
     // Of a partition ZFS learns that it is gone when it writes to it.
@@ -154,3 +176,6 @@ pub(crate) const ZFS: Backend = Backend {
         m.ok("zpool wait -t resilver,scrub lightning");
     },
 };
+
+/// Any two of three have everything.
+pub(crate) const RAIDZ1: Backend = Backend { level: Some("raidz1"), ..ZFS };

@@ -3,11 +3,11 @@
 use std::{thread, time::Duration};
 
 use crate::{
-    backend::Backend,
+    backend::{Backend, EXTRA},
     disks::Bus,
     steps::{
-        MOUNT, NODE, Random, alone_has, does, elsewhere, finds, is_at_work, mirrored_and_logged,
-        setup_arguments, unmirrored,
+        MOUNT, NODE, Random, does, elsewhere, finds, is_at_work, mirrored_and_logged, setup_arguments,
+        together_have, unmirrored,
     },
 };
 
@@ -16,36 +16,45 @@ use crate::{
 fn each_half_has_the_last_commit(name: &str, b: &Backend, cuts: usize) {
     let random = Random::new();
     let (mut m, kept) = mirrored_and_logged(name, b);
-    let halves = [("one", Bus::Scsi), ("two", Bus::Usb)];
-    let caches = halves.map(|(serial, _)| {
-        let at = m.device(serial);
-        let kind = m.ok(&format!("cat /sys/block/$(basename $(readlink -f {at}))/queue/write_cache"));
-        kind.trim() == "write back"
-    });
+    let mut members = vec![("one", Bus::Scsi)];
+    members.extend(b.enough(("two", Bus::Usb), || (EXTRA, Bus::Scsi)));
+    let caches: Vec<_> = members
+        .iter()
+        .map(|(serial, _)| {
+            let at = m.device(serial);
+            let kind = m.ok(&format!("cat /sys/block/$(basename $(readlink -f {at}))/queue/write_cache"));
+            kind.trim() == "write back"
+        })
+        .collect();
     assert!(caches.contains(&true), "the kernel flushes neither disk");
     // More than are asked for: one at which the log cannot be told is passed over.
     let instants: Vec<_> = (0..cuts + 3)
         .map(|_| {
             m.commits_past(m.committed() + 2);
             thread::sleep(Duration::from_millis(random.below(1000)));
-            m.at_an_instant(|m| (m.committed(), halves.map(|(serial, _)| m.logged(serial))))
+            m.at_an_instant(|m| {
+                (m.committed(), members.iter().map(|(serial, _)| m.logged(serial)).collect::<Vec<_>>())
+            })
         })
         .collect();
     m.cut();
     let mut rescue = elsewhere(name);
     let mut done = 0;
     for (last, logged) in instants {
-        let images = halves.map(|(serial, _)| rescue.path(&format!("{serial}-alone")));
-        let made = (0..2).all(|i| {
-            let lost = || caches[i] && random.below(2) == 0;
-            m.as_of(halves[i].0, &kept.join(halves[i].0), logged[i], &images[i], lost)
+        let images: Vec<_> =
+            members.iter().map(|(serial, _)| rescue.path(&format!("{serial}-alone"))).collect();
+        let made = (0..members.len()).all(|i| {
+            let (serial, lost) = (members[i].0, || caches[i] && random.below(2) == 0);
+            m.as_of(serial, &kept.join(serial), logged[i], &images[i], lost)
         });
         if !made || done == cuts {
             continue;
         }
-        for (half, image) in halves.iter().zip(&images) {
-            println!("note: cut {done}, {} alone", half.0);
-            alone_has(&mut rescue, b, half.1, image, last);
+        let survivors: Vec<_> =
+            members.iter().zip(&images).map(|(member, image)| (member.1, image.as_path())).collect();
+        for half in &survivors[..2] {
+            println!("note: cut {done}, {} alone, or what is enough with it", half.1.display());
+            together_have(&mut rescue, b, &b.enough(*half, || survivors[2]), last);
         }
         done += 1;
     }
@@ -85,7 +94,7 @@ pub(crate) fn setup_is_taken_up_or_back_after_a_power_cut_in_each_step(b: &Backe
 /// The power is cut while `setup` takes this step, or the one in which it is by then; after a boot it is completed, or taken back.
 fn cut_in_setup(name: &str, b: &Backend, step: usize, way: &str) -> usize {
     let random = Random::new();
-    let mut m = unmirrored(&format!("{name}-{}-{step}", b.name), b);
+    let mut m = unmirrored(&format!("{name}-{}-{step}", b.title()), b);
     let asked = setup_arguments(&m, b);
     let seen = m.console_since(0).len();
     m.begin_raidguard(&asked.iter().map(String::as_str).collect::<Vec<_>>());

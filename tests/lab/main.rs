@@ -106,6 +106,25 @@ mod only_btrfs {
     );
 }
 
+/// Any two of three have everything.
+mod raidz1 {
+    cases!(@case crate::backend::RAIDZ1, pulled:
+        a_mirror_is_there_again_after_a_boot
+        a_member_pulled_while_idle_is_told_by_the_next_check_of_a_timer
+        a_member_pulled_under_load_is_replaced_and_no_commit_is_lost
+        a_member_that_comes_back_elsewhere_is_made_one_again
+    );
+    cases!(@case crate::backend::RAIDZ1, cuts: each_half_has_the_last_commit_after_a_power_cut);
+    cases!(@case crate::backend::RAIDZ1, rot:
+        a_stretch_of_a_member_rots
+        write_errors_are_named_and_repaired
+    );
+    cases!(@long crate::backend::RAIDZ1, cuts:
+        each_half_has_the_last_commit_after_each_of_20_power_cuts
+        setup_is_taken_up_or_back_after_a_power_cut_in_each_step
+    );
+}
+
 /// What only ZFS has.
 mod only_zfs {
     cases!(@case crate::backend::ZFS, pools:
@@ -113,6 +132,7 @@ mod only_zfs {
         a_pool_that_has_stopped_is_told_in_time
         a_disk_of_larger_sectors_is_judged_before_it_is_written_to
         an_equal_disk_of_larger_sectors_takes_a_members_place
+        a_pool_made_by_hand_is_taken_into_care_and_left_again
     );
     cases!(@case crate::backend::ZFS, rot: silent_corruption_is_named_and_mended);
 }

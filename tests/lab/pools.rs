@@ -98,6 +98,41 @@ pub(crate) fn a_disk_of_larger_sectors_is_judged_before_it_is_written_to(b: &Bac
     finds(&mut m, 0, &[]);
 }
 
+/// A pool that somebody made, with the node on it: taken into care as it is; then the node is taken off it, and it is left as it is.
+pub(crate) fn a_pool_made_by_hand_is_taken_into_care_and_left_again(b: &Backend) {
+    let mut m = unmirrored("a_pool_made_by_hand_is_taken_into_care_and_left_again", b);
+    let (one, two) = (m.device("one"), m.device("two"));
+    m.ok(&format!(
+        "set -e
+        systemctl stop lightningd.service
+        modprobe zfs
+        zpool create -o ashift=12 -O mountpoint={MOUNT} tank mirror {one} {two}
+        mv {NODE} {MOUNT}/lightning
+        ln -s {MOUNT}/lightning {NODE}
+        systemctl start lightningd.service"
+    ));
+    is_at_work(&mut m, b);
+    // Its name and what it has is its own.
+    let known = "zpool list -H -o name,guid,health,comment; zfs get -H -o property,value,source all tank | grep local";
+    let before = m.ok(known);
+    let asked = ["adopt", MOUNT, "--name", "lightning", "--lightning-dir", NODE, "--scheduler", "systemd"];
+    does(&mut m, &[&asked[..], &["--node-unit", "lightningd.service", "--yes"]].concat());
+    does(&mut m, &["scrub"]);
+    finds(&mut m, 0, &[]);
+    does(&mut m, &["check", "--deep"]);
+    m.ok("systemctl restart lightningd.service");
+    is_at_work(&mut m, b);
+    finds(&mut m, 0, &[]);
+    does(&mut m, &["release", "--yes"]);
+    let left = m.ok("find /etc/systemd /etc/cron.d /etc/udev -name '*raidguard*'");
+    assert_eq!(left, "", "something of it is left");
+    let at = m.ok(&format!("stat --format=%F {NODE}; systemctl is-active lightningd.service; {known}"));
+    assert_eq!(at, format!("directory\nactive\n{before}"));
+    let last = m.committed();
+    m.commits_past(last);
+    assert!(m.database_version() > last);
+}
+
 /// A disk of the same size and of larger sectors takes the place of a member.
 pub(crate) fn an_equal_disk_of_larger_sectors_takes_a_members_place(b: &Backend) {
     let mut m = mirrored("an_equal_disk_of_larger_sectors_takes_a_members_place", b);

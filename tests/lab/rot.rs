@@ -98,10 +98,46 @@ pub(crate) fn silent_corruption_is_counted_and_nothing_is_guessed(b: &Backend) {
     // The operator knows: the member is exchanged for another disk, filled from the other one.
     let three = m.new_disk("three", Bus::Scsi, b.size);
     m.pull("two");
+    // Now and then the kernel says for many seconds that it is about to fill a member, though there is none, and `replace` refuses.
+    (b.settle)(&mut m);
     does(&mut m, &["replace", "--old", "missing", "--new", &three, "--yes"]);
     is_right(&mut m);
     does(&mut m, &["scrub"]);
     finds(&mut m, 0, &[]);
+    is_at_work(&mut m, b);
+}
+
+/// All that lies in a long stretch of a member is something else: the node gets what it wrote, the scrub mends it, and another member can
+/// go.
+pub(crate) fn a_stretch_of_a_member_rots(b: &Backend) {
+    let mut m = mirrored("a_stretch_of_a_member_rots", b);
+    let marked = format!("{MOUNT}/lightning/marked");
+    m.ok(&format!("head -c {} /dev/urandom >{marked}; chown bitcoin: {marked}; {}", 32 << 20, b.sync));
+    let sum = format!("echo 3 >/proc/sys/vm/drop_caches; sha256sum {marked}");
+    let before = m.ok(&sum);
+    // Far from its labels.
+    let disk = File::options().read(true).write(true).open(&m.disk("two").image).unwrap();
+    let (from, to) = (b.size / 64, b.size / 2);
+    let mut rotten = 0;
+    let mut chunk = vec![0; 1 << 20];
+    for at in (from..to).step_by(chunk.len()) {
+        disk.read_exact_at(&mut chunk, at).unwrap();
+        if chunk.iter().any(|byte| *byte != 0) {
+            disk.write_all_at(&vec![0x5a; chunk.len()], at).unwrap();
+            rotten += 1;
+        }
+    }
+    assert!(rotten > 8, "only {rotten} MiB of it were used");
+    assert_eq!(m.ok(&sum), before);
+    does(&mut m, &["scrub"]);
+    let (code, found) = faults(&mut m);
+    assert!(code > 0 && found.contains("MIR-CORRUPTION"), "{code} {found:?}");
+    names(&mut m, "MIR-CORRUPTION", "two", "one");
+    does(&mut m, &["check", "--acknowledge"]);
+    does(&mut m, &["scrub"]);
+    finds(&mut m, 0, &[]);
+    m.pull("one");
+    assert_eq!(m.ok(&sum), before);
     is_at_work(&mut m, b);
 }
 

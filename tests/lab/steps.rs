@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    backend::Backend,
+    backend::{Backend, EXTRA},
     disks::{Bus, hash},
     guest::{Ran, parsed},
     machine::Machine,
@@ -76,7 +76,11 @@ pub(crate) fn setup_arguments(m: &Machine, b: &Backend) -> Vec<String> {
     let (one, two) = (m.device("one"), m.device("two"));
     let asked = ["setup", "--backend", b.name, "--hdd", &one, "--usb", &two, "--lightning-dir", NODE];
     let more = ["--user", "bitcoin", "--scheduler", "systemd", "--yes"];
-    asked.iter().chain(&more).map(ToString::to_string).collect()
+    let mut words: Vec<_> = asked.iter().chain(&more).map(ToString::to_string).collect();
+    if let Some(level) = b.level {
+        words.extend(["--device", &m.device(EXTRA), "--level", level].map(str::to_owned));
+    }
+    words
 }
 
 /// Moves the node onto a mirror; what is asked for beyond the two disks.
@@ -91,15 +95,23 @@ pub(crate) fn set_up(m: &mut Machine, b: &Backend, more: &[&str]) {
     does(m, &["check", "--deep"]);
 }
 
+/// By what a machine with disks for a mirror must be made anew.
+fn key(b: &Backend) -> String {
+    format!("{}-{}", ready::programs_key(), b.size >> 20)
+}
+
 /// A node at work beside two empty disks, SCSI and USB.
 pub(crate) fn unmirrored(name: &str, b: &Backend) -> Machine {
     let booted = Machine::booted_once();
-    let kept = ready::kept(&booted, &format!("node-{}", b.name), &ready::programs_key(), |place| {
+    let kept = ready::kept(&booted, &format!("node-{}", b.title()), &key(b), |place| {
         let mut m = Machine::fresh("node");
         m.ok("modprobe md_mod");
         m.copies_at_once();
         m.new_disk("one", Bus::Scsi, b.size);
         m.new_disk("two", Bus::Usb, b.size);
+        if b.level.is_some() {
+            m.new_disk(EXTRA, Bus::Scsi, b.size);
+        }
         m.ok(&format!(
             "install -d -m 0700 -o bitcoin -g bitcoin {NODE} && systemctl enable --now lightningd.service"
         ));
@@ -149,18 +161,20 @@ pub(crate) fn ends(m: &mut Machine, begun: i64, expected: i64) {
     assert_eq!(code, expected, "{stdout}{stderr}");
 }
 
-/// The power fails; then one disk alone has the last commit that the node told of, in a machine of this name.
+/// The power fails; then one disk alone, or what is enough with it, has the last commit that the node told of, in a machine of this name.
 #[track_caller]
 pub(crate) fn after_a_cut_alone_has_all(m: &mut Machine, b: &Backend, name: &str, bus: Bus, disk: &str) {
     m.cut();
-    alone_has(&mut elsewhere(name), b, bus, &m.disk(disk).image, m.committed());
+    let image = |serial| m.disk(serial).image.as_path();
+    let survivors = b.enough((bus, image(disk)), || (Bus::Scsi, image(EXTRA)));
+    together_have(&mut elsewhere(name), b, &survivors, m.committed());
 }
 
 /// Where a machine is kept whose node is at work on a mirror of one SCSI and one USB disk, under systemd.
 fn mirrored_once(b: &Backend) -> PathBuf {
     let booted = Machine::booted_once();
-    ready::kept(&booted, &format!("mirrored-{}", b.name), &ready::programs_key(), |place| {
-        let mut m = unmirrored(&format!("mirrored-{}", b.name), b);
+    ready::kept(&booted, &format!("mirrored-{}", b.title()), &key(b), |place| {
+        let mut m = unmirrored(&format!("mirrored-{}", b.title()), b);
         let asked = setup_arguments(&m, b);
         let done = m.raidguard(&asked.iter().map(String::as_str).collect::<Vec<_>>());
         assert_eq!(done.code, 0, "{}{}", done.stdout, done.stderr);
@@ -172,13 +186,14 @@ fn mirrored_once(b: &Backend) -> PathBuf {
 
 /// A machine whose node is at work on a mirror.
 pub(crate) fn mirrored(name: &str, b: &Backend) -> Machine {
-    Machine::resumed(&format!("{name}-{}", b.name), &mirrored_once(b), &[])
+    Machine::resumed(&format!("{name}-{}", b.title()), &mirrored_once(b), &[])
 }
 
 /// The same; what is written to both disks is kept in its order. Also where it was resumed from.
 pub(crate) fn mirrored_and_logged(name: &str, b: &Backend) -> (Machine, PathBuf) {
     let kept = mirrored_once(b);
-    (Machine::resumed(&format!("{name}-{}", b.name), &kept, &["one", "two"]), kept)
+    let logged = [&["one"][..], &b.enough("two", || EXTRA)].concat();
+    (Machine::resumed(&format!("{name}-{}", b.title()), &kept, &logged), kept)
 }
 
 /// The node runs, on the mirror, and goes on.
