@@ -117,7 +117,7 @@ pub(crate) fn a_stretch_of_a_member_rots(b: &Backend) {
     let before = m.ok(&sum);
     // Far from its labels.
     let disk = File::options().read(true).write(true).open(&m.disk("two").image).unwrap();
-    let (from, to) = (b.size / 64, b.size / 2);
+    let (from, to) = (b.size / 256, b.size / 2);
     let mut rotten = 0;
     let mut chunk = vec![0; 1 << 20];
     for at in (from..to).step_by(chunk.len()) {
