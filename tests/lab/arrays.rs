@@ -4,8 +4,8 @@ use crate::{
     backend::{Backend, MDADM},
     disks::Bus,
     steps::{
-        MOUNT, NODE, after_a_cut_alone_has_all, does, elsewhere, finds, is_at_work, is_critical, set_up,
-        together_have, unmirrored,
+        MOUNT, NODE, adopts, after_a_cut_alone_has_all, does, elsewhere, finds, is_at_work,
+        is_cared_for_and_left, is_critical, set_up, together_have, unmirrored,
     },
 };
 
@@ -76,21 +76,7 @@ pub(crate) fn an_array_made_by_hand_is_taken_into_care_and_left_again(b: &Backen
     (b.settle)(&mut m);
     let known = "cat /etc/mdadm/mdadm.conf; mdadm --detail /dev/md/store | grep -E 'UUID|Name|Raid'";
     let before = m.ok(known);
-    let asked = ["adopt", MOUNT, "--name", "lightning", "--lightning-dir", NODE, "--scheduler", "systemd"];
-    does(&mut m, &[&asked[..], &["--node-unit", "lightningd.service", "--yes"]].concat());
+    adopts(&mut m);
     assert_eq!(m.ok(known), before);
-    does(&mut m, &["scrub"]);
-    finds(&mut m, 0, &[]);
-    does(&mut m, &["check", "--deep"]);
-    // The guard lets it start, and has then seen a newer database than the last deep check.
-    m.ok("systemctl restart lightningd.service");
-    is_at_work(&mut m, b);
-    finds(&mut m, 0, &[]);
-    does(&mut m, &["release", "--yes"]);
-    assert_eq!(m.ok("ls /etc/udev/rules.d | grep raidguard || true"), "", "a rule is left");
-    let at = m.ok(&format!("stat --format=%F {NODE}; systemctl is-active lightningd.service; {known}"));
-    assert_eq!(at, format!("directory\nactive\n{before}"));
-    let last = m.committed();
-    m.commits_past(last);
-    assert!(m.database_version() > last);
+    is_cared_for_and_left(&mut m, b, known, &before, "ls /etc/udev/rules.d | grep raidguard || true");
 }

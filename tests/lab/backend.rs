@@ -13,6 +13,8 @@ pub(crate) struct Backend {
     pub(crate) size: u64,
     /// The finding of a member that was pulled while the mirror is mounted.
     pub(crate) pulled: &'static str,
+    /// The same when the backend itself has noticed by then.
+    pub(crate) noticed: &'static str,
     /// A boot without a member mounts the mirror all the same.
     pub(crate) boots_degraded: bool,
     /// The finding of a member that takes no more writes.
@@ -71,6 +73,7 @@ pub(crate) const BTRFS: Backend = Backend {
     filesystem: "btrfs",
     size: 2 << 30,
     pulled: "MIR-PULLED",
+    noticed: "MIR-PULLED",
     boots_degraded: false,
     takes_no_writes: "MIR-WRITE-ERRORS",
     unreadable: "MIR-READ-ERRORS",
@@ -100,6 +103,7 @@ pub(crate) const MDADM: Backend = Backend {
     size: 1 << 30,
     // udev has taken it out of the array.
     pulled: "MIR-MISSING",
+    noticed: "MIR-MISSING",
     boots_degraded: true,
     // The kernel gives it up.
     takes_no_writes: "MIR-MISSING",
@@ -149,6 +153,7 @@ pub(crate) const ZFS: Backend = Backend {
     size: 2 << 30,
     // Of a partition ZFS learns that it is gone when it writes to it.
     pulled: "MIR-PULLED",
+    noticed: "MIR-MISSING",
     boots_degraded: true,
     takes_no_writes: "MIR-WRITE-ERRORS",
     unreadable: "MIR-READ-ERRORS",

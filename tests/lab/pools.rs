@@ -6,9 +6,10 @@ use crate::{
     backend::Backend,
     disks::Bus,
     guest::Ran,
+    machine::Machine,
     steps::{
-        MOUNT, NODE, does, elsewhere, finds, is_at_work, is_critical, mirrored, set_up, together_have,
-        unmirrored,
+        MOUNT, NODE, adopts, does, elsewhere, finds, is_at_work, is_cared_for_and_left, is_critical,
+        mirrored, set_up, together_have, unmirrored,
     },
 };
 
@@ -67,22 +68,26 @@ pub(crate) fn a_pool_that_has_stopped_is_told_in_time(b: &Backend) {
     finds(&mut m, 0, &[]);
 }
 
-/// A pool that somebody made for sectors of 512 bytes is taken into care. A disk of 4096 is refused as a member of it before anything is
-/// written.
-pub(crate) fn a_disk_of_larger_sectors_is_judged_before_it_is_written_to(b: &Backend) {
-    let mut m = unmirrored("a_disk_of_larger_sectors_is_judged_before_it_is_written_to", b);
+/// What somebody makes with `zpool create`, with the node on it.
+fn by_hand(m: &mut Machine, pool: &str, ashift: u32) {
     let (one, two) = (m.device("one"), m.device("two"));
     m.ok(&format!(
         "set -e
         systemctl stop lightningd.service
         modprobe zfs
-        zpool create -o ashift=9 -O mountpoint={MOUNT} lightning mirror {one} {two}
+        zpool create -o ashift={ashift} -O mountpoint={MOUNT} {pool} mirror {one} {two}
         mv {NODE} {MOUNT}/lightning
         ln -s {MOUNT}/lightning {NODE}
         systemctl start lightningd.service"
     ));
-    let asked = ["adopt", MOUNT, "--name", "lightning", "--lightning-dir", NODE, "--scheduler", "systemd"];
-    does(&mut m, &[&asked[..], &["--node-unit", "lightningd.service", "--yes"]].concat());
+}
+
+/// A pool that somebody made for sectors of 512 bytes is taken into care. A disk of 4096 is refused as a member of it before anything is
+/// written.
+pub(crate) fn a_disk_of_larger_sectors_is_judged_before_it_is_written_to(b: &Backend) {
+    let mut m = unmirrored("a_disk_of_larger_sectors_is_judged_before_it_is_written_to", b);
+    by_hand(&mut m, "lightning", 9);
+    adopts(&mut m);
     does(&mut m, &["scrub"]);
     finds(&mut m, 0, &[]);
     let large = m.new_disk("large", Bus::Scsi4Kn, 2 * b.size);
@@ -101,36 +106,14 @@ pub(crate) fn a_disk_of_larger_sectors_is_judged_before_it_is_written_to(b: &Bac
 /// A pool that somebody made, with the node on it: taken into care as it is; then the node is taken off it, and it is left as it is.
 pub(crate) fn a_pool_made_by_hand_is_taken_into_care_and_left_again(b: &Backend) {
     let mut m = unmirrored("a_pool_made_by_hand_is_taken_into_care_and_left_again", b);
-    let (one, two) = (m.device("one"), m.device("two"));
-    m.ok(&format!(
-        "set -e
-        systemctl stop lightningd.service
-        modprobe zfs
-        zpool create -o ashift=12 -O mountpoint={MOUNT} tank mirror {one} {two}
-        mv {NODE} {MOUNT}/lightning
-        ln -s {MOUNT}/lightning {NODE}
-        systemctl start lightningd.service"
-    ));
+    by_hand(&mut m, "tank", 12);
     is_at_work(&mut m, b);
     // Its name and what it has is its own.
     let known = "zpool list -H -o name,guid,health,comment; zfs get -H -o property,value,source all tank | grep local";
     let before = m.ok(known);
-    let asked = ["adopt", MOUNT, "--name", "lightning", "--lightning-dir", NODE, "--scheduler", "systemd"];
-    does(&mut m, &[&asked[..], &["--node-unit", "lightningd.service", "--yes"]].concat());
-    does(&mut m, &["scrub"]);
-    finds(&mut m, 0, &[]);
-    does(&mut m, &["check", "--deep"]);
-    m.ok("systemctl restart lightningd.service");
-    is_at_work(&mut m, b);
-    finds(&mut m, 0, &[]);
-    does(&mut m, &["release", "--yes"]);
-    let left = m.ok("find /etc/systemd /etc/cron.d /etc/udev -name '*raidguard*'");
-    assert_eq!(left, "", "something of it is left");
-    let at = m.ok(&format!("stat --format=%F {NODE}; systemctl is-active lightningd.service; {known}"));
-    assert_eq!(at, format!("directory\nactive\n{before}"));
-    let last = m.committed();
-    m.commits_past(last);
-    assert!(m.database_version() > last);
+    adopts(&mut m);
+    let rests = "find /etc/systemd /etc/cron.d /etc/udev -name '*raidguard*'";
+    is_cared_for_and_left(&mut m, b, known, &before, rests);
 }
 
 /// A disk of the same size and of larger sectors takes the place of a member.

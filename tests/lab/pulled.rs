@@ -64,8 +64,7 @@ fn the_schedule_tells(m: &mut Machine, b: &Backend) {
     // Shortly before the next quarter of an hour, and then it goes by itself.
     m.ok("date --set=\"@$(( ($(date +%s) / 900 + 1) * 900 - 3 ))\"");
     let told = m.ok("until [ -s /run/told ]; do sleep 0.2; done; cat /run/told");
-    // Whether ZFS itself has noticed by then is up to what it had still to write.
-    let codes = [b.pulled, "MIR-MISSING"];
+    let codes = [b.pulled, b.noticed];
     assert!(told.contains("\"critical\"") && codes.iter().any(|code| told.contains(code)), "{told}");
     let (code, found) = faults(m);
     assert!(code == 2 && codes.iter().any(|code| found.contains(*code)), "{code} {found:?}");

@@ -269,6 +269,33 @@ fn newness(m: &mut Machine, journal: bool) -> i64 {
     version.unwrap_or_else(|| panic!("{said}")).unwrap()
 }
 
+/// Takes into care what somebody made and mounted, with the node on it.
+#[track_caller]
+pub(crate) fn adopts(m: &mut Machine) {
+    let asked = ["adopt", MOUNT, "--name", "lightning", "--lightning-dir", NODE, "--scheduler", "systemd"];
+    does(m, &[&asked[..], &["--node-unit", "lightningd.service", "--yes"]].concat());
+}
+
+/// What was taken into care is cared for, and left again as it was: `known` says what it said `before`, `rests` nothing, and the node goes
+/// on in a directory of its own.
+#[track_caller]
+pub(crate) fn is_cared_for_and_left(m: &mut Machine, b: &Backend, known: &str, before: &str, rests: &str) {
+    does(m, &["scrub"]);
+    finds(m, 0, &[]);
+    does(m, &["check", "--deep"]);
+    // The guard lets it start, and has then seen a newer database than the last deep check.
+    m.ok("systemctl restart lightningd.service");
+    is_at_work(m, b);
+    finds(m, 0, &[]);
+    does(m, &["release", "--yes"]);
+    assert_eq!(m.ok(rests), "", "something of it is left");
+    let at = m.ok(&format!("stat --format=%F {NODE}; systemctl is-active lightningd.service; {known}"));
+    assert_eq!(at, format!("directory\nactive\n{before}"));
+    let last = m.committed();
+    m.commits_past(last);
+    assert!(m.database_version() > last);
+}
+
 /// A verb that must succeed, and what it said.
 #[track_caller]
 pub(crate) fn does(m: &mut Machine, args: &[&str]) -> String {
