@@ -24,7 +24,11 @@ pub fn state(host: &Host, name: &str) -> Result<Option<String>, FileError> {
     text.map(|text| parse_state(&text)).transpose().doing("reading", &file)
 }
 
-fn parse_state(text: &str) -> io::Result<String> {
+/// The state that such a file holds.
+///
+/// # Errors
+/// It is no such word.
+pub fn parse_state(text: &str) -> io::Result<String> {
     let word = text.trim_end_matches('\n');
     let known = !word.is_empty() && word.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
     if known {
