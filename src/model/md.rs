@@ -43,14 +43,6 @@ pub struct MdProgress {
     pub speed: Option<Bytes>,
 }
 
-impl MdState {
-    /// The kernel has something to do and has not begun. So it says for a moment whenever a member has gone, and then nothing comes of it
-    /// where no other is there to be filled (`action_show` and `md_start_sync` in `drivers/md/md.c`).
-    pub fn has_yet_to_begin(&self) -> bool {
-        self.action.is_some() && self.progress.is_none()
-    }
-}
-
 impl MdProgress {
     /// In percent, rounded down.
     pub fn percent(&self) -> u64 {

@@ -98,8 +98,6 @@ pub(crate) fn silent_corruption_is_counted_and_nothing_is_guessed(b: &Backend) {
     // The operator knows: the member is exchanged for another disk, filled from the other one.
     let three = m.new_disk("three", Bus::Scsi, b.size);
     m.pull("two");
-    // Now and then the kernel says for many seconds that it is about to fill a member, though there is none, and `replace` refuses.
-    (b.settle)(&mut m);
     does(&mut m, &["replace", "--old", "missing", "--new", &three, "--yes"]);
     is_right(&mut m);
     does(&mut m, &["scrub"]);

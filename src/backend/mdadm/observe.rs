@@ -38,8 +38,7 @@ pub(super) fn observe(host: &Host, uuid: &str, mountpoint: &Path) -> Result<Mirr
         Some(array) if array.state.runs() => {
             see_mounts(host, &mut state, &mounts, Some(&array), mountpoint);
             state.members = members(host, uuid, &array)?;
-            // Comparing what the members hold changes nothing on them, and hinders nothing.
-            state.exclusive_operation = array.state.action.clone().filter(|action| action != "check");
+            state.exclusive_operation = work(&array).map(str::to_owned);
             state.read_only |= matches!(array.state.state.as_str(), "readonly" | "suspended");
             state.md = Some(array.state);
         }
@@ -55,6 +54,18 @@ pub(super) fn observe(host: &Host, uuid: &str, mountpoint: &Path) -> Result<Mirr
         (state.used, state.free) = blocks::space(&host.path(mountpoint));
     }
     Ok(state)
+}
+
+/// The kernel's work that stands in the way of an exchange. Comparing what the members hold changes nothing on them. And once a member has
+/// failed the kernel says `recover` until it has looked for another one to be filled, which it does when what was being written has come
+/// to an end (`md_error`, `md_sync_action` and `md_start_sync` in drivers/md/md.c): where there is none, that is no work.
+fn work(array: &Array) -> Option<&str> {
+    let is_filled = |device: &Device| !device.is("faulty") && !device.serves();
+    array.state.action.as_deref().filter(|action| match *action {
+        "check" => false,
+        "recover" => array.state.progress.is_some() || array.devices.iter().any(is_filled),
+        _ => true,
+    })
 }
 
 fn see_mounts(

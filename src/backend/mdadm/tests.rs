@@ -178,6 +178,28 @@ fn states_made_of_them() {
     insta::assert_snapshot!(all);
 }
 
+/// A member was given up, and the kernel has yet to find that no other is there to be filled.
+#[test]
+fn a_recovery_of_nobody_is_no_work() {
+    let action = "/sys/class/block/md127/md/sync_action";
+    let work = |machine: Machine, says: &str| {
+        machine.write(action, &format!("{says}\n"));
+        machine.observe().exclusive_operation
+    };
+    for gone in ["faulty", "pulled-idle"] {
+        let machine =
+            || Machine::recorded(&fs::read_to_string(format!("tests/fixtures/md/6.12/{gone}.txt")).unwrap());
+        assert_eq!(work(machine(), "idle"), None);
+        assert_eq!(work(machine(), "recover"), None, "{gone}");
+        assert_eq!(work(machine(), "resync").as_deref(), Some("resync"));
+    }
+    // A member that is filled, or will be.
+    let machine = recorded!("rebuilding");
+    machine.write("/sys/class/block/md127/md/sync_completed", "none\n");
+    assert_eq!(work(machine, "recover").as_deref(), Some("recover"));
+    assert_eq!(work(recorded!("replacing"), "recover").as_deref(), Some("recover"));
+}
+
 #[test]
 fn what_cannot_be_read_is_an_error_and_never_a_healthy_array() {
     let md = "/sys/class/block/md127/md";

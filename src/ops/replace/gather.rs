@@ -1,6 +1,6 @@
 //! What the machine says before `replace` decides.
 
-use std::{path::Path, thread, time::Duration};
+use std::path::Path;
 
 use jiff::Timestamp;
 
@@ -12,14 +12,10 @@ use crate::{
     },
     config::Mirror,
     host::{Host, files, inventory, partition, state::State},
-    model::{Bytes, DevNo, Inventory, md::MdState, mirror::MirrorState, observed::Claim, zfs::ZfsState},
+    model::{Bytes, DevNo, Inventory, mirror::MirrorState, observed::Claim, zfs::ZfsState},
     node::{self, Running},
     ops::{Trouble, mirrors, resumed, setup, trouble::unchanged},
 };
-
-/// How often an array is looked at whose kernel has yet to begin something, and how long to wait between two looks.
-const LOOKS: usize = 100;
-const BETWEEN: Duration = Duration::from_millis(100);
 
 /// What the machine says.
 #[derive(Debug, Clone)]
@@ -112,23 +108,6 @@ fn look_at_halves(host: &Host, mirror: &Mirror) -> Result<Parting, BackendError>
     Ok(Parting::Behind)
 }
 
-/// The mirror as it is once the kernel has begun what it has to do, or has found that it is nothing.
-fn settled<E>(
-    mut look: impl FnMut() -> Result<MirrorState, E>,
-    go_on: impl Fn() -> bool,
-    between: Duration,
-) -> Result<MirrorState, E> {
-    let mut state = look()?;
-    for _ in 0..LOOKS {
-        if !state.md.as_ref().is_some_and(MdState::has_yet_to_begin) || !go_on() {
-            break;
-        }
-        thread::sleep(between);
-        state = look()?;
-    }
-    Ok(state)
-}
-
 /// Which devices were named.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Named<'a> {
@@ -154,9 +133,7 @@ pub fn gather(host: &Host, mirror: Mirror, verb: &str, named: Named<'_>) -> Resu
         ));
     }
     let looked = "the mirror cannot be looked at";
-    let look = || backend.observe(host, &mirror.uuid, &mirror.mountpoint);
-    let go_on = || !host.interrupt().is_raised();
-    let state = settled(look, go_on, BETWEEN).map_err(unchanged(looked))?;
+    let state = backend.observe(host, &mirror.uuid, &mirror.mountpoint).map_err(unchanged(looked))?;
     let claims = backend.claims(host).map_err(unchanged(looked))?.remove(&mirror.uuid).unwrap_or_default();
     let survivor = state.members.iter().filter(|m| !m.missing && !m.replace_target && m.devid != 0);
     let survivor = survivor.max_by_key(|m| m.generation).and_then(|m| m.path.as_deref());
@@ -268,46 +245,5 @@ impl Facts {
     /// How large a device must be to take a member's place.
     pub fn needed(&self, id: u64) -> Option<Bytes> {
         self.layout.as_ref().ok()?.size_of(id)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::md::MdProgress;
-
-    #[test]
-    fn what_the_kernel_has_yet_to_begin_is_waited_for() {
-        let works = |action: Option<&str>, begun: bool| {
-            let md = MdState {
-                device: "/dev/md127".into(),
-                metadata: "1.2".into(),
-                state: "active".into(),
-                level: "raid1".into(),
-                raid_disks: 2,
-                degraded: Some(1),
-                action: action.map(str::to_owned),
-                progress: begun.then_some(MdProgress { done: Bytes(0), total: Bytes(1), speed: None }),
-                mismatches: Some(0),
-                policy: Some("bitmap".into()),
-            };
-            MirrorState { md: Some(md), ..MirrorState::unseen("uuid", Path::new("/srv/lightning")) }
-        };
-        let seen = |states: &[(Option<&str>, bool)], go_on: bool| {
-            let mut at = 0;
-            let look = || {
-                let (action, begun) = states[at.min(states.len() - 1)];
-                at += 1;
-                Ok::<_, ()>(works(action, begun))
-            };
-            let state = settled(look, || go_on, Duration::ZERO).unwrap();
-            (at, state.md.unwrap().action)
-        };
-        let recover = Some("recover");
-        assert_eq!(seen(&[(None, false)], true), (1, None));
-        assert_eq!(seen(&[(recover, false), (recover, false), (None, false)], true), (3, None));
-        assert_eq!(seen(&[(recover, false), (recover, true)], true), (2, recover.map(str::to_owned)));
-        assert_eq!(seen(&[(recover, false)], true), (LOOKS + 1, recover.map(str::to_owned)));
-        assert_eq!(seen(&[(recover, false)], false).0, 1);
     }
 }
