@@ -10,7 +10,7 @@ use std::{
 use jiff::Timestamp;
 use rustix::fs::{IFlags, ioctl_getflags};
 
-use super::{database, read_layout, stray::KEPT};
+use super::{head, read_layout, stray::KEPT};
 use crate::{
     config::Node,
     host::{
@@ -95,7 +95,7 @@ fn networks(data: &Path, facts: &mut NodeFacts) -> Result<(), FileError> {
         note_nocow(data, &relative, &mut facts.nocow)?;
         facts.networks.push(NetworkFacts {
             name: name.to_string_lossy().into_owned(),
-            fault: database::cut_short(&path).doing("reading", &path)?,
+            fault: head::cut_short(&path).doing("reading", &path)?,
             database: database.as_ref().map(owned),
             secret: secret.as_ref().map(owned),
         });

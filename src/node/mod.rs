@@ -3,6 +3,7 @@
 mod control;
 pub mod database;
 mod facts;
+mod head;
 pub mod instant;
 mod layout;
 mod processes;

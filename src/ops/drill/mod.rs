@@ -11,6 +11,7 @@ mod record;
 mod rehearsal;
 mod stage;
 mod steps;
+mod told;
 mod tree;
 
 use std::{
