@@ -59,45 +59,49 @@ pub(crate) fn kept(dir: &Path, name: &str, key: &str, make: impl FnOnce(&Path)) 
     place
 }
 
-/// What the programs are, as a hash.
-pub(crate) fn programs_key() -> String {
-    programs();
-    let mut hash = blake3::Hasher::new();
-    for file in ["tree/usr/local/sbin/raidguard", "tree/usr/local/bin/standin-node"] {
-        hash.update(&fs::read(place().join(file)).unwrap());
-    }
-    hash.finalize().to_hex()[..16].to_owned()
+/// raidguard and the stand-in node.
+struct Programs {
+    /// A tar archive, which the guest unpacks from a disk.
+    archive: PathBuf,
+    /// What they are, as a hash.
+    key: String,
 }
 
-fn place() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join("lab")
-}
-
-/// raidguard and the stand-in node as a tar archive, which the guest unpacks from a disk.
-pub(crate) fn programs() -> &'static Path {
-    static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
+fn made() -> &'static Programs {
+    static PROGRAMS: OnceLock<Programs> = OnceLock::new();
     PROGRAMS.get_or_init(|| {
         build_standin();
-        let dir = place();
-        let tree = dir.join("tree");
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("lab");
+        fs::create_dir_all(&dir).unwrap();
+        // Others may be at the same, or have a machine unpack what they made: it is put in place whole.
+        let own = tempfile::tempdir_in(&dir).unwrap();
+        let mut hash = blake3::Hasher::new();
         for (from, place) in
             [(released(), "usr/local/sbin"), (built("examples/standin-node"), "usr/local/bin")]
         {
-            let to = tree.join(place);
+            let to = own.path().join(place);
             fs::create_dir_all(&to).unwrap();
             let to = to.join(from.file_name().unwrap());
             succeed(Command::new("strip").arg("-o").args([&to, &from]));
+            hash.update(&fs::read(&to).unwrap());
         }
+        let part = own.path().join("programs.tar");
+        let mut tar = Command::new("tar");
+        tar.args(["--owner=0", "--group=0", "-cf"]).arg(&part).arg("-C").args([own.path(), Path::new("usr")]);
+        succeed(&mut tar);
         let archive = dir.join("programs.tar");
-        succeed(
-            Command::new("tar")
-                .args(["--owner=0", "--group=0", "-cf"])
-                .arg(&archive)
-                .arg("-C")
-                .args([&tree, Path::new("usr")]),
-        );
-        archive
+        fs::rename(&part, &archive).unwrap();
+        Programs { archive, key: hash.finalize().to_hex()[..16].to_owned() }
     })
+}
+
+pub(crate) fn programs() -> &'static Path {
+    &made().archive
+}
+
+/// By what a machine with the programs must be made anew.
+pub(crate) fn programs_key() -> &'static str {
+    &made().key
 }
 
 #[track_caller]
