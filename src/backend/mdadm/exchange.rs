@@ -50,13 +50,16 @@ fn part<'a>(host: &Host, array: &'a Array, device: &Path) -> Option<&'a Device> 
 
 /// Does the new device serve at the old one's place?
 pub(super) fn is_exchanged(host: &Host, exchange: &Exchange) -> Result<bool, BackendError> {
-    let Some(sb) = superblock(host, &exchange.new, &exchange.uuid)? else { return Ok(false) };
     let in_place = |slot: Option<u64>| slot.map(number_of) == Some(exchange.id);
+    let said = || superblock(host, &exchange.new, &exchange.uuid);
     Ok(match Array::find(host, &exchange.uuid)?.filter(|array| array.state.runs()) {
         Some(array) => {
-            part(host, &array, &exchange.new).is_some_and(|part| part.serves() && in_place(part.slot))
+            let serves =
+                part(host, &array, &exchange.new).is_some_and(|part| part.serves() && in_place(part.slot));
+            // Of one that was pulled while it was filled the array tells all there is to know.
+            serves && said()?.is_some()
         }
-        None => sb.serves() && in_place(sb.role.map(u64::from)),
+        None => said()?.is_some_and(|sb| sb.serves() && in_place(sb.role.map(u64::from))),
     })
 }
 
@@ -121,19 +124,20 @@ pub(super) fn take_back(
 /// Takes out of the array what failed, and what is gone.
 fn clear(host: &Host, array: &Array) -> Result<(), BackendError> {
     for device in &array.devices {
-        let there = device.is_there(host)?;
-        if there && !device.is("faulty") {
-            continue;
+        if device.is("faulty") || !device.is_there(host)? {
+            take_out(host, array, device)?;
         }
-        // A device that is gone has no node by which it could be named.
-        let name = if there { device.path().into_os_string() } else { "detached".into() };
-        let device_at = &array.state.device;
-        if !device.is("faulty") {
-            host.runner().run(&manage(device_at).arg("--fail").arg(&name))?;
-        }
-        patiently(host, &manage(device_at).arg("--remove").arg(&name))?;
     }
     Ok(())
+}
+
+fn take_out(host: &Host, array: &Array, device: &Device) -> Result<(), BackendError> {
+    // A device that is gone has no node by which it could be named.
+    let name = if device.is_there(host)? { device.path().into_os_string() } else { "detached".into() };
+    if !device.is("faulty") {
+        host.runner().run(&manage(&array.state.device).arg("--fail").arg(&name))?;
+    }
+    patiently(host, &manage(&array.state.device).arg("--remove").arg(&name))
 }
 
 /// The kernel lets go of a device a moment after it failed.
@@ -187,9 +191,7 @@ pub(super) fn give_up(host: &Host, exchange: &Exchange) -> Result<(), BackendErr
             if new.serves() {
                 return Ok(());
             }
-            let device = &now.state.device;
-            host.runner().run(&manage(device).arg("--fail").arg(&exchange.new))?;
-            patiently(host, &manage(device).arg("--remove").arg(&exchange.new))?;
+            take_out(host, &now, new)?;
         }
     }
     // A device that is gone has nothing on it that could be erased.

@@ -303,6 +303,17 @@ fn an_exchange_is_done_when_the_new_device_serves_in_the_place() {
     assert!(done(&recorded!("replacing"), 2, "/dev/sda"));
     assert!(!done(&recorded!("healthy"), 1, "/dev/sdc"), "another place");
     assert!(!done(&recorded!("healthy"), 1, "/dev/sdd"), "an empty disk");
+    // It was pulled while it was filled, whether or not the kernel has noticed: the exchange was not made, and is put back.
+    let pulled = recorded!("rebuilding");
+    pulled.remove("/dev/sda");
+    assert!(!done(&pulled, 2, "/dev/sda"));
+    pulled.write("/sys/class/block/md127/md/dev-sda/state", "faulty\n");
+    assert!(!done(&pulled, 2, "/dev/sda"));
+    pulled.remove("/sys/class/block/md127/md/dev-sda");
+    assert!(!done(&pulled, 2, "/dev/sda"));
+    // Without the array nobody knows.
+    pulled.remove("/sys/class/block/md127");
+    assert!(Mdadm.is_exchanged(&pulled.host(), &of(2, "/dev/sda")).is_err());
     // What was a member is erased only when it is out of the array.
     let retire =
         |m: &Machine, old: &str| Mdadm.retire_commands(&m.host(), &of(2, "/dev/sda"), Path::new(old)).len();
@@ -328,6 +339,27 @@ fn a_device_that_the_kernel_gave_up_is_taken_out_before_it_is_taken_in() {
         let lines: Vec<_> = runner.calls().into_iter().map(|(_, line)| line).collect();
         assert_eq!(lines[0], "mdadm --manage /dev/md127 --remove /dev/sdc");
         assert_eq!(lines.last().unwrap(), &format!("mdadm --manage /dev/md127 {how} /dev/sdc"));
+    }
+}
+
+/// The device that was being filled is gone: what is left of it in the array is named as the kernel names what has no device.
+#[test]
+fn a_new_device_that_was_pulled_is_taken_out_without_its_node() {
+    let exchange =
+        Exchange { uuid: UUID.into(), id: 2, new: "/dev/sda".into(), avoid_old: false, partuuid: None };
+    for (state, calls) in
+        [("spare\n", &["--fail detached", "--remove detached"][..]), ("faulty\n", &["--remove detached"])]
+    {
+        let machine = recorded!("rebuilding");
+        machine.write("/sys/class/block/md127/md/dev-sda/state", state);
+        machine.remove("/dev/sda");
+        machine.remove("/sys/class/block/sda");
+        let runner = Arc::new(ScriptedRunner::new().on("mdadm", Reply::ok("")));
+        let host = Host::captured(machine.dir.path(), Arc::clone(&runner) as _, samples::now());
+        Mdadm.give_up_exchange(&host, &exchange, None).unwrap();
+        let lines: Vec<_> = runner.calls().into_iter().map(|(_, line)| line).collect();
+        let expected: Vec<_> = calls.iter().map(|call| format!("mdadm --manage /dev/md127 {call}")).collect();
+        assert_eq!(lines, expected);
     }
 }
 
