@@ -1,6 +1,7 @@
 //! Pools as a machine shows them: labels that OpenZFS wrote, sysfs, kstat, and what `zpool` answers.
 
 mod exchange;
+mod levels;
 mod pool;
 
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path, sync::Arc};
