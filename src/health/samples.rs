@@ -160,6 +160,7 @@ pub(crate) fn healthy() -> (Mirror, Observed, Record) {
         devid: n,
         uuid: uuid(n),
         generation: 38,
+        filling: false,
         without: Vec::new(),
     };
     let scrub = ScrubRecord {

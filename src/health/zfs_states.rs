@@ -75,6 +75,7 @@ fn show(state: &mut State, pool: ZfsState) {
         devid: guid,
         uuid: guid.to_string(),
         generation: 452,
+        filling: false,
         without: Vec::new(),
     };
     state.1.claims = Seen::Read(members.into_iter().zip(["/dev/sdb1", "/dev/sdc1"]).map(claim).collect());

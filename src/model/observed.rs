@@ -137,6 +137,9 @@ pub struct Claim {
     pub uuid: String,
     /// The last commit that reached it (md: how often the array's state had changed by then).
     pub generation: u64,
+    /// It was being filled when it was last written to: what it holds is a part of what others hold. btrfs gives such a device the number 0.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub filling: bool,
     /// The UUIDs of other devices of the mirror that were no members any more when this one was written to (btrfs: that it was written to
     /// without): where that holds of two in both directions, each was written to alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -213,6 +213,7 @@ pub(super) fn claims(host: &Host) -> Result<BTreeMap<String, Vec<Claim>>, Backen
                     devid: sb.devid,
                     uuid: sb.uuid.clone(),
                     generation: sb.generation,
+                    filling: false,
                     without: Vec::new(),
                 });
             }

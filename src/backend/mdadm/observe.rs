@@ -57,13 +57,14 @@ pub(super) fn observe(host: &Host, uuid: &str, mountpoint: &Path) -> Result<Mirr
 }
 
 /// The kernel's work that stands in the way of an exchange. Comparing what the members hold changes nothing on them. And once a member has
-/// failed the kernel says `recover` until it has looked for another one to be filled, which it does when what was being written has come
-/// to an end (`md_error`, `md_sync_action` and `md_start_sync` in drivers/md/md.c): where there is none, that is no work.
+/// failed the kernel says `recover`, and that nothing of it is done, until it has looked for another one to be filled, which it does when
+/// what was being written has come to an end (`md_error`, `md_sync_action` and `md_start_sync` in drivers/md/md.c): where there is none,
+/// that is no work.
 fn work(array: &Array) -> Option<&str> {
     let is_filled = |device: &Device| !device.is("faulty") && !device.serves();
     array.state.action.as_deref().filter(|action| match *action {
         "check" => false,
-        "recover" => array.state.progress.is_some() || array.devices.iter().any(is_filled),
+        "recover" => array.devices.iter().any(is_filled),
         _ => true,
     })
 }
@@ -179,6 +180,7 @@ pub(super) fn claims(host: &Host) -> Result<BTreeMap<String, Vec<Claim>>, Backen
                     devid: number_of(u64::from(sb.role?)),
                     uuid: sb.uuid.clone(),
                     generation: sb.events,
+                    filling: sb.filling,
                     without: without.map(|(_, other)| other.uuid.clone()).collect(),
                 })
             })

@@ -181,9 +181,9 @@ fn states_made_of_them() {
 /// A member was given up, and the kernel has yet to find that no other is there to be filled.
 #[test]
 fn a_recovery_of_nobody_is_no_work() {
-    let action = "/sys/class/block/md127/md/sync_action";
     let work = |machine: Machine, says: &str| {
-        machine.write(action, &format!("{says}\n"));
+        machine.write("/sys/class/block/md127/md/sync_action", &format!("{says}\n"));
+        machine.write("/sys/class/block/md127/md/sync_completed", "0 / 2093056\n");
         machine.observe().exclusive_operation
     };
     for gone in ["faulty", "pulled-idle"] {
@@ -194,9 +194,7 @@ fn a_recovery_of_nobody_is_no_work() {
         assert_eq!(work(machine(), "resync").as_deref(), Some("resync"));
     }
     // A member that is filled, or will be.
-    let machine = recorded!("rebuilding");
-    machine.write("/sys/class/block/md127/md/sync_completed", "none\n");
-    assert_eq!(work(machine, "recover").as_deref(), Some("recover"));
+    assert_eq!(work(recorded!("rebuilding"), "recover").as_deref(), Some("recover"));
     assert_eq!(work(recorded!("replacing"), "recover").as_deref(), Some("recover"));
 }
 

@@ -333,6 +333,7 @@ pub fn claims(host: &Host) -> Result<BTreeMap<String, Vec<Claim>>, BackendError>
             devid: labelled.label.guid,
             uuid: labelled.label.guid.to_string(),
             generation: last.unwrap_or(labelled.label.txg),
+            filling: false,
             without: without(labelled, &all),
         });
     }

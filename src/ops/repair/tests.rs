@@ -25,7 +25,14 @@ fn used(mut facts: Facts) -> Facts {
 }
 
 fn claim(path: &str, devid: u64, generation: u64) -> Claim {
-    Claim { path: path.into(), devid, uuid: devid.to_string(), generation, without: Vec::new() }
+    Claim {
+        path: path.into(),
+        devid,
+        uuid: devid.to_string(),
+        generation,
+        filling: false,
+        without: Vec::new(),
+    }
 }
 
 fn lines(plan: &Plan<Action>) -> String {

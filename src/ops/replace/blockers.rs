@@ -171,7 +171,7 @@ pub(super) fn old_member(request: &Request, facts: &Facts) -> Result<u64, Blocke
 
 /// A member that is missing for the kernel, and whose device is back: after the exchange two would say that they are it.
 fn returned(facts: &Facts, id: u64) -> Option<Blocker> {
-    let claim = facts.claims.iter().find(|c| c.devid == id)?;
+    let claim = facts.claims.iter().find(|c| c.devid == id && !facts.is_leftover(c))?;
     // One that was pulled and is still open has no superblock that can be read.
     Some(Blocker::new(
         format!(

@@ -101,8 +101,7 @@ fn new_device<'a>(
         ));
         return None;
     }
-    // Of a device that was given up while it was being filled, what it holds is a part of what the others hold.
-    let begun = own.is_some_and(|claim| claim.devid == 0);
+    let begun = own.is_some_and(|claim| facts.is_leftover(claim));
     if let Some(claim) = own.filter(|_| !begun) {
         blockers.push(Blocker::new(
             format!("{} is member {} of this very mirror", device.path.display(), claim.devid),

@@ -236,10 +236,15 @@ impl Facts {
         // Of a mirror that has stopped only the devices themselves tell.
         let stopped = is_stopped(&self.state);
         let there = |id: &u64| {
-            let claims = || self.claims.iter().any(|c| c.devid == *id);
+            let claims = || self.claims.iter().any(|c| c.devid == *id && !self.is_leftover(c));
             if stopped { claims() } else { self.state.members.iter().any(|m| m.devid == *id && !m.missing) }
         };
         self.ids().into_iter().filter(|id| !there(id)).collect()
+    }
+
+    /// Is it what an exchange that was given up has left: no member that is declared, and what it holds a part of what the others hold?
+    pub fn is_leftover(&self, claim: &Claim) -> bool {
+        claim.devid == 0 || claim.filling && !self.mirror.member.iter().any(|m| m.uuid == claim.uuid)
     }
 
     /// How large a device must be to take a member's place.

@@ -287,11 +287,46 @@ fn a_member_that_is_back_is_repairs_matter() {
     let mut facts = facts();
     facts.state.members[1].missing = true;
     facts.claims = vec![
-        Claim { path: "/dev/sdb".into(), devid: 1, uuid: "a".into(), generation: 38, without: Vec::new() },
-        Claim { path: "/dev/sdc".into(), devid: 2, uuid: "b".into(), generation: 30, without: Vec::new() },
+        Claim {
+            path: "/dev/sdb".into(),
+            devid: 1,
+            uuid: "a".into(),
+            generation: 38,
+            filling: false,
+            without: Vec::new(),
+        },
+        Claim {
+            path: "/dev/sdc".into(),
+            devid: 2,
+            uuid: "b".into(),
+            generation: 30,
+            filling: false,
+            without: Vec::new(),
+        },
     ];
     for old in [None, Some("missing".to_owned()), Some("2".to_owned())] {
         assert!(says(&Request { old, ..request() }, &facts).contains("raidguard repair"));
+    }
+}
+
+/// The new device was pulled while it was filled, and that exchange was put back: it says that it is the member whose place it took.
+#[test]
+fn what_an_exchange_that_was_given_up_has_left_is_taken_again() {
+    let mut facts = facts();
+    facts.state.members[1].missing = true;
+    facts.state.members[1].path = None;
+    let left = |uuid: &str, filling: bool| {
+        let uuid = uuid.to_owned();
+        Claim { path: "/dev/sdd".into(), devid: 2, uuid, generation: 30, filling, without: Vec::new() }
+    };
+    facts.claims = vec![facts.claims[0].clone(), left("of no member", true)];
+    for old in [None, Some("missing".to_owned()), Some("2".to_owned())] {
+        decide(&Request { old, ..request() }, &facts).unwrap();
+    }
+    // One that holds all that it ever held, or the member itself, is another matter.
+    for claim in [left("of no member", false), left(&facts.mirror.member[1].uuid, true)] {
+        facts.claims[1] = claim;
+        assert!(says(&request(), &facts).contains("raidguard repair"));
     }
 }
 

@@ -132,6 +132,11 @@ impl Step for MakePartition {
     }
 
     fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
+        if !cx.host.path(&self.disk.path).exists() {
+            // Whoever plugs it in again finds the partition, and can erase it.
+            tracing::warn!("{} is gone, with the partition on it", self.disk.path.display());
+            return Ok(());
+        }
         let table = self.table(cx.host)?;
         let last = table.as_ref().is_some_and(|t| t.partitions.iter().all(|p| p.uuid == self.uuid));
         let there = self.is_in(table.as_ref()).map_err(StepError::refused)?;

@@ -87,6 +87,7 @@ impl Machine {
                 devid: best.own.devid,
                 uuid: best.own.uuid,
                 generation: best.own.generation,
+                filling: false,
                 without: Vec::new(),
             }
         };

@@ -82,6 +82,7 @@ pub(in crate::ops) fn facts_with(size: Bytes, sector: u64, ashift: u64) -> Facts
         devid: guid,
         uuid: guid.to_string(),
         generation: 38,
+        filling: false,
         without: Vec::new(),
     };
     facts.claims = vec![claim(101, "/dev/sdb1"), claim(102, "/dev/sdc1")];
