@@ -10,7 +10,7 @@ use super::{
 use crate::{
     backend::{self, Exchange, MirrorSpec},
     config::{self, Member},
-    model::{BackendKind, Bytes, Device, Identity, mirror::MemberState},
+    model::{BackendKind, Bytes, Device, Identity, mirror::MemberState, observed::Claim},
     node,
     ops::{Blocker, refusal},
     plan::{
@@ -89,19 +89,26 @@ fn new_device<'a>(
         ));
         return None;
     };
-    let own = facts.claims.iter().find(|c| c.path == device.path);
-    if let Some(claim) = own.filter(|claim| facts.pool.is_some() && !facts.ids().contains(&claim.devid)) {
-        let path = device.path.display();
+    let part = facts.pool.as_ref().and_then(|_| {
+        let claimed: Vec<_> = facts.claims.iter().map(|c| c.path.clone()).collect();
+        facts.inventory.partition_among(&device.path, &claimed)
+    });
+    let is_on_it = |c: &&Claim| c.path == device.path || part.is_some_and(|part| part.path == c.path);
+    let own = facts.claims.iter().find(is_on_it);
+    // A pool gives a new member a new number: the old one's is known no more, nor that of one that fell out while it was filled.
+    let once = own.filter(|claim| facts.pool.is_some() && !facts.ids().contains(&claim.devid));
+    if let Some(claim) = once.filter(|_| !request.wipe) {
+        let path = claim.path.display();
         blockers.push(Blocker::new(
             format!(
                 "{path} was a member of this mirror once ({}), which has gone on without it",
                 claim.devid
             ),
-            format!("if nothing on it is needed: zpool labelclear -f {path}"),
+            "if nothing on it is needed: --wipe",
         ));
         return None;
     }
-    let begun = own.is_some_and(|claim| facts.is_leftover(claim));
+    let begun = once.is_some() || own.is_some_and(|claim| facts.is_leftover(claim));
     if let Some(claim) = own.filter(|_| !begun) {
         blockers.push(Blocker::new(
             format!("{} is member {} of this very mirror", device.path.display(), claim.devid),

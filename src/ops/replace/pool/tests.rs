@@ -251,7 +251,7 @@ fn what_stands_in_the_way_of_a_pool() {
                 let claim = Claim { path: "/dev/sdd".into(), devid: 55, ..f.claims[0].clone() };
                 f.claims.push(claim);
             },
-            "zpool labelclear -f /dev/sdd",
+            "/dev/sdd was a member of this mirror once (55), which has gone on without it | if nothing on it is needed: --wipe",
         ),
     ];
     for (change, expected) in cases {
@@ -261,6 +261,25 @@ fn what_stands_in_the_way_of_a_pool() {
         assert!(said.contains(expected), "{expected}: {said}");
         assert_eq!(said.lines().count(), 1, "nothing beside it: {said}");
     }
+}
+
+/// The new disk was pulled while it was filled, and that exchange was put back: its partition is on it, with a number that no member has.
+#[test]
+fn what_an_exchange_that_was_given_up_has_left_is_wiped_where_that_is_asked_for() {
+    let mut facts = facts();
+    let disk = facts.inventory.devices[2].clone();
+    let part = crate::model::Device {
+        path: "/dev/sdd1".into(),
+        kname: "sdd1".into(),
+        parents: vec![disk.kname.clone()],
+        content: known("zfs_member"),
+        ..disk
+    };
+    facts.inventory.devices.push(part);
+    facts.claims.push(Claim { path: "/dev/sdd1".into(), devid: 55, ..facts.claims[0].clone() });
+    assert!(says(&request(), &facts).contains("/dev/sdd1 was a member of this mirror once (55)"));
+    let plan = lines(&decide(&Request { wipe: true, ..request() }, &facts).unwrap().plan);
+    assert!(plan.contains("zpool replace"), "{plan}");
 }
 
 #[test]
