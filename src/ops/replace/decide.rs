@@ -10,7 +10,7 @@ use super::{
 use crate::{
     backend::{self, Exchange, MirrorSpec},
     config::{self, Member},
-    model::{BackendKind, Bytes, Device, Identity, mirror::MemberState, observed::Claim},
+    model::{BackendKind, Bytes, Device, Identity, mirror::MemberState},
     node,
     ops::{Blocker, refusal},
     plan::{
@@ -89,14 +89,9 @@ fn new_device<'a>(
         ));
         return None;
     };
-    let part = facts.pool.as_ref().and_then(|_| {
-        let claimed: Vec<_> = facts.claims.iter().map(|c| c.path.clone()).collect();
-        facts.inventory.partition_among(&device.path, &claimed)
-    });
-    let is_on_it = |c: &&Claim| c.path == device.path || part.is_some_and(|part| part.path == c.path);
-    let own = facts.claims.iter().find(is_on_it);
+    let own = facts.claim_on(device);
     // A pool gives a new member a new number: the old one's is known no more, nor that of one that fell out while it was filled.
-    let once = own.filter(|claim| facts.pool.is_some() && !facts.ids().contains(&claim.devid));
+    let once = own.filter(|claim| facts.was_once(claim));
     if let Some(claim) = once.filter(|_| !request.wipe) {
         let path = claim.path.display();
         blockers.push(Blocker::new(
@@ -222,10 +217,14 @@ fn plan_of(
         }));
     }
     // What is left of an exchange that was given up is erased when this one begins.
-    let begun = facts.claims.iter().any(|c| c.path == new.path && c.devid == 0);
-    let comes = || spec(vec![new.path.clone()]);
+    let begun = facts.claims.iter().any(|c| c.path == new.path && facts.is_leftover(c));
+    let once = facts.claim_on(device).filter(|claim| facts.was_once(claim));
+    let erase = |what: &Identity, content| Erase {
+        leftover: once.map(|claim| claim.devid),
+        ..Erase::of([(what.clone(), content)], spec(vec![new.path.clone()]))
+    };
     if !device.content.is_empty() && !begun {
-        let mut erase = Erase::of([(device.identity(), &device.content)], comes());
+        let mut erase = erase(&device.identity(), &device.content);
         erase.before = partition.iter().map(|(_, uuid, _)| (*uuid).to_owned()).collect();
         steps.push(Action::Erase(erase));
     }
@@ -238,7 +237,7 @@ fn plan_of(
             name: mirror.name.clone(),
         }));
         if !remains.is_empty() {
-            steps.push(Action::Erase(Erase::of([(new.clone(), *remains)], comes())));
+            steps.push(Action::Erase(erase(new, remains)));
         }
     }
     steps.push(Action::MountForWork(MountForWork {

@@ -12,7 +12,7 @@ use crate::{
     },
     config::Mirror,
     host::{Host, files, inventory, partition, state::State},
-    model::{Bytes, DevNo, Inventory, mirror::MirrorState, observed::Claim, zfs::ZfsState},
+    model::{Bytes, DevNo, Device, Inventory, mirror::MirrorState, observed::Claim, zfs::ZfsState},
     node::{self, Running},
     ops::{Trouble, mirrors, resumed, setup, trouble::unchanged},
 };
@@ -240,6 +240,20 @@ impl Facts {
             if stopped { claims() } else { self.state.members.iter().any(|m| m.devid == *id && !m.missing) }
         };
         self.ids().into_iter().filter(|id| !there(id)).collect()
+    }
+
+    /// Which member a device says it is; of a pool, by a partition on it.
+    pub fn claim_on(&self, device: &Device) -> Option<&Claim> {
+        let part = self.pool.as_ref().and_then(|_| {
+            let claimed: Vec<_> = self.claims.iter().map(|c| c.path.clone()).collect();
+            self.inventory.partition_among(&device.path, &claimed)
+        });
+        self.claims.iter().find(|c| c.path == device.path || part.is_some_and(|part| part.path == c.path))
+    }
+
+    /// Has the pool gone on without it, and forgotten its number?
+    pub fn was_once(&self, claim: &Claim) -> bool {
+        self.pool.is_some() && !self.ids().contains(&claim.devid)
     }
 
     /// Is it what an exchange that was given up has left: no member that is declared, and what it holds a part of what the others hold?

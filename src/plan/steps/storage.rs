@@ -29,12 +29,17 @@ pub struct Erase {
     /// Those of them that have labels of ZFS.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub labelled: Vec<PathBuf>,
+    /// The member's number that a device has by what an earlier exchange left of this very mirror on it: while that is found there, it was
+    /// not erased.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leftover: Option<u64>,
 }
 
 impl Erase {
     /// Erases these devices, each with what it holds.
     pub fn of<'c>(devices: impl IntoIterator<Item = (Identity, &'c Content)>, spec: MirrorSpec) -> Self {
-        let mut step = Self { devices: Vec::new(), spec, before: Vec::new(), labelled: Vec::new() };
+        let mut step =
+            Self { devices: Vec::new(), spec, before: Vec::new(), labelled: Vec::new(), leftover: None };
         for (device, content) in devices {
             if content.has_zfs() {
                 step.labelled.push(device.path.clone());
@@ -42,6 +47,12 @@ impl Erase {
             step.devices.push(device);
         }
         step
+    }
+
+    fn is_left(&self, host: &Host) -> Result<bool, StepError> {
+        let Some(number) = self.leftover else { return Ok(false) };
+        let claims = backend::of(self.spec.backend).claims(host).map_err(backend_failed)?;
+        Ok(claims.get(&self.spec.uuid).is_some_and(|claims| claims.iter().any(|c| c.devid == number)))
     }
 
     fn is_partitioned(&self, machine: &Inventory, disk: &Device) -> bool {
@@ -111,9 +122,12 @@ impl Step for Erase {
     }
 
     fn probe(&self, host: &Host) -> Result<Probe, StepError> {
-        match backend::of(self.spec.backend).made(host, &self.spec).map_err(backend_failed)? {
-            Made::Complete | Made::Partial(_) => return Ok(Probe::Done),
-            Made::No => {}
+        let left = self.is_left(host)?;
+        if !left {
+            match backend::of(self.spec.backend).made(host, &self.spec).map_err(backend_failed)? {
+                Made::Complete | Made::Partial(_) => return Ok(Probe::Done),
+                Made::No => {}
+            }
         }
         let machine =
             inventory::gather(host).map_err(|e| StepError::failed("the devices cannot be read", e))?;
@@ -123,6 +137,7 @@ impl Step for Erase {
                 continue;
             }
             match found.map(|d| &d.content) {
+                Some(Content::Empty) if left => return Ok(Probe::Pending),
                 Some(Content::Empty) => {}
                 Some(Content::Known(_)) => return Ok(Probe::Pending),
                 Some(Content::Unknown(why)) => {

@@ -278,8 +278,14 @@ fn what_an_exchange_that_was_given_up_has_left_is_wiped_where_that_is_asked_for(
     facts.inventory.devices.push(part);
     facts.claims.push(Claim { path: "/dev/sdd1".into(), devid: 55, ..facts.claims[0].clone() });
     assert!(says(&request(), &facts).contains("/dev/sdd1 was a member of this mirror once (55)"));
-    let plan = lines(&decide(&Request { wipe: true, ..request() }, &facts).unwrap().plan);
-    assert!(plan.contains("zpool replace"), "{plan}");
+    let plan = decide(&Request { wipe: true, ..request() }, &facts).unwrap().plan;
+    assert!(lines(&plan).contains("zpool replace"));
+    // What is found of the pool on it is not taken for the work of this very exchange.
+    let erased = plan.steps.iter().filter_map(|step| match step {
+        Action::Erase(erase) => Some(erase.leftover),
+        _ => None,
+    });
+    assert_eq!(erased.collect::<Vec<_>>(), [Some(55)]);
 }
 
 #[test]
