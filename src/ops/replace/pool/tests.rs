@@ -275,6 +275,8 @@ fn what_an_exchange_that_was_given_up_has_left_is_wiped_where_that_is_asked_for(
         content: known("zfs_member"),
         ..disk
     };
+    facts.inventory.devices[2].content = known("gpt");
+    facts.pool.as_mut().unwrap().places[0].1 = known("zfs_member");
     facts.inventory.devices.push(part);
     facts.claims.push(Claim { path: "/dev/sdd1".into(), devid: 55, ..facts.claims[0].clone() });
     assert!(says(&request(), &facts).contains("/dev/sdd1 was a member of this mirror once (55)"));
@@ -285,7 +287,7 @@ fn what_an_exchange_that_was_given_up_has_left_is_wiped_where_that_is_asked_for(
         Action::Erase(erase) => Some(erase.leftover),
         _ => None,
     });
-    assert_eq!(erased.collect::<Vec<_>>(), [Some(55)]);
+    assert_eq!(erased.collect::<Vec<_>>(), [Some(55), Some(55)]);
 }
 
 #[test]
