@@ -167,6 +167,17 @@ impl Inventory {
         found.next().filter(|_| found.next().is_none())
     }
 
+    /// The device that was meant, where another one has its name now: known by its serial number or its World Wide Name, and alone in that.
+    pub fn elsewhere(&self, planned: &Identity) -> Option<&Device> {
+        let known = planned.serial.is_some() || planned.wwn.is_some();
+        let anywhere = Identity { dev: None, ..planned.clone() };
+        let is_it = |device: &&Device| {
+            device.path != planned.path && anywhere.difference(&device.identity()).is_none()
+        };
+        let mut found = self.devices.iter().filter(is_it).filter(|_| known);
+        found.next().filter(|_| found.next().is_none())
+    }
+
     /// The device with a number.
     pub fn by_dev(&self, dev: DevNo) -> Option<&Device> {
         self.devices.iter().find(|d| d.dev == dev)
@@ -241,6 +252,26 @@ mod tests {
             content: Content::Empty,
             usb: None,
         }
+    }
+
+    #[test]
+    fn a_disk_that_a_boot_has_named_anew_is_found_by_its_serial_number() {
+        let disk = |kname: &str, minor: u32, serial: Option<&str>| Device {
+            serial: serial.map(str::to_owned),
+            ..device(kname, minor, &[])
+        };
+        let planned = disk("sdb", 16, Some("two")).identity();
+        let now = |disks: &[Device]| {
+            let inventory = Inventory { devices: disks.to_vec() };
+            inventory.elsewhere(&planned).map(|found| found.kname.clone())
+        };
+        let (other, two) = (disk("sdb", 16, Some("extra")), disk("sdc", 32, Some("two")));
+        assert_eq!(now(&[other.clone(), two.clone()]).as_deref(), Some("sdc"));
+        assert_eq!(now(&[other.clone(), two.clone(), disk("sdd", 48, Some("two"))]), None, "two of them");
+        assert_eq!(now(&[disk("sdb", 16, Some("two"))]), None, "it has its name still");
+        let nameless = disk("sdb", 16, None).identity();
+        let inventory = Inventory { devices: vec![other, disk("sdc", 32, None)] };
+        assert!(inventory.elsewhere(&nameless).is_none(), "nothing tells that it is the same");
     }
 
     #[test]

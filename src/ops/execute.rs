@@ -52,10 +52,20 @@ pub(super) fn recheck(host: &Host) -> impl Fn(&Identity) -> Result<Option<String
     |planned| {
         let there = inventory::identify(host, &planned.path)
             .map_err(|e| StepError::failed("the devices cannot be read again right before erasing", e))?;
-        Ok(match there {
+        let difference = match there {
             None => Some("it is not there any more".to_owned()),
             Some(there) => planned.difference(&there),
-        })
+        };
+        // A boot may have named the disks in another order.
+        let elsewhere = || inventory::list(host).ok()?.elsewhere(planned).map(|device| device.path.clone());
+        Ok(difference.map(|difference| match elsewhere() {
+            Some(path) => format!(
+                "{difference}; that one is called {} now, as it may be after a boot with other disks attached. Attach them as they were, \
+                 and boot again",
+                path.display()
+            ),
+            None => difference,
+        }))
     }
 }
 
