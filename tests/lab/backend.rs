@@ -43,6 +43,10 @@ pub(crate) struct Backend {
     pub(crate) sync: &'static str,
     /// Has what is written lie on the disks as it is.
     pub(crate) plain: fn(&mut Machine),
+    /// Has the kernel take its time for what it copies, or no longer.
+    pub(crate) fills_slowly: fn(&mut Machine, bool),
+    /// Says whether a member is being filled.
+    pub(crate) is_filling: &'static str,
     /// Waits until what the kernel does by itself to make the members equal has ended.
     pub(crate) settle: fn(&mut Machine),
 }
@@ -93,6 +97,9 @@ pub(crate) const BTRFS: Backend = Backend {
     read_from: |_, _| {},
     sync: SYNC,
     plain: |_| {},
+    // `working.rs` has what btrfs needs for that.
+    fills_slowly: |_, _| {},
+    is_filling: "grep -q 'device replace' /sys/fs/btrfs/*/exclusive_operation",
     settle: |_| {},
 };
 
@@ -141,6 +148,8 @@ pub(crate) const MDADM: Backend = Backend {
     },
     sync: SYNC,
     plain: |_| {},
+    fills_slowly: crate::busy::slowly,
+    is_filling: "grep -q recover /sys/block/md*/md/sync_action",
     settle: |m| {
         m.ok("until grep -q idle /sys/block/md*/md/sync_action; do sleep 0.5; done");
     },
@@ -177,6 +186,10 @@ pub(crate) const ZFS: Backend = Backend {
     plain: |m| {
         m.ok("zfs set compression=off lightning");
     },
+    fills_slowly: |m, slowly| {
+        m.ok(&format!("echo {} >/sys/module/zfs/parameters/zfs_scan_suspend_progress", u8::from(slowly)));
+    },
+    is_filling: "zpool status lightning | grep -q 'resilver in progress'",
     settle: |m| {
         m.ok("zpool wait -t resilver,scrub lightning");
     },

@@ -1,4 +1,4 @@
-//! Members of an array that go while the kernel works on it.
+//! Members of an array, or of a pool, that go while the kernel works on it.
 
 use crate::{
     backend::Backend,
@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Has the kernel take its time for what it copies or compares.
-fn slowly(m: &mut Machine, slowly: bool) {
+pub(crate) fn slowly(m: &mut Machine, slowly: bool) {
     let (least, most) = if slowly { ("system", "20000") } else { ("500000", "system") };
     m.ok(&format!("cd /sys/block/md*/md; echo {least} >sync_speed_min; echo {most} >sync_speed_max"));
 }
@@ -43,18 +43,20 @@ pub(crate) fn the_new_disk_goes_while_it_is_filled(b: &Backend) {
     let mut m = mirrored("the_new_disk_goes_while_it_is_filled", b);
     m.pull("two");
     let three = m.new_disk("three", Bus::Usb, b.size);
-    slowly(&mut m, true);
+    (b.fills_slowly)(&mut m, true);
     let asked = ["/usr/local/sbin/raidguard", "replace", "--new", &three, "--yes"];
     let replace = m.begin(&asked);
-    until_it(&mut m, "recover");
+    m.ok(&format!("until {}; do sleep 0.1; done; sleep 1", b.is_filling));
     m.pull("three");
     ends(&mut m, replace, 1);
     m.commits_past(m.committed() + 5);
     is_at_work(&mut m, b);
-    is_critical(&mut m, &[b.pulled]);
+    is_critical(&mut m, &[b.noticed]);
     m.attach("three");
-    slowly(&mut m, false);
-    does(&mut m, &asked[1..]);
+    (b.fills_slowly)(&mut m, false);
+    // raidguard has made a partition on it.
+    let wipe = if b.name == "zfs" { &["--wipe"][..] } else { &[] };
+    does(&mut m, &[&asked[1..], wipe].concat());
     is_at_work(&mut m, b);
     finds(&mut m, 0, &[]);
     after_a_cut_alone_has_all(&mut m, b, "the_new_disk_goes_while_it_is_filled", Bus::Usb, "three");

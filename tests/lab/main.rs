@@ -136,4 +136,5 @@ mod only_zfs {
         a_pool_made_by_hand_is_taken_into_care_and_left_again
     );
     cases!(@case crate::backend::ZFS, rot: silent_corruption_is_named_and_mended);
+    cases!(@long crate::backend::ZFS, busy: the_new_disk_goes_while_it_is_filled);
 }
