@@ -27,12 +27,6 @@ use crate::{
 /// has systemd wait half a minute for, or a question that a check gives eight seconds, is not late because of the emulation. While the
 /// guest waits, its time is ours.
 const TIME: &str = "shift=0,sleep=on";
-
-/// Who measures has it go otherwise.
-fn time() -> String {
-    std::env::var("RAIDGUARD_LAB_TIME").unwrap_or_else(|_| TIME.to_owned())
-}
-
 /// Two, each emulated by a thread of its own, make QEMU 7.2 run now and then an int3 that the kernel's patching of its own text has
 /// already taken back on the other, and the guest's kernel dies of it (seen in 2 boots of 30 on a busy machine).
 const PROCESSORS: &str = "1";
@@ -42,11 +36,13 @@ const PROCESSORS: &str = "1";
 const PROCESSOR: &str = "Westmere,rdrand=on";
 
 /// All devices but the disks. A machine that was saved can only be resumed by one that has the same.
-const DEVICES: [&str; 26] = [
+const DEVICES: [&str; 28] = [
     "-machine",
     "q35",
     "-accel",
     "tcg,thread=single",
+    "-icount",
+    TIME,
     "-cpu",
     PROCESSOR,
     "-smp",
@@ -209,7 +205,7 @@ impl Machine {
         // It ends with the thread that started it, however that ends.
         let mut cmd = Command::new("setpriv");
         cmd.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64", "-nodefaults", "-no-user-config"]);
-        cmd.args(["-display", "none", "-S"]).args(DEVICES).args(["-icount", &time()]);
+        cmd.args(["-display", "none", "-S"]).args(DEVICES);
         cmd.arg("-kernel").arg(image.join("kernel")).arg("-initrd").arg(image.join("initrd"));
         cmd.args(["-append", KERNEL, "-no-reboot"]);
         cmd.arg("-blockdev")
@@ -357,7 +353,7 @@ pub(crate) fn copy(from: &Path, to: &Path) {
 fn key() -> String {
     let version = Command::new("qemu-system-x86_64").arg("--version").output().unwrap().stdout;
     let mut hash = blake3::Hasher::new();
-    hash.update(&version).update(KERNEL.as_bytes()).update(time().as_bytes());
+    hash.update(&version).update(KERNEL.as_bytes());
     for word in DEVICES {
         hash.update(word.as_bytes()).update(b"\0");
     }

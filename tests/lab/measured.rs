@@ -1,5 +1,5 @@
-//! What each backend costs, side by side on disks of one speed, in ratios. `scripts/bench backends` runs these. No case: they hold nothing to
-//! a figure.
+//! What each backend costs, side by side on disks of one speed, in ratios. `scripts/bench backends` runs these, and puts what they say
+//! into docs/backends.md. No case: they hold nothing to a figure.
 
 use std::{
     fmt::Write as _,
