@@ -28,15 +28,6 @@ pub(crate) enum Fault {
     Writes,
 }
 
-/// How fast a disk is.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Speed {
-    /// What it reads and writes in a second, in bytes.
-    pub(crate) bytes: u64,
-    /// How many requests it answers in a second.
-    pub(crate) requests: u64,
-}
-
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Disk {
     pub(crate) serial: String,
@@ -277,21 +268,6 @@ impl Machine {
         if fault.is_none() {
             self.monitor().ask("blockdev-del", json!({"node-name": bad}));
         }
-    }
-
-    /// From now on the disk is no faster than this. Its flushes cost nothing.
-    pub(crate) fn slow_down(&mut self, serial: &str, speed: Speed) {
-        let disk = self.disk(serial);
-        assert!(!disk.logged, "a disk that is logged has its own nodes");
-        let (group, slow) = (format!("speed-{serial}"), format!("slow-{serial}"));
-        let node =
-            json!({"node-name": slow, "driver": "throttle", "throttle-group": group, "file": disk.file()});
-        let top = disk.top(&slow);
-        let limits = json!({"bps-total": speed.bytes, "iops-total": speed.requests});
-        self.monitor()
-            .ask("object-add", json!({"qom-type": "throttle-group", "id": group, "limits": limits}));
-        self.monitor().ask("blockdev-add", node);
-        self.monitor().ask("blockdev-reopen", json!({"options": [top]}));
     }
 
     /// What is on it, as a hash.

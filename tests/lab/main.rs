@@ -20,7 +20,6 @@ mod cuts;
 mod disks;
 mod guest;
 mod machine;
-mod measured;
 mod parted;
 mod pools;
 #[path = "../standin/built.rs"]
