@@ -217,8 +217,9 @@ fn plan_of(
         }));
     }
     // What is left of an exchange that was given up is erased when this one begins.
-    let begun = facts.claims.iter().any(|c| c.path == new.path && facts.is_leftover(c));
-    let once = facts.claim_on(device).filter(|claim| facts.was_once(claim));
+    let own = facts.claim_on(device);
+    let begun = own.is_some_and(|claim| facts.is_leftover(claim));
+    let once = own.filter(|claim| facts.was_once(claim));
     let erase = |what: &Identity, content| Erase {
         leftover: once.map(|claim| claim.devid),
         ..Erase::of([(what.clone(), content)], spec(vec![new.path.clone()]))
