@@ -42,6 +42,16 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// Is anything known of it that another one of its model has not?
+    pub fn is_numbered(&self) -> bool {
+        self.serial.is_some() || self.wwn.is_some()
+    }
+
+    /// Is it the same, whatever it is called and numbered?
+    pub fn is_same(&self, other: &Self) -> bool {
+        Self { dev: None, ..self.clone() }.difference(other).is_none()
+    }
+
     /// How `other` differs, in words; `None` when it is the same device.
     pub fn difference(&self, other: &Self) -> Option<String> {
         let of = |text: &Option<String>| text.clone().unwrap_or_else(|| "none".to_owned());

@@ -169,13 +169,9 @@ impl Inventory {
 
     /// The device that was meant, where another one has its name now: known by its serial number or its World Wide Name, and alone in that.
     pub fn elsewhere(&self, planned: &Identity) -> Option<&Device> {
-        let known = planned.serial.is_some() || planned.wwn.is_some();
-        let anywhere = Identity { dev: None, ..planned.clone() };
-        let is_it = |device: &&Device| {
-            device.path != planned.path && anywhere.difference(&device.identity()).is_none()
-        };
-        let mut found = self.devices.iter().filter(is_it).filter(|_| known);
-        found.next().filter(|_| found.next().is_none())
+        let mut found =
+            self.devices.iter().filter(|d| planned.is_numbered() && planned.is_same(&d.identity()));
+        found.next().filter(|device| device.path != planned.path && found.next().is_none())
     }
 
     /// The device with a number.
@@ -230,29 +226,31 @@ impl Inventory {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn device(kname: &str, minor: u32, parents: &[&str]) -> Device {
-        Device {
-            path: format!("/dev/{kname}").into(),
-            kname: kname.into(),
-            kind: if parents.is_empty() { "disk" } else { "part" }.into(),
-            dev: DevNo { major: 8, minor },
-            size: Bytes::gib(1),
-            read_only: false,
-            rotational: None,
-            transport: None,
-            model: None,
-            serial: None,
-            wwn: None,
-            partuuid: None,
-            parents: parents.iter().map(ToString::to_string).collect(),
-            uses: Vec::new(),
-            content: Content::Empty,
-            usb: None,
-        }
+pub(crate) fn sample(kname: &str, minor: u32, parents: &[&str]) -> Device {
+    Device {
+        path: format!("/dev/{kname}").into(),
+        kname: kname.into(),
+        kind: if parents.is_empty() { "disk" } else { "part" }.into(),
+        dev: DevNo { major: 8, minor },
+        size: Bytes::gib(1),
+        read_only: false,
+        rotational: None,
+        transport: None,
+        model: None,
+        serial: None,
+        wwn: None,
+        partuuid: None,
+        parents: parents.iter().map(ToString::to_string).collect(),
+        uses: Vec::new(),
+        content: Content::Empty,
+        usb: None,
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sample as device;
+    use super::*;
 
     #[test]
     fn a_disk_that_a_boot_has_named_anew_is_found_by_its_serial_number() {
@@ -269,6 +267,7 @@ mod tests {
         assert_eq!(now(&[other.clone(), two.clone()]).as_deref(), Some("sdc"));
         assert_eq!(now(&[other.clone(), two.clone(), disk("sdd", 48, Some("two"))]), None, "two of them");
         assert_eq!(now(&[disk("sdb", 16, Some("two"))]), None, "it has its name still");
+        assert_eq!(now(&[disk("sdb", 16, Some("two")), two]), None, "so it has, beside another one");
         let nameless = disk("sdb", 16, None).identity();
         let inventory = Inventory { devices: vec![other, disk("sdc", 32, None)] };
         assert!(inventory.elsewhere(&nameless).is_none(), "nothing tells that it is the same");

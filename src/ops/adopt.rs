@@ -227,7 +227,7 @@ fn decide(request: &Request, facts: &Facts) -> Result<Plan<Action>, Vec<Blocker>
         node,
         schedule,
     };
-    Ok(Plan::new("adopt", &request.name, facts.now, steps(facts, mirror)))
+    Ok(Plan::new("adopt", &request.name, facts.now, steps(facts, mirror)).naming(&facts.inventory))
 }
 
 /// What stands in the way of taking it as it is.

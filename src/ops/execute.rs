@@ -8,9 +8,9 @@ use super::{
 };
 use crate::{
     host::{Host, inventory, lock},
-    model::Identity,
+    model::{Identity, Inventory},
     plan::{
-        Ended, Executor, JOURNAL_DIR, Journal, JournalError, Plan, Step as _, StepError, journals,
+        Ended, Executor, JOURNAL_DIR, Journal, JournalError, Plan, Recheck, Step as _, StepError, journals,
         steps::Action,
     },
     ui::Console,
@@ -56,17 +56,49 @@ pub(super) fn recheck(host: &Host) -> impl Fn(&Identity) -> Result<Option<String
             None => Some("it is not there any more".to_owned()),
             Some(there) => planned.difference(&there),
         };
-        // A boot may have named the disks in another order.
+        // Somebody may have plugged it in again.
         let elsewhere = || inventory::list(host).ok()?.elsewhere(planned).map(|device| device.path.clone());
         Ok(difference.map(|difference| match elsewhere() {
             Some(path) => format!(
-                "{difference}; that one is called {} now, as it may be after a boot with other disks attached. Attach them as they were, \
-                 and boot again",
+                "{difference}; that one is called {} now, and is found there when this is taken up again",
                 path.display()
             ),
             None => difference,
         }))
     }
+}
+
+const NAMING: &str = "the plan's disks cannot be named anew";
+
+fn machine(host: &Host) -> Result<Inventory, Trouble> {
+    inventory::list(host).map_err(unchanged("the devices cannot be read"))
+}
+
+/// An interrupted plan with the names that its disks have now.
+///
+/// # Errors
+/// As [`again`].
+pub(super) fn named_anew(host: &Host, plan: Plan<Action>) -> Result<Plan<Action>, Trouble> {
+    Ok(plan.follow(&machine(host)?).map_err(unchanged(NAMING))?.0)
+}
+
+/// Opens the journal of an interrupted plan, whose disks may have other names now: a boot gives them anew.
+///
+/// # Errors
+/// It cannot be read, or the devices cannot.
+pub(super) fn again<'a>(
+    host: &'a Host,
+    recheck: Recheck<'a>,
+    journal: &Path,
+    console: &Console,
+) -> Result<Executor<'a, Action>, Trouble> {
+    let executor = Executor::take_up(host, recheck, journal)?;
+    let (executor, renamed) = executor.follow(&machine(host)?).map_err(unchanged(NAMING))?;
+    for disk in renamed {
+        let (was, is) = (disk.was.display(), disk.is.display());
+        console.say(format_args!("{was} of the plan is called {is} now; it was found by its serial number"));
+    }
+    Ok(executor)
 }
 
 /// Where the node's files are, all of them, in the middle of a plan.
@@ -133,7 +165,7 @@ pub fn take_up(
     let (path, mirror) = last.ok_or_else(none)?;
     let _lock = lock::take(host, &mirror, verb)?;
     let recheck = recheck(host);
-    let mut executor = Executor::<Action>::take_up(host, &recheck, &path)?;
+    let mut executor = again(host, &recheck, &path, console)?;
     let ended = match direction {
         Direction::Forward => executor.forward(console),
         Direction::Back => executor.back(console),

@@ -13,10 +13,10 @@ use crate::{
     host::{
         Host,
         copy::{self, Survey},
-        files, lock, mountinfo,
+        files, inventory, lock, mountinfo,
         schedule::{self, Rule},
     },
-    model::Bytes,
+    model::{Bytes, Inventory},
     node,
     plan::{
         self, JOURNAL_DIR, Journal, Plan, journals,
@@ -38,6 +38,7 @@ struct Facts {
     databases: Vec<PathBuf>,
     scratch: u64,
     devices: Vec<PathBuf>,
+    inventory: Inventory,
     free: Bytes,
     points: bool,
     running: node::Running,
@@ -114,6 +115,7 @@ fn gather(host: &Host, mirror: Mirror) -> Result<Facts, Trouble> {
         others: mirrors::declared(host)?.into_iter().filter(|m| m.name != mirror.name).collect(),
         survey,
         devices: state.members.into_iter().filter(|m| !m.missing).filter_map(|m| m.path).collect(),
+        inventory: inventory::list(host).map_err(unchanged("the devices cannot be read"))?,
         scratch: layout
             .databases
             .iter()
@@ -302,5 +304,5 @@ fn decide(facts: &Facts) -> Result<Plan<Action>, Vec<Blocker>> {
     let ours = |a: &&Action| matches!(a, Action::MountPoint(m) if m.immutable || !m.missing.is_empty());
     steps.extend(facts.added.iter().find(ours).cloned().map(back));
     steps.push(back(Action::Declare(Declare { spec, mirror: mirror.clone() })));
-    Ok(Plan::new("release", &mirror.name, facts.now, steps))
+    Ok(Plan::new("release", &mirror.name, facts.now, steps).naming(&facts.inventory))
 }

@@ -38,7 +38,7 @@ pub(super) fn unfinished_of(
     for path in journals(&host.path(JOURNAL_DIR)).map_err(unchanged("the journals cannot be read"))? {
         match Journal::read::<Action>(&path) {
             Ok((plan, state, _)) if state.ended.is_none() && plan.verb == verb && plan.mirror == mirror => {
-                return Ok(Some((path, plan)));
+                return Ok(Some((path, execute::named_anew(host, plan)?)));
             }
             Ok(_) | Err(JournalError::Empty { .. }) => {}
             Err(e) => return Err(unchanged("a journal cannot be read")(e)),
@@ -88,7 +88,7 @@ pub(super) fn go_on(
     console: &mut Console,
 ) -> Result<Ran, Trouble> {
     let recheck = execute::recheck(host);
-    let executor = Executor::<Action>::take_up(host, &recheck, journal)?;
+    let executor = execute::again(host, &recheck, journal, console)?;
     run(host, executor, settled, console)
 }
 
@@ -98,7 +98,7 @@ pub(super) fn go_on(
 /// It could not be put back.
 pub(super) fn back(host: &Host, journal: &Path, console: &mut Console) -> Result<(), Trouble> {
     let recheck = execute::recheck(host);
-    let mut executor = Executor::<Action>::take_up(host, &recheck, journal)?;
+    let mut executor = execute::again(host, &recheck, journal, console)?;
     let verb = executor.plan().verb.clone();
     executor.back(console).map_err(|e| stopped(&verb, e))?;
     Ok(())

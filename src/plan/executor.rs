@@ -2,10 +2,12 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Context, Journal, JournalError, JournalState, Plan, Probe, Record, Step, StepError, Watch};
+use super::{
+    Context, Journal, JournalError, JournalState, Plan, Probe, Record, Renamed, Step, StepError, Watch,
+};
 use crate::{
     host::{Host, awake},
-    model::Identity,
+    model::{Identity, Inventory},
 };
 
 /// How a plan's execution ended.
@@ -132,6 +134,16 @@ impl<'a, S: Step + Serialize + DeserializeOwned> Executor<'a, S> {
     ) -> Result<Self, JournalError> {
         let (journal, plan, state) = Journal::open(journal)?;
         Ok(Self { host, recheck, plan, journal, state })
+    }
+
+    /// Calls the plan's disks as the machine does now, and tells which names changed.
+    ///
+    /// # Errors
+    /// As [`Plan::follow`].
+    pub fn follow(mut self, machine: &Inventory) -> Result<(Self, Vec<Renamed>), serde_json::Error> {
+        let (plan, renamed) = self.plan.follow(machine)?;
+        self.plan = plan;
+        Ok((self, renamed))
     }
 
     /// The plan.

@@ -6,11 +6,13 @@
 
 mod executor;
 mod journal;
+mod names;
 mod step;
 pub mod steps;
 
 pub use executor::{Ended, ExecuteError, Executor, Recheck};
 pub use journal::{Journal, JournalError, JournalState, Record, journals};
+pub use names::Renamed;
 pub use step::{Context, Outcome, Plan, Probe, Step, StepError, Watch, Work};
 
 /// The name of an operation: date, verb and mirror.

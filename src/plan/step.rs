@@ -215,6 +215,9 @@ pub struct Plan<S> {
     pub mirror: String,
     /// When it was made.
     pub created: Timestamp,
+    /// The disks that it names, as they were then. Plans of before they were kept have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<Identity>,
     /// The changes, in order.
     pub steps: Vec<S>,
 }
@@ -223,6 +226,7 @@ impl<S> Plan<S> {
     /// A plan of `verb` on `mirror`, made at `created`.
     pub fn new(verb: &str, mirror: &str, created: Timestamp, steps: Vec<S>) -> Self {
         let id = super::id_of(verb, mirror, created);
-        Self { schema: 1, id, verb: verb.to_owned(), mirror: mirror.to_owned(), created, steps }
+        let devices = Vec::new();
+        Self { schema: 1, id, verb: verb.to_owned(), mirror: mirror.to_owned(), created, devices, steps }
     }
 }

@@ -385,5 +385,5 @@ fn plan_of(facts: &Facts, loser: Option<(&Claim, Identity)>, anew: bool) -> Plan
     if let (Some(control), Some(node)) = (stopped, &mirror.node) {
         steps.push(Action::StartNode(StartNode { control, data: node.data.clone() }));
     }
-    Plan::new("repair", &mirror.name, facts.now, steps)
+    Plan::new("repair", &mirror.name, facts.now, steps).naming(&facts.inventory)
 }

@@ -312,7 +312,7 @@ fn plan_of(
     if let (Some(control), Some(node)) = (stopped, &mirror.node) {
         steps.push(Action::StartNode(StartNode { control, data: node.data.clone() }));
     }
-    Plan::new("replace", &mirror.name, facts.now, steps)
+    Plan::new("replace", &mirror.name, facts.now, steps).naming(&facts.inventory)
 }
 
 /// The device of the member that goes, where it is there: its label is cleared afterwards.

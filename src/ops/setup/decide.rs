@@ -201,7 +201,7 @@ pub fn decide(request: &Request, facts: &Facts) -> Result<Decision, Vec<Blocker>
         ));
     }
     Ok(Decision {
-        plan: Plan::new("setup", &request.name, facts.now, steps),
+        plan: Plan::new("setup", &request.name, facts.now, steps).naming(&facts.inventory),
         warnings,
         erased: members.into_iter().map(|m| m.erased()).collect(),
     })
