@@ -96,7 +96,9 @@ pub(super) fn again<'a>(
     let (executor, renamed) = executor.follow(&machine(host)?).map_err(unchanged(NAMING))?;
     for disk in renamed {
         let (was, is) = (disk.was.display(), disk.is.display());
-        console.say(format_args!("{was} of the plan is called {is} now; it was found by its serial number"));
+        console.say(format_args!(
+            "{was} of the plan is called {is} now: it is known by its serial number or World Wide Name"
+        ));
     }
     Ok(executor)
 }
