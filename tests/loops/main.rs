@@ -19,6 +19,7 @@ mod garbage;
 mod halves;
 mod hangs;
 mod hostile;
+mod interrupted;
 mod kills;
 mod live;
 mod node;
