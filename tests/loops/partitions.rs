@@ -107,6 +107,32 @@ fn a_kill_while_partitions_are_made_is_resumed_and_rolled_back() {
     });
 }
 
+/// As udev has it for a moment, right after what was on it is gone.
+#[test]
+fn a_partition_that_somebody_looks_at_is_waited_for_when_it_is_put_back() {
+    isolated("partitions::a_partition_that_somebody_looks_at_is_waited_for_when_it_is_put_back", |s| {
+        let made = format!("{}p1", s.one());
+        let args = setup(s, &[]);
+        forget(s);
+        let mut calls = (20..).step_by(5);
+        while !std::path::Path::new(&made).exists() {
+            s.reset();
+            assert!(s.run_killed("fsync,fdatasync", calls.next().unwrap(), &args), "it came to its end");
+        }
+        let held = std::fs::File::open(&made).unwrap();
+        let looks = std::thread::spawn(|| {
+            std::thread::sleep(std::time::Duration::from_secs(2));
+            drop(held);
+        });
+        let back = s.run(&["setup", "--rollback"]);
+        assert_eq!(back.code, 0, "{}", back.stderr);
+        assert!(looks.is_finished(), "it did not wait");
+        looks.join().unwrap();
+        assert!(!std::path::Path::new(&made).exists());
+        assert_eq!(s.tool("wipefs", &["--no-act", "--noheadings", s.one()]), "");
+    });
+}
+
 #[test]
 fn a_disk_without_room_or_with_another_table_is_refused() {
     isolated("partitions::a_disk_without_room_or_with_another_table_is_refused", |s| {

@@ -73,6 +73,20 @@ impl MakePartition {
         }
     }
 
+    /// Has the kernel forget it. udev looks at a partition whenever what was on it has changed, and the kernel forgets none that is open.
+    fn forget(&self, host: &Host) -> Result<(), StepError> {
+        let cmd = partition::forget_command(&self.disk.path, &self.slot);
+        for _ in 0..LOOKS {
+            match host.runner().run(&cmd) {
+                Ok(_) => return Ok(()),
+                Err(_) if host.interrupt().is_raised() => break,
+                Err(e) => tracing::debug!("{e}; it is tried again"),
+            }
+            thread::sleep(BETWEEN_LOOKS);
+        }
+        run(host, &cmd).map(drop)
+    }
+
     fn make(&self) -> Cmd {
         partition::make_command(&self.disk.path, &self.slot, self.fresh, &self.uuid, &self.name)
     }
@@ -143,7 +157,7 @@ impl Step for MakePartition {
         let known = partition::is_known(cx.host, &self.disk.path, &self.slot).map_err(reading)?;
         let disk = &self.disk.path;
         if known && there {
-            run(cx.host, &partition::forget_command(disk, &self.slot))?;
+            self.forget(cx.host)?;
         }
         if there {
             run(cx.host, &partition::delete_command(disk, &self.slot))?;
