@@ -112,8 +112,13 @@ fn new_device<'a>(
         return None;
     }
     // It names this mirror as its own.
-    let mirrors: Vec<_> =
+    let mut mirrors: Vec<_> =
         facts.declared.iter().filter(|m| !(begun && m.name == facts.mirror.name)).cloned().collect();
+    // The disk of the member that goes may be the one that comes, with something else on it or nothing.
+    if let Some(old) = old.filter(|old| facts.gone().contains(old)) {
+        let ours = mirrors.iter_mut().filter(|m| m.name == facts.mirror.name);
+        ours.for_each(|mirror| mirror.member.retain(|m| m.id != old.to_string()));
+    }
     let refusals = refusal::judge_device(&facts.inventory, device, &mirrors, request.wipe || begun);
     blockers.extend(refusals.iter().map(|r| Blocker::new(r.to_string(), r.clears_with())));
     let new = match &facts.pool {

@@ -207,6 +207,30 @@ fn the_node_is_stopped_unless_told_otherwise() {
     assert!(!steps(&Request { online: true, ..request() }, &unmanaged));
 }
 
+/// Somebody has made something else of the disk of the member that is gone, or has cleared it.
+#[test]
+fn the_disk_of_a_member_that_is_gone_may_come_again_empty() {
+    let mut facts = unmounted(facts());
+    let back = Device { size: Bytes::gib(32), ..device("sdc", 32) };
+    let gone = facts.mirror.member.iter_mut().find(|m| m.id == "2").unwrap();
+    (gone.model, gone.serial, gone.size) = (back.model.clone(), back.serial.clone(), back.size);
+    facts.declared = vec![facts.mirror.clone()];
+    facts.new = Some(Ok(back.dev));
+    facts.inventory.devices.push(back);
+    let asked = Request { new: "/dev/sdc".into(), ..request() };
+    for old in ["missing", "2"] {
+        decide(&Request { old: Some(old.into()), ..asked.clone() }, &facts).unwrap();
+    }
+    let last = facts.inventory.devices.last_mut().unwrap();
+    last.content = Content::Known(vec![Signature { kind: "ext4".into(), label: None, uuid: None }]);
+    assert!(says(&asked, &facts).contains("is not empty: ext4"));
+    // Of another mirror it would be its member still.
+    let mut other = facts.mirror.clone();
+    other.name = "other".into();
+    facts.declared.push(other);
+    assert!(says(&Request { wipe: true, ..asked }, &facts).contains("is a member of a declared mirror"));
+}
+
 #[test]
 fn a_degraded_mount_under_a_running_node_stays_and_is_said() {
     let mut facts = used(facts());
