@@ -115,10 +115,13 @@ mod raidz1 {
         a_member_that_comes_back_elsewhere_is_made_one_again
     );
     cases!(@case crate::backend::RAIDZ1, cuts: each_half_has_the_last_commit_after_a_power_cut);
+    cases!(@case crate::backend::RAIDZ1, states: each_thing_that_is_wrong_is_found);
     cases!(@case crate::backend::RAIDZ1, rot:
         a_stretch_of_a_member_rots
+        read_errors_are_named_and_cost_nothing
         write_errors_are_named_and_repaired
     );
+    cases!(@long crate::backend::RAIDZ1, pulled: a_member_pulled_while_idle_is_told_by_the_next_check_of_cron);
     cases!(@long crate::backend::RAIDZ1, cuts:
         each_half_has_the_last_commit_after_each_of_20_power_cuts
         setup_is_taken_up_or_back_after_a_power_cut_in_each_step

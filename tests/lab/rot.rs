@@ -32,8 +32,8 @@ fn is_right(m: &mut Machine) {
     assert_eq!(m.ok(&same).trim(), format!("{lines} {}", LINE.trim()));
 }
 
-/// Where its blocks are on a disk, in bytes.
-fn places(image: &Path) -> Vec<u64> {
+/// Where its blocks are on a disk, in bytes: all of them, or of a raidz1 those that are no other member's and not the parity.
+fn places(b: &Backend, image: &Path) -> Vec<u64> {
     let block = LINE.repeat(BLOCK / LINE.len());
     let image = File::open(image).unwrap();
     let size = image.metadata().unwrap().len();
@@ -44,7 +44,7 @@ fn places(image: &Path) -> Vec<u64> {
         let hits = chunk.chunks(BLOCK).enumerate().filter(|(_, c)| *c == block.as_bytes());
         found.extend(hits.map(|(i, _)| at + (i * BLOCK) as u64));
     }
-    assert_eq!(found.len(), BLOCKS);
+    assert!(found.len() == BLOCKS || (b.level.is_some() && !found.is_empty()), "{found:?}");
     found
 }
 
@@ -54,7 +54,7 @@ pub(crate) fn silent_corruption_is_named_and_mended(b: &Backend) {
     mark(&mut m, b);
     let image = m.disk("two").image.clone();
     let disk = File::options().write(true).open(&image).unwrap();
-    for at in places(&image) {
+    for at in places(b, &image) {
         disk.write_all_at(&[0x5a; BLOCK], at).unwrap();
     }
     is_right(&mut m);
@@ -65,7 +65,7 @@ pub(crate) fn silent_corruption_is_named_and_mended(b: &Backend) {
     assert!(code == 1 && found.contains("MIR-CORRUPTION"), "{code} {found:?}");
     names(&mut m, "MIR-CORRUPTION", "two", "one");
     // It is on the disk again.
-    places(&image);
+    places(b, &image);
     does(&mut m, &["check", "--acknowledge"]);
     does(&mut m, &["scrub"]);
     finds(&mut m, 0, &[]);
@@ -78,7 +78,7 @@ pub(crate) fn silent_corruption_is_counted_and_nothing_is_guessed(b: &Backend) {
     let mut m = mirrored("silent_corruption_is_counted_and_nothing_is_guessed", b);
     mark(&mut m, b);
     let image = m.disk("two").image.clone();
-    let (rotten, disk) = (places(&image), File::options().read(true).write(true).open(&image).unwrap());
+    let (rotten, disk) = (places(b, &image), File::options().read(true).write(true).open(&image).unwrap());
     for at in &rotten {
         disk.write_all_at(&[0x5a; BLOCK], *at).unwrap();
     }
@@ -89,7 +89,7 @@ pub(crate) fn silent_corruption_is_counted_and_nothing_is_guessed(b: &Backend) {
     let told = m.ok("raidguard explain MIR-MISMATCH");
     assert!(told.contains("nobody can tell from the array which of them is right"), "{told}");
     // Each member has what it had.
-    places(&m.disk("one").image);
+    places(b, &m.disk("one").image);
     let mut block = [0; BLOCK];
     for at in rotten {
         disk.read_exact_at(&mut block, at).unwrap();
@@ -143,7 +143,7 @@ pub(crate) fn a_stretch_of_a_member_rots(b: &Backend) {
 pub(crate) fn read_errors_are_named_and_cost_nothing(b: &Backend) {
     let mut m = mirrored("read_errors_are_named_and_cost_nothing", b);
     mark(&mut m, b);
-    let bad = places(&m.disk("two").image);
+    let bad = places(b, &m.disk("two").image);
     m.set_fault("two", Some(Fault::Reads(bad)));
     let two = m.device("two");
     (b.read_from)(&mut m, Some(&two));
