@@ -1,26 +1,15 @@
 //! Each rule alone, and devices together.
 
 use super::*;
-use crate::model::{DevNo, inventory::Signature};
+use crate::model::inventory::{Signature, sample};
 
 fn device(kname: &str, minor: u32) -> Device {
     Device {
-        path: format!("/dev/{kname}").into(),
-        kname: kname.to_owned(),
-        kind: "disk".to_owned(),
-        dev: DevNo { major: 8, minor },
         size: Bytes::gib(32),
-        read_only: false,
         rotational: Some(false),
-        transport: None,
         model: Some("Example".to_owned()),
         serial: Some(format!("S{minor}")),
-        wwn: None,
-        partuuid: None,
-        parents: Vec::new(),
-        uses: Vec::new(),
-        content: Content::Empty,
-        usb: None,
+        ..sample(kname, minor, &[])
     }
 }
 

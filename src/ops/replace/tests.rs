@@ -5,8 +5,8 @@ use crate::{
     backend::{Layout, Piece},
     health::samples,
     model::{
-        Bytes, Content, DevNo, Device, Inventory,
-        inventory::{Signature, Use},
+        Bytes, Content, Device, Inventory,
+        inventory::{Signature, Use, sample},
         node::Holder,
         observed::Claim,
     },
@@ -17,22 +17,12 @@ use crate::{
 
 pub(super) fn device(kname: &str, minor: u32) -> Device {
     Device {
-        path: format!("/dev/{kname}").into(),
-        kname: kname.into(),
-        kind: "disk".into(),
-        dev: DevNo { major: 8, minor },
         size: Bytes::gib(32),
-        read_only: false,
         rotational: Some(false),
         transport: Some("sata".into()),
         model: Some("Example Disk".into()),
         serial: Some(format!("S{minor}")),
-        wwn: None,
-        partuuid: None,
-        parents: Vec::new(),
-        uses: Vec::new(),
-        content: Content::Empty,
-        usb: None,
+        ..sample(kname, minor, &[])
     }
 }
 

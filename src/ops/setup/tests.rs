@@ -11,7 +11,7 @@ use crate::{
     },
     model::{
         Bytes, Content, DevNo, Device, Inventory, NodeKind,
-        inventory::{Signature, Use},
+        inventory::{Signature, Use, sample},
         node::Holder,
     },
     node::{Layout, Running},
@@ -23,22 +23,12 @@ use crate::{
 
 fn device(kname: &str, minor: u32) -> Device {
     Device {
-        path: format!("/dev/{kname}").into(),
-        kname: kname.into(),
-        kind: "disk".into(),
-        dev: DevNo { major: 8, minor },
         size: Bytes::gib(64),
-        read_only: false,
         rotational: Some(false),
         transport: Some("sata".into()),
         model: Some("Example Disk".into()),
         serial: Some(format!("E{minor}")),
-        wwn: None,
-        partuuid: None,
-        parents: Vec::new(),
-        uses: Vec::new(),
-        content: Content::Empty,
-        usb: None,
+        ..sample(kname, minor, &[])
     }
 }
 
