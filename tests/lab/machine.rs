@@ -35,8 +35,13 @@ const PROCESSORS: &str = "1";
 /// kernel's memory, and dies of it then or later.
 const PROCESSOR: &str = "Westmere,rdrand=on";
 
+/// How much memory it has, in MiB. Whoever measures has disks in it.
+fn memory() -> String {
+    std::env::var("RAIDGUARD_LAB_MEMORY").unwrap_or_else(|_| "768".to_owned())
+}
+
 /// All devices but the disks. A machine that was saved can only be resumed by one that has the same.
-const DEVICES: [&str; 28] = [
+const DEVICES: [&str; 26] = [
     "-machine",
     "q35",
     "-accel",
@@ -47,8 +52,6 @@ const DEVICES: [&str; 28] = [
     PROCESSOR,
     "-smp",
     PROCESSORS,
-    "-m",
-    "768",
     "-rtc",
     "base=utc",
     "-device",
@@ -205,7 +208,7 @@ impl Machine {
         // It ends with the thread that started it, however that ends.
         let mut cmd = Command::new("setpriv");
         cmd.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64", "-nodefaults", "-no-user-config"]);
-        cmd.args(["-display", "none", "-S"]).args(DEVICES);
+        cmd.args(["-display", "none", "-S"]).args(DEVICES).args(["-m", &memory()]);
         cmd.arg("-kernel").arg(image.join("kernel")).arg("-initrd").arg(image.join("initrd"));
         cmd.args(["-append", KERNEL, "-no-reboot"]);
         cmd.arg("-blockdev")
@@ -353,7 +356,7 @@ pub(crate) fn copy(from: &Path, to: &Path) {
 fn key() -> String {
     let version = Command::new("qemu-system-x86_64").arg("--version").output().unwrap().stdout;
     let mut hash = blake3::Hasher::new();
-    hash.update(&version).update(KERNEL.as_bytes());
+    hash.update(&version).update(KERNEL.as_bytes()).update(memory().as_bytes());
     for word in DEVICES {
         hash.update(word.as_bytes()).update(b"\0");
     }

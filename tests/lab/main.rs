@@ -20,6 +20,7 @@ mod cuts;
 mod disks;
 mod guest;
 mod machine;
+mod measured;
 mod parted;
 mod pools;
 #[path = "../standin/built.rs"]
@@ -43,6 +44,7 @@ macro_rules! cases {
                 a_member_pulled_while_idle_is_told_by_the_next_check_of_a_timer
                 a_member_pulled_under_load_is_replaced_and_no_commit_is_lost
                 a_member_that_comes_back_elsewhere_is_made_one_again
+                the_disk_of_a_member_comes_again_empty
             );
             cases!(@case $is, cuts:
                 each_half_has_the_last_commit_after_a_power_cut

@@ -1,5 +1,7 @@
 //! Disks that go while the machine runs, and come back.
 
+use std::fs;
+
 use crate::{
     backend::Backend,
     disks::Bus,
@@ -128,4 +130,19 @@ pub(crate) fn a_member_that_comes_back_elsewhere_is_made_one_again(b: &Backend) 
     does(&mut m, &["check", "--acknowledge"]);
     finds(&mut m, 0, &[]);
     after_a_cut_alone_has_all(&mut m, b, "a_member_that_comes_back", Bus::Usb, "two");
+}
+
+/// It was cleared elsewhere: it has the serial number that is declared, and nothing else of the member.
+pub(crate) fn the_disk_of_a_member_comes_again_empty(b: &Backend) {
+    let mut m = mirrored("the_disk_of_a_member_comes_again_empty", b);
+    m.pull("two");
+    m.commits_past(m.committed() + 10);
+    let cleared = fs::File::options().write(true).open(&m.disk("two").image).unwrap();
+    cleared.set_len(0).and_then(|()| cleared.set_len(b.size)).unwrap();
+    let two = m.attach("two");
+    is_critical(&mut m, &[]);
+    does(&mut m, &["replace", "--old", "missing", "--new", &two, "--yes"]);
+    is_at_work(&mut m, b);
+    finds(&mut m, 0, &[]);
+    after_a_cut_alone_has_all(&mut m, b, "the_disk_of_a_member", Bus::Usb, "two");
 }

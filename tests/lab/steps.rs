@@ -112,15 +112,20 @@ pub(crate) fn unmirrored(name: &str, b: &Backend) -> Machine {
         if b.level.is_some() {
             m.new_disk(EXTRA, Bus::Scsi, b.size);
         }
-        m.ok(&format!(
-            "install -d -m 0700 -o bitcoin -g bitcoin {NODE} && systemctl enable --now lightningd.service"
-        ));
-        m.commits_past(0);
-        // The stand-in does not see to it that its secret is on the disk, as lightningd does before it goes on.
-        m.ok("sync -f /home");
+        starts_a_node(&mut m);
         m.keep(place);
     });
     Machine::resumed(name, &kept, &[])
+}
+
+/// Has a node be at work, on the machine's own disk.
+pub(crate) fn starts_a_node(m: &mut Machine) {
+    m.ok(&format!(
+        "install -d -m 0700 -o bitcoin -g bitcoin {NODE} && systemctl enable --now lightningd.service"
+    ));
+    m.commits_past(0);
+    // The stand-in does not see to it that its secret is on the disk, as lightningd does before it goes on.
+    m.ok("sync -f /home");
 }
 
 /// A machine that has nothing to do with a mirror, as a rescue system has not.

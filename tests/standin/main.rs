@@ -18,15 +18,15 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
 use nix::{fcntl::FcntlArg, libc};
 use rusqlite::Connection;
 
-const USAGE: &str =
-    "usage: standin-node --dir DIR [--pid-file FILE] [--committed FILE] [--stubborn] [--daemon | --stop]";
+const USAGE: &str = "usage: standin-node --dir DIR [--pid-file FILE] [--committed FILE] [--times FILE] [--rows N] [--stubborn] \
+    [--daemon | --stop]";
 const PAUSE: Duration = Duration::from_millis(20);
 
 #[derive(Default)]
@@ -34,6 +34,10 @@ struct Options {
     dir: PathBuf,
     pid_file: Option<PathBuf>,
     committed: Option<PathBuf>,
+    /// Where it is noted how long each commit took, in microseconds, a line each; the next one begins at once.
+    times: Option<PathBuf>,
+    /// Each commit also changes one of so many rows of a kilobyte, now here, now there, as those of a node do.
+    rows: i64,
     /// It says that it stops, and goes on.
     stubborn: bool,
     daemon: bool,
@@ -58,6 +62,11 @@ fn options() -> Result<Options> {
             Some("--dir") => options.dir = args.next().context(USAGE)?.into(),
             Some("--pid-file") => options.pid_file = Some(args.next().context(USAGE)?.into()),
             Some("--committed") => options.committed = Some(args.next().context(USAGE)?.into()),
+            Some("--times") => options.times = Some(args.next().context(USAGE)?.into()),
+            Some("--rows") => {
+                let rows = args.next().context(USAGE)?;
+                options.rows = rows.to_str().and_then(|rows| rows.parse().ok()).context(USAGE)?;
+            }
             Some("--stubborn") => options.stubborn = true,
             Some("--daemon") => options.daemon = true,
             Some("--stop") => options.stop = true,
@@ -120,7 +129,10 @@ fn serve(options: &Options, network: &Path) -> Result<()> {
         secret.write_all(&[7; 32])?;
     }
     let mut version = 0;
-    let db = open_database(&mut version)?;
+    let db = open_database(&mut version, options.rows)?;
+    let times =
+        options.times.as_ref().map(|file| fs::OpenOptions::new().create(true).append(true).open(file));
+    let mut times = times.transpose()?;
     // A socket that a dead node left behind.
     let _ = fs::remove_file("lightning-rpc");
     let listener = UnixListener::bind("lightning-rpc")?;
@@ -128,7 +140,11 @@ fn serve(options: &Options, network: &Path) -> Result<()> {
     listener.set_nonblocking(true)?;
     loop {
         version += 1;
-        db.execute("UPDATE vars SET intval = ?1 WHERE name = 'data_version'", [version])?;
+        let began = Instant::now();
+        commit(&db, version, options.rows)?;
+        if let Some(times) = &mut times {
+            writeln!(times, "{}", began.elapsed().as_micros())?;
+        }
         if let Some(committed) = &options.committed {
             fs::write(committed, format!("{version}\n"))?;
         }
@@ -141,19 +157,42 @@ fn serve(options: &Options, network: &Path) -> Result<()> {
                 return Ok(());
             }
             Ok(_) => {}
-            Err(e) if e.kind() == ErrorKind::WouldBlock => thread::sleep(PAUSE),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                if times.is_none() {
+                    thread::sleep(PAUSE);
+                }
+            }
             Err(e) => return Err(e.into()),
         }
     }
 }
 
-fn open_database(version: &mut i64) -> Result<Connection> {
+fn commit(db: &Connection, version: i64, rows: i64) -> rusqlite::Result<()> {
+    let all = db.unchecked_transaction()?;
+    if rows > 0 {
+        // A prime: it comes to each of them, far from the one before.
+        let row = version.wrapping_mul(104_729).rem_euclid(rows) + 1;
+        db.execute("UPDATE ballast SET body = randomblob(1000) WHERE id = ?1", [row])?;
+    }
+    db.execute("UPDATE vars SET intval = ?1 WHERE name = 'data_version'", [version])?;
+    all.commit()
+}
+
+fn open_database(version: &mut i64, rows: i64) -> Result<Connection> {
     let db = Connection::open("lightningd.sqlite3")?;
     db.pragma_update(None, "synchronous", "FULL")?;
     db.execute_batch(
         "CREATE TABLE IF NOT EXISTS vars (name TEXT, val TEXT, intval INTEGER, blobval BLOB);
          CREATE TABLE IF NOT EXISTS version (version INTEGER);",
     )?;
+    if rows > 0 {
+        db.execute_batch("CREATE TABLE IF NOT EXISTS ballast (id INTEGER PRIMARY KEY, body BLOB);")?;
+        db.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
+             INSERT OR IGNORE INTO ballast SELECT i, randomblob(1000) FROM n",
+            [rows],
+        )?;
+    }
     let found = db.query_row("SELECT intval FROM vars WHERE name = 'data_version'", [], |row| row.get(0));
     match found {
         Ok(found) => *version = found,
