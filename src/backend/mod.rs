@@ -45,6 +45,9 @@ pub struct MirrorSpec {
     pub backend: BackendKind,
     /// Its name, which becomes the filesystem's label.
     pub name: String,
+    /// What ZFS calls it, where that is another name: a pool that was adopted keeps its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool_name: Option<String>,
     /// How redundant it is to be.
     pub level: Level,
     /// Its UUID in lower case (btrfs: the filesystem's, md: the array's), chosen beforehand: so that what was made can be told from what
@@ -64,11 +67,13 @@ pub struct MirrorSpec {
 }
 
 impl MirrorSpec {
-    /// A declared mirror, with these devices as its members.
-    pub fn of(mirror: &Mirror, devices: Vec<PathBuf>) -> Self {
+    /// A declared mirror as it is seen, with these devices as its members.
+    pub fn of(mirror: &Mirror, seen: &MirrorState, devices: Vec<PathBuf>) -> Self {
+        let pool_name = seen.zfs.as_ref().map(|pool| pool.name.clone());
         Self {
             backend: mirror.backend,
             name: mirror.name.clone(),
+            pool_name: pool_name.filter(|name| *name != mirror.name),
             level: mirror.level,
             uuid: mirror.uuid.clone(),
             filesystem: mirror.filesystem.clone(),
@@ -76,6 +81,11 @@ impl MirrorSpec {
             devices,
             mountpoint: mirror.mountpoint.clone(),
         }
+    }
+
+    /// What ZFS calls the pool.
+    pub fn pool_name(&self) -> &str {
+        self.pool_name.as_deref().unwrap_or(&self.name)
     }
 }
 

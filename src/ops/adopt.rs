@@ -347,7 +347,11 @@ fn members(facts: &Facts) -> Vec<Member> {
 fn steps(facts: &Facts, mirror: Mirror) -> Vec<Action> {
     let mut steps = Vec::new();
     let unit = mirror.node.as_ref().and_then(|node| node.unit.clone());
-    let spec = MirrorSpec::of(&mirror, facts.state.members.iter().filter_map(|m| m.path.clone()).collect());
+    let spec = MirrorSpec::of(
+        &mirror,
+        &facts.state,
+        facts.state.members.iter().filter_map(|m| m.path.clone()).collect(),
+    );
     // Declared first: the guard that the drop-in asks must know the mirror.
     steps.push(Action::Declare(Declare { spec, mirror: mirror.clone() }));
     if let Some(rule) = facts.rule.clone() {

@@ -16,7 +16,7 @@ use crate::{
         files, inventory, lock, mountinfo,
         schedule::{self, Rule},
     },
-    model::{Bytes, Inventory},
+    model::{Bytes, Inventory, mirror::MirrorState},
     node,
     plan::{
         self, JOURNAL_DIR, Journal, Plan, journals,
@@ -37,7 +37,7 @@ struct Facts {
     survey: Survey,
     databases: Vec<PathBuf>,
     scratch: u64,
-    devices: Vec<PathBuf>,
+    state: MirrorState,
     inventory: Inventory,
     free: Bytes,
     points: bool,
@@ -114,7 +114,7 @@ fn gather(host: &Host, mirror: Mirror) -> Result<Facts, Trouble> {
     Ok(Facts {
         others: mirrors::declared(host)?.into_iter().filter(|m| m.name != mirror.name).collect(),
         survey,
-        devices: state.members.into_iter().filter(|m| !m.missing).filter_map(|m| m.path).collect(),
+        state,
         inventory: inventory::list(host).map_err(unchanged("the devices cannot be read"))?,
         scratch: layout
             .databases
@@ -225,7 +225,8 @@ fn decide(facts: &Facts) -> Result<Plan<Action>, Vec<Blocker>> {
     beside.push("-scratch");
     let scratch = node.directory.with_file_name(&beside);
     let manifest = plan::record_of(&id, "manifest");
-    let spec = MirrorSpec::of(mirror, facts.devices.clone());
+    let there = facts.state.members.iter().filter(|m| !m.missing);
+    let spec = MirrorSpec::of(mirror, &facts.state, there.filter_map(|m| m.path.clone()).collect());
 
     let mut steps = Vec::new();
     let control = node.control();

@@ -261,6 +261,7 @@ fn spec() -> MirrorSpec {
     MirrorSpec {
         backend: crate::model::BackendKind::Btrfs,
         name: "my mirror".into(),
+        pool_name: None,
         level: Level::Raid1,
         filesystem: None,
         pool: None,

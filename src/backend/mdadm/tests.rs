@@ -226,7 +226,11 @@ fn what_cannot_be_read_is_an_error_and_never_a_healthy_array() {
 fn spec() -> MirrorSpec {
     MirrorSpec {
         name: "lightning".into(),
-        ..MirrorSpec::of(&declared(), vec!["/dev/sdb".into(), "/dev/sdc".into()])
+        ..MirrorSpec::of(
+            &declared(),
+            samples::healthy().1.storage.get().unwrap(),
+            vec!["/dev/sdb".into(), "/dev/sdc".into()],
+        )
     }
 }
 

@@ -164,7 +164,9 @@ fn import(what: &str, from: &[PathBuf]) -> Cmd {
 }
 
 pub(super) fn assembling(spec: &MirrorSpec) -> Vec<Cmd> {
-    vec![import(&spec.name, &STABLE.map(PathBuf::from))]
+    // A pool that is declared is known by its number, one that is to be made by its name alone.
+    let what = if spec.pool.is_some() { &spec.name } else { &spec.uuid };
+    vec![import(what, &STABLE.map(PathBuf::from))]
 }
 
 /// Imports it, where it is not imported: by its number, since several may have its name.
@@ -192,13 +194,13 @@ fn mount(dataset: &str) -> Vec<Cmd> {
 }
 
 pub(super) fn mounting(spec: &MirrorSpec) -> Vec<Cmd> {
-    mount(&spec.name)
+    mount(spec.pool_name())
 }
 
 /// Mounts the dataset of the pool that belongs at the mirror's place.
 pub(super) fn mount_in_place(host: &Host, spec: &MirrorSpec) -> Result<Vec<Cmd>, BackendError> {
     let Some((name, _)) = imported(host, &spec.uuid)? else {
-        return Err(BackendError::State(format!("the pool `{}` is not imported", spec.name)));
+        return Err(BackendError::State(format!("the pool `{}` is not imported", spec.pool_name())));
     };
     Ok(mount(&dataset_at(host, &name, &spec.mountpoint)?))
 }
@@ -262,6 +264,7 @@ mod tests {
         MirrorSpec {
             backend: BackendKind::Zfs,
             name: "lightning".into(),
+            pool_name: None,
             level: Level::Mirror,
             uuid: "1f624a50-0f62-4fea-8ae9-91647e74e09e".into(),
             filesystem: None,

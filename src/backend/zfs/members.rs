@@ -40,7 +40,7 @@ impl Members for Zfs {
     }
 
     fn exchange_command(&self, spec: &MirrorSpec, exchange: &Exchange, _: &Path) -> Cmd {
-        exchange::replace(&spec.name, exchange.id, &exchange::stable(exchange))
+        exchange::replace(spec.pool_name(), exchange.id, &exchange::stable(exchange))
     }
 
     fn is_exchanged(&self, host: &Host, exchange: &Exchange) -> Result<bool, BackendError> {
@@ -58,7 +58,7 @@ impl Members for Zfs {
     }
 
     fn return_commands(&self, spec: &MirrorSpec, exchange: &Exchange) -> Vec<Cmd> {
-        back::commands(&spec.name, exchange.id)
+        back::commands(spec.pool_name(), exchange.id)
     }
 
     fn is_returned(&self, host: &Host, exchange: &Exchange) -> Result<bool, BackendError> {
@@ -79,7 +79,7 @@ impl Members for Zfs {
     }
 
     fn waking(&self, spec: &MirrorSpec) -> Option<Cmd> {
-        Some(back::clear_pool(&spec.name))
+        Some(back::clear_pool(spec.pool_name()))
     }
 
     fn wake(&self, host: &Host, spec: &MirrorSpec) -> Result<(), BackendError> {

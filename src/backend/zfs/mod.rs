@@ -210,7 +210,7 @@ impl Backend for Zfs {
     }
 
     fn scrub_command(&self, spec: &MirrorSpec) -> Cmd {
-        scrub::command(&spec.name)
+        scrub::command(spec.pool_name())
     }
 
     fn scrub(

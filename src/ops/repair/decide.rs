@@ -62,12 +62,11 @@ fn doubted(facts: &Facts) -> Vec<&ZfsVdev> {
 }
 
 /// Whether the running mirror takes a member in again.
-fn takes_back(mirror: &Mirror) -> bool {
+fn takes_back(spec: &MirrorSpec) -> bool {
     let nothing = std::path::PathBuf::new();
     let exchange =
-        Exchange { uuid: mirror.uuid.clone(), id: 0, new: nothing, partuuid: None, avoid_old: false };
-    let spec = MirrorSpec::of(mirror, Vec::new());
-    !backend::of(mirror.backend).return_commands(&spec, &exchange).is_empty()
+        Exchange { uuid: spec.uuid.clone(), id: 0, new: nothing, partuuid: None, avoid_old: false };
+    !backend::of(spec.backend).return_commands(spec, &exchange).is_empty()
 }
 
 /// Decides.
@@ -113,8 +112,9 @@ pub fn decide(facts: &Facts, more: &More) -> Result<Decision, Vec<Blocker>> {
             format!("two halves were each written to alone; {} is given up", claim.path.display()),
         );
     }
-    let anew = (!back.is_empty() && !takes_back(&facts.mirror))
-        || (facts.state.mounted && facts.state.degraded_option);
+    let spec = MirrorSpec::of(&facts.mirror, &facts.state, Vec::new());
+    let anew =
+        (!back.is_empty() && !takes_back(&spec)) || (facts.state.mounted && facts.state.degraded_option);
     if let Some(node) = facts.mirror.node.as_ref().filter(|n| n.control().is_none()) {
         if anew && !facts.running.is_quiet() {
             against.push(Blocker::new(
@@ -258,7 +258,7 @@ fn wrong(facts: &Facts, more: &More, back: &[&Claim]) -> Vec<String> {
 
 /// A member of md that has to be filled from its beginning gets a new UUID, which is read then.
 fn redeclared(mirror: &Mirror, id: u64, spec: &MirrorSpec) -> Option<Action> {
-    let before = mirror.member.iter().find(|m| m.id == id.to_string() && takes_back(mirror))?;
+    let before = mirror.member.iter().find(|m| m.id == id.to_string() && takes_back(spec))?;
     let after = Member { uuid: String::new(), ..before.clone() };
     let (mirror, spec) = (mirror.name.clone(), Some(spec.clone()));
     Some(Action::Redeclare(Redeclare { mirror, before: before.clone(), after, spec, device: None }))
@@ -288,7 +288,7 @@ fn plan_of(facts: &Facts, loser: Option<(&Claim, Identity)>, anew: bool) -> Plan
     all.extend(returned(facts).iter().map(|c| c.path.clone()));
     all.sort();
     all.dedup();
-    let spec = |devices: &[std::path::PathBuf]| MirrorSpec::of(mirror, devices.to_vec());
+    let spec = |devices: &[std::path::PathBuf]| MirrorSpec::of(mirror, state, devices.to_vec());
     let control = mirror.node.as_ref().and_then(config::Node::control);
     let stopped = control.filter(|_| anew && !facts.running.is_quiet());
     let apart = backend::of(mirror.backend).degrades_a_mount();
@@ -362,7 +362,7 @@ fn plan_of(facts: &Facts, loser: Option<(&Claim, Identity)>, anew: bool) -> Plan
             record: plan::record_of(&id, "unmounted"),
         }));
     }
-    for claim in returned(facts).iter().filter(|_| takes_back(&facts.mirror)) {
+    for claim in returned(facts).iter().filter(|_| takes_back(&spec(&[]))) {
         let Some(device) = facts.inventory.by_path(&claim.path) else { continue };
         let (uuid, new) = (mirror.uuid.clone(), claim.path.clone());
         steps.push(Action::ReturnMember(ReturnMember {

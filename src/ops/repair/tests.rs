@@ -255,6 +255,10 @@ fn a_member_of_a_pool_comes_back_while_it_runs() {
     let decision = decide(&doubted, &more()).unwrap();
     assert_eq!(decision.found, ["ZFS calls member 102 (/dev/sdc1) DEGRADED"]);
     assert!(lines(&decision.plan.unwrap()).contains("zpool clear -- lightning 102"));
+    // A pool that was adopted keeps its name.
+    doubted.state.zfs.as_mut().unwrap().name = "tank".into();
+    let plan = lines(&decide(&doubted, &more()).unwrap().plan.unwrap());
+    assert!(plan.contains("zpool clear -- tank 102") && plan.contains("zpool scrub -- tank"), "{plan}");
     // One that is gone is not here to come back.
     facts.claims.pop();
     assert!(says(&facts).contains("raidguard replace lightning --old 102 --new DEVICE"));
@@ -267,7 +271,7 @@ fn a_pool_that_is_not_imported_is() {
     let decision = decide(&facts, &more()).unwrap();
     insta::assert_snapshot!(lines(&decision.plan.unwrap()), @r#"
     mount the mirror at /srv/lightning
-        $ zpool import -N -o cachefile=/etc/zfs/zpool.cache -d /dev/disk/by-partuuid -d /dev/disk/by-id -- lightning
+        $ zpool import -N -o cachefile=/etc/zfs/zpool.cache -d /dev/disk/by-partuuid -d /dev/disk/by-id -- 77
         $ zfs set canmount=on lightning
         $ zfs mount lightning
     prove it: read every copy of everything, and see that all of it is mirror
@@ -318,7 +322,7 @@ fn of_two_halves_of_a_pool_one_is_given_up() {
         $ blkdiscard --zeroout --offset 0 --length 524288 /dev/sdc1
         $ blkdiscard --zeroout --offset 34013184000 --length 524288 /dev/sdc1
     mount the mirror at /srv/lightning
-        $ zpool import -N -o cachefile=/etc/zfs/zpool.cache -d /dev/disk/by-partuuid -d /dev/disk/by-id -- lightning
+        $ zpool import -N -o cachefile=/etc/zfs/zpool.cache -d /dev/disk/by-partuuid -d /dev/disk/by-id -- 77
         $ zfs set canmount=on lightning
         $ zfs mount lightning
     exchange member 102 (/dev/sdc1, Example Disk, serial E2) for /dev/sdc1

@@ -194,7 +194,7 @@ fn plan_of(
         let there = state.members.iter().filter(|m| !m.missing).filter_map(|m| m.path.as_ref());
         there.filter(|p| !with.contains(p)).chain(with.iter().copied()).cloned().collect()
     };
-    let spec = |devices| MirrorSpec::of(mirror, devices);
+    let spec = |devices| MirrorSpec::of(mirror, state, devices);
     let member = state.members.iter().find(|m| m.devid == old);
     let exchange = Exchange {
         uuid: mirror.uuid.clone(),

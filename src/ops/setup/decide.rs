@@ -61,6 +61,7 @@ pub fn decide(request: &Request, facts: &Facts) -> Result<Decision, Vec<Blocker>
     let spec = MirrorSpec {
         backend: request.backend,
         name: request.name.clone(),
+        pool_name: None,
         level: request.level,
         uuid: facts.uuid.clone(),
         filesystem: facts.filesystem.clone(),

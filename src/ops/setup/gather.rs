@@ -126,19 +126,7 @@ fn array(host: &Host, spec: &MirrorSpec) -> Result<Option<ArrayFacts>, Trouble> 
 pub fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
     let backend = backend::of(request.backend);
     installed(host, request)?;
-    let directory = fs::canonicalize(&request.directory).map_err(|e| {
-        Trouble::refused(
-            format!("{} cannot be read: {e}", request.directory.display()),
-            "name the node's directory with --lightning-dir",
-        )
-    })?;
-    let meta = fs::metadata(&directory).map_err(unchanged("the node's directory cannot be read"))?;
-    if !meta.is_dir() {
-        return Err(Trouble::refused(
-            format!("{} is not a directory", directory.display()),
-            "name the node's directory with --lightning-dir",
-        ));
-    }
+    let (directory, meta) = directory(request)?;
     let closed = closed(host, &directory, &request.mountpoint);
     if !closed.is_empty() {
         return Err(Trouble::Refused(closed));
@@ -168,6 +156,7 @@ pub fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
     let spec = MirrorSpec {
         backend: request.backend,
         name: request.name.clone(),
+        pool_name: None,
         level: request.level,
         uuid: uuid.clone(),
         filesystem: filesystem.clone(),
@@ -224,6 +213,18 @@ pub fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
         uuids,
         rooms,
     })
+}
+
+/// The node's directory, and what it is.
+fn directory(request: &Request) -> Result<(PathBuf, fs::Metadata), Trouble> {
+    let other = |says: String| Trouble::refused(says, "name the node's directory with --lightning-dir");
+    let directory = fs::canonicalize(&request.directory)
+        .map_err(|e| other(format!("{} cannot be read: {e}", request.directory.display())))?;
+    let meta = fs::metadata(&directory).map_err(unchanged("the node's directory cannot be read"))?;
+    if !meta.is_dir() {
+        return Err(other(format!("{} is not a directory", directory.display())));
+    }
+    Ok((directory, meta))
 }
 
 /// Are all tools there that the setup needs?

@@ -31,6 +31,7 @@ fn spec() -> MirrorSpec {
     MirrorSpec {
         backend: BackendKind::Zfs,
         name: "tank".into(),
+        pool_name: None,
         level: Level::Mirror,
         uuid: POOL.to_string(),
         filesystem: None,
