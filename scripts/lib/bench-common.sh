@@ -39,8 +39,8 @@ timed() {
 
 heading() { printf '\n%-36s  %-28s  %-12s  %s\n' 'what' 'measured' 'target' 'reached'; }
 
-# row NAME MEASURED TARGET HOLDS
-row() { printf '%-36s  %-28s  %-12s  %s\n' "$1" "$2" "$3" "$(awk "BEGIN {print ($4) ? \"yes\" : \"no\"}")"; }
+# row NAME MEASURED [TARGET HOLDS]
+row() { printf '%-36s  %-28s  %-12s  %s\n' "$1" "$2" "${3:-none}" "${4:+$(awk "BEGIN {print ($4) ? \"yes\" : \"no\"}")}"; }
 
 # spread NUMBER...: the median with the least and the most.
 spread() { printf '%.2f (%.2f to %.2f)' "$(median "$@")" "$(least "$@")" "$(most "$@")"; }

@@ -222,7 +222,7 @@ impl Sum {
     }
 
     fn zeros_to(&mut self, offset: u64) {
-        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        static ZEROS: [u8; 4 << 10] = [0; 4 << 10];
         while self.at < offset {
             let length = usize::try_from(offset - self.at).unwrap_or(ZEROS.len()).min(ZEROS.len());
             self.context.update(ZEROS.get(..length).unwrap_or_default());
