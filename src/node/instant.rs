@@ -1,11 +1,20 @@
 //! A copy of a database that a node is writing to, where the filesystem has no snapshots: taken without a lock, and proven to be of one
 //! instant by nothing having changed while it was made.
 
-use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path, thread, time::Duration};
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::database::{self, DatabaseError, PARTS, part};
+use super::{
+    database::{self, DatabaseError, PARTS, part},
+    within::{judge_within, limit_for},
+};
 use crate::{
     host::{
         Host,
@@ -49,12 +58,14 @@ fn is_quiet(marks: &Marks, now: Timestamp) -> bool {
 /// SQLite recover and check it there. Nothing is locked where it lies.
 ///
 /// # Errors
-/// It does not pass, could not be checked, or is written to without a pause.
+/// It does not pass, could not be checked in the time that its size allows, or is written to without a pause.
 pub fn judge(host: &Host, database: &Path, scratch: &Path) -> Result<DatabaseVersion, DatabaseError> {
+    let (began, limit) = (Instant::now(), limit_for(database::scratch_size(database)));
     for _ in 0..TRIES {
         if host.interrupt().is_raised() {
-            break;
+            return Err(DatabaseError::Stopped);
         }
+        let Some(left) = limit.checked_sub(began.elapsed()) else { return Err(DatabaseError::Late(limit)) };
         let before = marks(database).map_err(DatabaseError::Scratch)?;
         if !is_quiet(&before, host.now()) {
             thread::sleep(PAUSE);
@@ -62,7 +73,7 @@ pub fn judge(host: &Host, database: &Path, scratch: &Path) -> Result<DatabaseVer
         }
         let found = database::on_scratch(database, scratch, |copy| {
             let after = marks(database).map_err(DatabaseError::Scratch)?;
-            if after == before { database::judge(copy).map(Some) } else { Ok(None) }
+            if after == before { judge_within(copy, left, host.interrupt()).map(Some) } else { Ok(None) }
         })?;
         if let Some(version) = found {
             return Ok(version);
@@ -106,6 +117,29 @@ mod tests {
         fs::write(&path, "garbage").unwrap();
         let later = changed_at(&path) + SignedDuration::from_secs(1);
         assert!(judge(&host(later), &path, &scratch).unwrap_err().is_fault());
+    }
+
+    #[test]
+    fn whoever_stops_it_is_heard_before_and_while_it_is_judged() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lightningd.sqlite3");
+        crate::node::within::slow(&path);
+        let host = host(changed_at(&path) + SignedDuration::from_secs(1));
+        let scratch = dir.path().join("scratch");
+        let began = Instant::now();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !scratch.exists() {
+                    thread::sleep(PAUSE);
+                }
+                host.interrupt().raise();
+            });
+            let stopped = judge(&host, &path, &scratch);
+            assert!(matches!(stopped, Err(DatabaseError::Stopped)), "{stopped:?}");
+        });
+        assert!(matches!(judge(&host, &path, &scratch), Err(DatabaseError::Stopped)));
+        assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+        assert!(!scratch.exists());
     }
 
     #[test]
