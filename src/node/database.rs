@@ -101,6 +101,14 @@ pub fn judge_in_place(
     database: &Path,
     opened: impl FnOnce(&Connection),
 ) -> Result<DatabaseVersion, DatabaseError> {
+    let open = open_in_place(database)?;
+    opened(&open);
+    whole(&open)?;
+    refers(&open)?;
+    version(&open)
+}
+
+fn open_in_place(database: &Path) -> Result<Connection, DatabaseError> {
     use std::{fmt::Write as _, os::unix::ffi::OsStrExt as _};
     if fs::metadata(database).doing("reading", database).map_err(DatabaseError::Scratch)?.len() == 0 {
         return Err(DatabaseError::Empty);
@@ -115,12 +123,7 @@ pub fn judge_in_place(
     });
     let flags =
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let open = Connection::open_with_flags(format!("file:{name}?immutable=1"), flags)
-        .map_err(DatabaseError::Sqlite)?;
-    opened(&open);
-    whole(&open)?;
-    refers(&open)?;
-    version(&open)
+    Connection::open_with_flags(format!("file:{name}?immutable=1"), flags).map_err(DatabaseError::Sqlite)
 }
 
 /// Copies the database with its journal into `scratch`, a directory that is made and removed, and has SQLite recover and check it there
@@ -305,13 +308,16 @@ fn version(open: &Connection) -> Result<DatabaseVersion, DatabaseError> {
     })
 }
 
-/// Copies the database with its journal into `scratch`, a directory that is made and removed, and reads how new it is. On btrfs the copy
-/// shares the original's blocks, and takes no time. Nobody may write to it meanwhile.
+/// Reads how new a database is that nobody uses: where it lies, as [`judge_in_place`] does; or, with a journal beside it, on a copy of both
+/// in `scratch`, a directory that is made and removed. Only where the filesystem shares blocks does the copy take no time.
 ///
 /// # Errors
 /// It cannot be copied or read.
-pub fn version_on_scratch(database: &Path, scratch: &Path) -> Result<DatabaseVersion, DatabaseError> {
-    on_scratch(database, scratch, version_of)
+pub fn version_of_unused(database: &Path, scratch: &Path) -> Result<DatabaseVersion, DatabaseError> {
+    match has_journal(database) {
+        None => version(&open_in_place(database)?),
+        Some(_) => on_scratch(database, scratch, version_of),
+    }
 }
 
 #[cfg(test)]
@@ -370,6 +376,28 @@ mod tests {
             fs::remove_file(&path).unwrap();
             assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         }
+    }
+
+    #[test]
+    fn how_new_one_is_costs_a_copy_only_where_a_journal_is_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lightningd.sqlite3");
+        make(&path, 41);
+        // No directory can be made there.
+        let nowhere = path.join("scratch");
+        assert_eq!(version_of_unused(&path, &nowhere).unwrap().data_version, Some(41));
+        let live = Connection::open(&path).unwrap();
+        live.execute_batch(
+            "PRAGMA journal_mode=WAL; UPDATE vars SET intval = 42 WHERE name = 'data_version'",
+        )
+        .unwrap();
+        assert!(!version_of_unused(&path, &nowhere).unwrap_err().is_fault());
+        let scratch = dir.path().join("scratch");
+        assert_eq!(version_of_unused(&path, &scratch).unwrap().data_version, Some(42));
+        assert!(!scratch.exists());
+        let empty = dir.path().join("empty");
+        fs::write(&empty, "").unwrap();
+        assert!(matches!(version_of_unused(&empty, &nowhere), Err(DatabaseError::Empty)));
     }
 
     #[test]

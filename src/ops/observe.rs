@@ -50,7 +50,11 @@ fn ask<T: Send + 'static, E: std::error::Error>(
 
 impl<T> Source<T> {
     fn answer(self, host: &Host) -> Seen<T> {
-        self.0.wait(LIMIT, host.interrupt()).unwrap_or_else(|e| Seen::Failed(e.to_string()))
+        self.answer_within(LIMIT, host)
+    }
+
+    fn answer_within(self, limit: Duration, host: &Host) -> Seen<T> {
+        self.0.wait(limit, host.interrupt()).unwrap_or_else(|e| Seen::Failed(e.to_string()))
     }
 }
 
@@ -309,8 +313,18 @@ pub(super) fn observe_for_start(host: &Host, mirror: &Mirror, record: &Record) -
         ..nothing()
     };
     if observed.node.get().is_some_and(|facts| facts.on_mirror) {
-        let (mirror, record) = (mirror.clone(), record.clone());
-        observed.databases = ask(&askers, move || deep::versions(&mirror, &record)).answer(&host);
+        let (asked, of, record) = (host.clone(), mirror.clone(), record.clone());
+        let limit = {
+            let of = of.clone();
+            ask(&askers, move || deep::patience(&of, LIMIT))
+        };
+        observed.databases = match limit.answer(&host) {
+            Seen::Read(limit) => {
+                ask(&askers, move || deep::versions(&asked, &of, &record)).answer_within(limit, &host)
+            }
+            Seen::Failed(why) => Seen::Failed(why),
+            Seen::Skipped => Seen::Skipped,
+        };
     }
     observed
 }

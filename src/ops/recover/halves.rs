@@ -194,7 +194,7 @@ fn versions(host: &Host, open: &Open<'_>, scratch: &Path) -> Result<Versions, Ha
     for place in found.places {
         let database = open.place.join(&place.directory).join("lightningd.sqlite3");
         if database.is_file() {
-            let version = database::version_on_scratch(&database, &scratch.join("copy"))
+            let version = database::version_of_unused(&database, &scratch.join("copy"))
                 .map_err(|e| Halt::Closed(format!("{}: {}", place.directory.display(), causes(&e))))?;
             all.push((place.directory, version.node_id, version.data_version));
         }
