@@ -223,6 +223,13 @@ pub(super) fn upkeep_states() -> Vec<(&'static str, Change)> {
             state.2.jobs.remove("scrub");
             state.2.first_seen = Some(hours_ago(1));
         }),
+        ("a member was away", |state| {
+            state.2.away.insert("2".into(), hours_ago(4));
+        }),
+        ("a member was away, and was scrubbed since", |state| {
+            state.2.away.insert("2".into(), hours_ago(4));
+            state.2.jobs.insert("scrub".into(), run_at(3));
+        }),
         ("scrubbed long ago", |state| {
             let s = state.1.scrub.get_mut().unwrap().as_mut().unwrap();
             (s.started, s.ended) = (hours_ago(24 * 20), Some(hours_ago(24 * 20)));

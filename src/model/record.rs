@@ -29,6 +29,9 @@ pub struct Record {
     /// Members that writes to have failed, by UUID, of a pool of ZFS, which forgets that at each import.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub failed_writes: BTreeMap<String, FailedWrites>,
+    /// Members of a btrfs that were away while it was written to, by number, and when they were last seen so.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub away: BTreeMap<String, Timestamp>,
     /// The findings of the last look, with the time since when each is known.
     pub open: Vec<Finding>,
     /// The last verdict, and since when it is that.

@@ -1,6 +1,8 @@
 //! `guard`: may the node start? Asked by the node's unit before each start, so it is quick, and says why not.
 
-use std::{fs::File, io, time::Duration};
+use std::{collections::BTreeMap, fs::File, io, time::Duration};
+
+use jiff::Timestamp;
 
 use super::{
     Blocker, Exit, Trouble, mirrors,
@@ -59,7 +61,11 @@ pub fn guard(
     match (against.is_empty(), reason) {
         (true, _) => {
             let found = observed.databases.get().into_iter().flatten();
-            remember(host, &mirror, found, allowed.is_some(), console);
+            // A node that starts without a member writes what that one lacks.
+            let known = record.get().unwrap_or(&Record::default()).clone();
+            let away = observed.storage.get().map(|s| health::away(&mirror, s, &known, host.now()));
+            let away = away.filter(|away| *away != known.away);
+            remember(host, &mirror, found, away.as_ref(), allowed.is_some(), console);
             Ok(Exit::Done)
         }
         (false, Some(reason)) => allow(host, &mirror, &against, reason, console),
@@ -143,6 +149,7 @@ fn remember<'d>(
     host: &Host,
     mirror: &Mirror,
     found: impl Iterator<Item = &'d DatabaseFacts>,
+    away: Option<&BTreeMap<String, Timestamp>>,
     allowed: bool,
     console: &Console,
 ) {
@@ -160,6 +167,9 @@ fn remember<'d>(
     let kept = State::open(host).and_then(|state| {
         for (network, entry) in newest {
             state.raise_ledger(&mirror.name, network, &entry)?;
+        }
+        if let Some(away) = away {
+            state.keep_away(&mirror.name, away)?;
         }
         // What was allowed is not there any more.
         if allowed { state.forget(&mirror.name, "overridden") } else { Ok(()) }

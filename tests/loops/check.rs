@@ -261,6 +261,39 @@ fn a_lost_member_and_what_a_degraded_mount_leaves_behind() {
 }
 
 #[test]
+fn a_member_that_was_away_is_not_whole_until_a_scrub_has_been_through() {
+    isolated("check::a_member_that_was_away_is_not_whole_until_a_scrub_has_been_through", |s| {
+        set_up(s);
+        for by_guard in [false, true] {
+            s.tool("umount", &[MIRROR]);
+            s.tool("losetup", &["--detach", s.two()]);
+            s.tool("mount", &["-o", "degraded", s.one(), MIRROR]);
+            if by_guard {
+                assert_eq!(s.run(&["guard"]).code, 0);
+            } else {
+                finds(s, &["--notify"], 2, &["MIR-MISSING", "MIR-DEGRADED-OPTION"]);
+            }
+            // As much as a node writes in a moment: it needs no new chunk.
+            (0..12).for_each(|i| fs::write(format!("{MIRROR}/small {i}"), vec![i; 64 << 10]).unwrap());
+            nix::unistd::sync();
+            s.tool("umount", &[MIRROR]);
+            s.tool("losetup", &[s.two(), s.image().to_str().unwrap()]);
+            s.tool("btrfs", &["device", "scan", s.two()]);
+            s.tool("mount", &["-a"]);
+            fs::write(format!("{MIRROR}/later"), "x").unwrap();
+            nix::unistd::sync();
+            let (code, codes) = faults(s, &["--notify"]);
+            assert_eq!((code, codes), (2, ["MIR-AWAY".to_owned()].into()));
+            assert_eq!(s.run(&["scrub"]).code, 0);
+            let codes = faults(s, &["--notify"]).1;
+            assert!(!codes.contains("MIR-AWAY"), "{codes:?}");
+            assert!(codes.contains("SCR-CORRECTED"), "it did lack something: {codes:?}");
+            faults(s, &["--acknowledge"]);
+        }
+    });
+}
+
+#[test]
 fn a_member_pulled_while_nobody_writes_is_seen_at_once() {
     isolated("check::a_member_pulled_while_nobody_writes_is_seen_at_once", |s| {
         set_up(s);

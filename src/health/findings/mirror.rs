@@ -144,6 +144,14 @@ pub(super) const CODES: &[Entry] = &[
                  where both were written to apart, it shows both and merges nothing.",
     },
     Entry {
+        code: "MIR-AWAY",
+        source: Storage,
+        title: "a member was away while the mirror was written to",
+        meaning: "It is back, and nothing on the devices tells any more what it lacks: the kernel counts no failed write to a device that it \
+                  does not have. Until a scrub has written that anew from the other member, it is there only.",
+        remedy: "`raidguard scrub NAME` writes what the member lacks. Until it has ended take no other member away.",
+    },
+    Entry {
         code: "MIR-REPLACING",
         source: Storage,
         title: "the mirror's members are being changed",

@@ -1,6 +1,6 @@
 //! Members, counters, layout, and how the mirror is mounted.
 
-use super::{halves, md, zfs};
+use super::{away, halves, md, zfs};
 use crate::{
     health::{
         case::{Case, age_word, is_declared_as, name_of, words_for},
@@ -23,6 +23,7 @@ pub(in crate::health) fn judge(case: &mut Case<'_>) {
         superblocks(case, state);
         profiles(case, state);
         stale(case, state);
+        away::judge(case, state);
         counters(case, state);
         modes(case, state);
     }
@@ -188,13 +189,18 @@ fn profiles(case: &mut Case<'_>, state: &MirrorState) {
     case.add("MIR-PROFILE", severity, "", says, drifted.iter().map(show).collect());
 }
 
-/// Which members' last commit is older than another's. One commit apart is no fault: it may be on its way, or was cut by a power
-/// failure.
-fn stale(case: &mut Case<'_>, state: &MirrorState) {
+/// Which members' last commit is older than another's, with both. One commit apart is no fault: it may be on its way, or was cut by a
+/// power failure.
+pub(super) fn behind(state: &MirrorState) -> impl Iterator<Item = (&MemberState, u64, u64)> {
     let whole = |m: &&MemberState| !m.missing && !m.replace_target;
-    let present = || state.members.iter().filter(whole).filter_map(|m| Some((m, m.generation?)));
-    let Some(newest) = present().map(|(_, generation)| generation).max() else { return };
-    for (member, generation) in present().filter(|(_, generation)| newest - generation > 1) {
+    let present = move || state.members.iter().filter(whole).filter_map(|m| Some((m, m.generation?)));
+    let newest = present().map(|(_, generation)| generation).max().unwrap_or_default();
+    let lags = move |(_, generation, _): &(&MemberState, u64, u64)| newest - generation > 1;
+    present().map(move |(member, generation)| (member, generation, newest)).filter(lags)
+}
+
+fn stale(case: &mut Case<'_>, state: &MirrorState) {
+    for (member, generation, newest) in behind(state) {
         let what = age_word(case.declared.backend);
         let evidence = vec![format!("its {what} is {generation}, the newest is {newest}")];
         let says = format!("{} holds older data than another member", name_of(member));
@@ -217,10 +223,11 @@ fn growth(now: ErrorCounts, known: Option<&ErrorCounts>) -> [(&'static str, u64,
 }
 
 /// How many members are there and may all the same be of no use: the superblock is damaged, or writes have failed, which the kernel does
-/// not repeat by itself, and nobody has said since that this was mended.
+/// not repeat by itself, and nobody has said since that this was mended; or it was away while the others were written to.
 pub(in crate::health) fn lacking(state: &MirrorState, record: &Record) -> u64 {
     let lacks = |member: &&MemberState| {
-        !member.missing && (member.damaged.is_some() || grown_writes(member, record) > 0)
+        let writes = || grown_writes(member, record) > 0 || away::was_away(member, record).is_some();
+        !member.missing && (member.damaged.is_some() || writes())
     };
     state.members.iter().filter(lacks).count() as u64
 }

@@ -1,5 +1,6 @@
 //! The rules, one file an area. Each looks at a case and adds what it finds.
 
+mod away;
 pub(super) mod channels;
 pub(super) mod disks;
 mod halves;
@@ -12,4 +13,5 @@ pub(super) mod scrub;
 pub(super) mod space;
 pub(super) mod zfs;
 
+pub use away::away;
 pub use zfs::failed_writes;

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::mirror::{grown_writes, plural};
+use super::{
+    away::scrubbed_since,
+    mirror::{grown_writes, plural},
+};
 use crate::{
     health::case::{Case, name_of, words_for},
     model::{
@@ -120,13 +123,7 @@ fn lacks_writes(member: &MemberState, record: &Record) -> bool {
 /// Failed writes that no scrub has mended since.
 fn unsettled<'r>(member: &MemberState, record: &'r Record) -> Option<&'r FailedWrites> {
     let known = member.uuid.as_ref().and_then(|uuid| record.failed_writes.get(uuid))?;
-    (!is_settled(known, record)).then_some(known)
-}
-
-/// A scrub that read every member has begun since, and ended.
-fn is_settled(known: &FailedWrites, record: &Record) -> bool {
-    let scrub = record.jobs.get("scrub");
-    scrub.is_some_and(|run| run.started > known.at && run.good.is_some_and(|good| good >= run.started))
+    (!scrubbed_since(known.at, record)).then_some(known)
 }
 
 /// What is to be remembered of members that writes to have failed, after this look: what was known, and what the counters tell beyond it.
@@ -150,7 +147,7 @@ pub fn failed_writes(state: &MirrorState, record: &Record, now: Timestamp) -> BT
             known.insert(uuid.clone(), FailedWrites { counted, ..before });
         }
     }
-    known.retain(|_, entry| entry.counted > 0 || !is_settled(entry, record));
+    known.retain(|_, entry| entry.counted > 0 || !scrubbed_since(entry.at, record));
     known
 }
 

@@ -5,6 +5,7 @@ mod history;
 pub mod outbox;
 
 use std::{
+    collections::BTreeMap,
     fs::{OpenOptions, Permissions},
     io,
     os::unix::fs::PermissionsExt as _,
@@ -295,6 +296,14 @@ impl State {
         })
     }
 
+    /// Remembers which members were away while the mirror was written to, by number, and when they were last seen so.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn keep_away(&self, mirror: &str, away: &BTreeMap<String, Timestamp>) -> Result<(), StateError> {
+        self.put(mirror, "away", away)
+    }
+
     /// The newest commit that was ever seen of a mirror.
     ///
     /// # Errors
@@ -383,6 +392,7 @@ fn take(record: &mut Record, name: &str, value: &str) -> Result<(), StateError> 
         ("acknowledged-mismatches", _) => record.acknowledged_mismatches = Some(value_of(name, value)?),
         ("acknowledged-scrub", _) => record.acknowledged_scrub = Some(value_of(name, value)?),
         ("failed-writes", _) => record.failed_writes = value_of(name, value)?,
+        ("away", _) => record.away = value_of(name, value)?,
         ("open", _) => record.open = value_of(name, value)?,
         ("verdict", _) => record.verdict = Some(value_of(name, value)?),
         ("databases", _) => record.databases = Some(value_of(name, value)?),

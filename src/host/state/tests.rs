@@ -198,6 +198,7 @@ acknowledged {"5515c27f-43dc-47b1-a1df-6c7b3533cac5":{"write":1,"read":2,"flush"
 acknowledged-sectors {"sda":7}
 acknowledged-scrub "2026-11-23T11:00:00Z"
 failed-writes {"13573643496760796423":{"counted":0,"most":159,"at":"2026-11-23T11:00:00Z"}}
+away {"2":"2026-11-23T11:00:00Z"}
 open [{"code":"MIR-MISSING","severity":"critical","about":"1","says":"x","evidence":["y"],"remedy":"z","source":"storage","since":"2026-11-23T12:00:00Z"}]
 verdict ["critical","2026-11-23T12:00:00Z"]
 databases ["2026-11-23T12:00:00Z",[{"network":"bitcoin","state":{"sound":{"data_version":42,"schema_version":270,"node_id":"02ff"}}},{"network":"","state":{"faulty":"x"}},{"network":"t","state":"missing"}]]
@@ -220,6 +221,7 @@ fn the_sample_is_of_the_form_that_is_kept() {
     let record = all_of(std::str::from_utf8(RECORD).unwrap()).unwrap();
     assert!(record.jobs.len() == 1 && record.ledger["bitcoin"].data_version == 42 && record.told.is_some());
     assert_eq!(record.failed_writes["13573643496760796423"].most, 159);
+    assert_eq!(record.away.len(), 1);
 }
 
 crate::fuzz::fuzzed!(fuzz_record, text[RECORD], |text| {

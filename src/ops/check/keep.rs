@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+
 use super::{Judged, Options};
 use crate::{
     config::Notify,
@@ -46,6 +48,8 @@ fn one_known(state: &State, one: &Judged) -> Result<(), StateError> {
             state.put(name, "acknowledged", &counted.collect::<BTreeMap<_, _>>())?;
             let nothing: BTreeMap<String, FailedWrites> = BTreeMap::new();
             state.put(name, FAILED_WRITES, &nothing)?;
+            let nobody: BTreeMap<String, Timestamp> = BTreeMap::new();
+            state.keep_away(name, &nobody)?;
             if let Some(differ) = storage.md.as_ref().and_then(|md| md.mismatches) {
                 state.put(name, "acknowledged-mismatches", &differ)?;
             }
@@ -119,6 +123,7 @@ fn is_known(one: &Judged) -> bool {
     one.record.get().is_some_and(|record| {
         record.first_seen.is_some()
             && failed_writes(one, record).is_none()
+            && away(one, record).is_none()
             && record.open == one.verdict.findings
             && record.verdict.is_some_and(|(level, _)| level == one.verdict.level)
             && record.generation >= newest
@@ -130,6 +135,12 @@ fn failed_writes(one: &Judged, record: &Record) -> Option<BTreeMap<String, Faile
     let state = one.observed.storage.get()?;
     let found = health::failed_writes(state, record, one.at);
     (found != record.failed_writes).then_some(found)
+}
+
+/// What is to be remembered of members that were away, where that is something else than before.
+fn away(one: &Judged, record: &Record) -> Option<BTreeMap<String, Timestamp>> {
+    let found = health::away(&one.mirror, one.observed.storage.get()?, record, one.at);
+    (found != record.away).then_some(found)
 }
 
 /// In one change, so that the disk is not written to for each mirror.
@@ -149,6 +160,9 @@ fn remember(host: &Host, state: &State, one: &Judged, options: &Options) -> Resu
     state.keep_verdict(name, one.record.get().unwrap_or(&nothing), &one.verdict, now)?;
     if let Some(failed) = failed_writes(one, one.record.get().unwrap_or(&nothing)) {
         state.put(name, FAILED_WRITES, &failed)?;
+    }
+    if let Some(away) = away(one, one.record.get().unwrap_or(&nothing)) {
+        state.keep_away(name, &away)?;
     }
     if let Some(seen) = one.observed.storage.get().and_then(MirrorState::newest) {
         state.raise_generation(name, seen)?;
