@@ -3,6 +3,7 @@
 
 mod history;
 pub mod outbox;
+mod whose;
 
 use std::{
     collections::BTreeMap,
@@ -187,15 +188,6 @@ impl State {
     /// It cannot be written.
     pub fn forget(&self, mirror: &str, name: &str) -> Result<(), StateError> {
         self.db.execute("DELETE FROM record WHERE mirror = ?1 AND name = ?2", [mirror, name])?;
-        Ok(())
-    }
-
-    /// Removes all that is remembered of a mirror but its history.
-    ///
-    /// # Errors
-    /// It cannot be written.
-    pub fn forget_mirror(&self, mirror: &str) -> Result<(), StateError> {
-        self.db.execute("DELETE FROM record WHERE mirror = ?1", [mirror])?;
         Ok(())
     }
 

@@ -12,8 +12,9 @@ use crate::{
     host::{
         Host, declaration, files,
         schedule::{self, DropInOf, Rendered},
+        state::State,
     },
-    model::{BackendKind, Scheduler, mirror::MemberState},
+    model::{BackendKind, Scheduler, mirror::MemberState, observed::causes},
     plan::{Context, Outcome, Probe, Step, StepError},
 };
 
@@ -75,6 +76,35 @@ impl DropIn {
 }
 
 impl Declare {
+    /// Before the declaration: whoever looks at the mirror by it must not find what was known of an earlier one of its name.
+    fn begin_record(&self, host: &Host, mirror: &Mirror) -> Result<(), StepError> {
+        let begun = State::open_existing(host).and_then(|state| match state {
+            Some(state) => state.begin(&self.spec.name, &mirror.uuid),
+            None => Ok(()),
+        });
+        begun.map_err(|e| StepError::failed("raidguard's record of the mirror could not be begun anew", e))
+    }
+
+    /// The record of a mirror that is no longer declared stays, and says whose it is: it may be declared again.
+    fn leave_record(&self, host: &Host) -> Result<(), StepError> {
+        let config =
+            declaration::load(host).map_err(|e| StepError::failed("the declaration cannot be read", e))?;
+        let Some(mirror) = config.mirror.iter().find(|m| m.name == self.spec.name) else { return Ok(()) };
+        let left = State::open_existing(host).and_then(|state| match state {
+            Some(state) => state.keep_whose(&mirror.name, &mirror.uuid),
+            None => Ok(()),
+        });
+        // A record that cannot be read is worth nothing to whoever declares the mirror again.
+        if let Err(e) = left {
+            tracing::warn!(
+                "the record of `{}` does not say which mirror it is about: {}",
+                mirror.name,
+                causes(&e)
+            );
+        }
+        Ok(())
+    }
+
     /// Members are known by the UUIDs that the filesystem gave them.
     fn name_members(&self, host: &Host, mirror: &mut Mirror) -> Result<(), StepError> {
         let state = backend::of(self.spec.backend)
@@ -216,15 +246,125 @@ impl Step for Declare {
         if mirror.member.iter().any(|m| m.uuid.is_empty()) {
             self.name_members(cx.host, &mut mirror)?;
         }
+        self.begin_record(cx.host, &mirror)?;
         self.commands().iter().for_each(|c| log_change(c));
         declaration::add(cx.host, &mirror)
             .map_err(|e| StepError::failed("the declaration could not be written", e))?;
         Ok(Outcome::default())
     }
     fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
+        self.leave_record(cx.host)?;
         self.undo_commands().iter().for_each(|c| log_change(c));
         declaration::remove(cx.host, &self.spec.name)
             .map_err(|e| StepError::failed("the declaration could not be removed", e))?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::{
+        exec::ScriptedRunner,
+        health::samples,
+        host::state::{PATH, StateError},
+        model::{Record, record::LedgerEntry},
+    };
+
+    fn declare(uuid: &str) -> Declare {
+        let (mut mirror, observed, _) = samples::healthy();
+        uuid.clone_into(&mut mirror.uuid);
+        let spec = MirrorSpec::of(&mirror, observed.storage.get().unwrap(), Vec::new());
+        Declare { spec, mirror }
+    }
+
+    fn machine(dir: &tempfile::TempDir) -> Host {
+        std::fs::create_dir(dir.path().join("etc")).unwrap();
+        Host::captured(dir.path(), Arc::new(ScriptedRunner::new()), Timestamp::UNIX_EPOCH)
+    }
+
+    fn record(host: &Host, name: &str) -> Record {
+        State::open(host).unwrap().record(name).unwrap()
+    }
+
+    /// What checks of a mirror leave.
+    fn look(host: &Host, name: &str, commit: u64) -> Record {
+        let state = State::open(host).unwrap();
+        let seen = LedgerEntry { node_id: Some("02ab".into()), data_version: 7, at: Timestamp::UNIX_EPOCH };
+        state.raise_generation(name, commit).unwrap();
+        state.raise_ledger(name, "bitcoin", &seen).unwrap();
+        let (_, _, before) = samples::healthy();
+        let verdict = crate::model::finding::Verdict::of(Vec::new(), Some(1));
+        state.keep_verdict(name, &before, &verdict, Timestamp::UNIX_EPOCH).unwrap();
+        record(host, name)
+    }
+
+    #[test]
+    fn a_new_mirror_of_an_old_name_begins_with_a_new_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = machine(&dir);
+        let (old, new) = (declare("one"), declare("two"));
+        let name = old.spec.name.clone();
+        let mut watch = ();
+        let mut cx = Context { host: &host, watch: &mut watch };
+        old.apply(&mut cx).unwrap();
+        assert!(!host.path(PATH).exists(), "nothing is known yet, so nothing is to be forgotten");
+        let known = look(&host, &name, 5000);
+        look(&host, "other", 5000);
+        old.undo(&mut cx).unwrap();
+        old.undo(&mut cx).unwrap();
+        assert_eq!(record(&host, &name), known, "what is known of it is still true");
+
+        // The same one, as when a release is put back.
+        old.apply(&mut cx).unwrap();
+        assert_eq!(record(&host, &name), known);
+        old.undo(&mut cx).unwrap();
+
+        new.apply(&mut cx).unwrap();
+        assert_eq!(record(&host, &name), Record::default());
+        assert_eq!(State::open(&host).unwrap().history(&name, 10).unwrap(), []);
+        assert_eq!(State::open(&host).unwrap().generation("other").unwrap(), Some(5000));
+
+        // Cut off between the record and the declaration, and taken up again.
+        let known = look(&host, &name, 12);
+        declaration::remove(&host, &name).unwrap();
+        new.apply(&mut cx).unwrap();
+        assert_eq!((record(&host, &name), known.generation), (known, Some(12)));
+    }
+
+    #[test]
+    fn a_record_that_does_not_say_whose_it_is_is_not_the_new_mirrors() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = machine(&dir);
+        let new = declare("two");
+        look(&host, &new.spec.name, 5000);
+        let mut watch = ();
+        new.apply(&mut Context { host: &host, watch: &mut watch }).unwrap();
+        assert_eq!(record(&host, &new.spec.name), Record::default());
+    }
+
+    #[test]
+    fn with_a_record_that_cannot_be_read_nothing_is_declared_and_what_is_can_be_taken_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = machine(&dir);
+        let (old, new) = (declare("one"), declare("two"));
+        let mut watch = ();
+        let mut cx = Context { host: &host, watch: &mut watch };
+        old.apply(&mut cx).unwrap();
+        look(&host, &old.spec.name, 5000);
+        for ending in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(host.path(format!("{PATH}{ending}")));
+        }
+        std::fs::write(host.path(PATH), "").unwrap();
+        old.undo(&mut cx).unwrap();
+        assert_eq!(declaration::load(&host).unwrap().mirror, []);
+        let refused = new.apply(&mut cx).unwrap_err();
+        let why = refused.source.as_ref().and_then(|e| e.downcast_ref::<StateError>());
+        assert!(matches!(why, Some(StateError::Empty)), "{refused:?}");
+        assert_eq!(new.probe(&host).unwrap(), Probe::Pending);
     }
 }
