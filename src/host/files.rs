@@ -35,6 +35,26 @@ impl<T> Doing<T> for io::Result<T> {
     }
 }
 
+/// A path as the kernel names it, without symlinks and `..`, also where its end is not there yet: that is how a mount made at it is
+/// shown, and found again.
+///
+/// # Errors
+/// What is there of it cannot be read, or does not say where the rest would be.
+pub fn real_path(path: &Path) -> io::Result<PathBuf> {
+    match fs::canonicalize(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        found => return found,
+    }
+    let not = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
+    let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(not(format!("{} leads up from what is not there", path.display())));
+    };
+    if above.join(name).is_symlink() {
+        return Err(not(format!("{} is a symlink to what is not there", path.display())));
+    }
+    Ok(real_path(above)?.join(name))
+}
+
 /// Opens a file as `options` say, if it is a regular one: a FIFO in its place would be waited for without end, and a device may never
 /// come to one.
 ///
@@ -204,6 +224,37 @@ mod tests {
         assert!(create_dirs(&deep, 0o755).unwrap().is_empty());
         fs::write(dir.path().join("f"), "").unwrap();
         assert!(create_dirs(&dir.path().join("f/x"), 0o755).is_err());
+    }
+
+    #[test]
+    fn a_path_is_named_as_the_kernel_does_as_far_as_it_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = fs::canonicalize(dir.path()).unwrap();
+        let place = |name: &str| top.join(name);
+        create_dirs(&place("data/srv"), 0o755).unwrap();
+        fs::write(place("file"), "").unwrap();
+        std::os::unix::fs::symlink("data/srv", place("srv")).unwrap();
+        std::os::unix::fs::symlink("none", place("dangling")).unwrap();
+        for (typed, real) in [
+            ("srv", "data/srv"),
+            ("srv/", "data/srv"),
+            ("srv/x", "data/srv/x"),
+            ("srv/x/./y/", "data/srv/x/y"),
+            ("srv/../x", "data/x"),
+            ("data/../x", "x"),
+        ] {
+            assert_eq!(real_path(&place(typed)).unwrap(), place(real), "{typed}");
+        }
+        for (typed, why) in [
+            ("x/../y", "x/.. leads up from what is not there"),
+            ("dangling", "dangling is a symlink to what is not there"),
+            ("dangling/", "dangling/ is a symlink to what is not there"),
+            ("dangling/x", "dangling is a symlink to what is not there"),
+            ("file/x", "Not a directory"),
+        ] {
+            let said = real_path(&place(typed)).unwrap_err().to_string();
+            assert!(said.contains(why), "{typed}: {said}");
+        }
     }
 
     #[test]

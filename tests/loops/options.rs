@@ -62,6 +62,24 @@ fn a_mount_point_with_blanks_and_a_name_of_its_own() {
 }
 
 #[test]
+fn a_mount_point_behind_a_symlink_is_the_place_that_it_leads_to() {
+    isolated("options::a_mount_point_behind_a_symlink_is_the_place_that_it_leads_to", |s| {
+        fs::create_dir_all("/srv/disks/deep").unwrap();
+        symlink("/srv/disks/deep", "/srv/link").unwrap();
+        for (typed, place) in
+            [("/srv/link/mirror", "/srv/disks/deep/mirror"), ("/srv/link/../two", "/srv/disks/two")]
+        {
+            moved(s, &setup(s, &["--mountpoint", typed, "--wipe"]));
+            let fstab = fs::read(Path::new("/etc/fstab")).unwrap();
+            assert!(String::from_utf8_lossy(&fstab).contains(&format!(" {place} btrfs ")), "{typed}");
+            assert_eq!(fs::read_link(NODE).unwrap(), Path::new(place).join("lightning"));
+            assert_eq!(s.run(&["release", "--yes"]).code, 0);
+            assert!(!Path::new(place).exists(), "{typed}");
+        }
+    });
+}
+
+#[test]
 fn a_directory_that_is_a_symlink_already_is_moved_where_it_leads() {
     isolated("options::a_directory_that_is_a_symlink_already_is_moved_where_it_leads", |s| {
         fs::create_dir("/home/data").unwrap();
@@ -151,6 +169,7 @@ fn a_place_that_cannot_be_moved_is_refused_with_its_reason() {
         fs::create_dir_all("/srv/full/of").unwrap();
         refused(NODE, "/srv/full", "it is not empty");
         refused(NODE, "/etc", "is mounted there");
+        refused(NODE, "/srv/none/../x", "/srv/none/.. leads up from what is not there");
         moved(s, &setup(s, &[]));
         refused("/srv/lightning/lightning", "/srv/x", "is on the declared mirror `lightning` already");
     });

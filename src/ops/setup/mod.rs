@@ -6,7 +6,7 @@ mod gather;
 mod members;
 mod pool;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use decide::{Decision, decide};
 pub(in crate::ops) use gather::unfinished;
@@ -15,7 +15,7 @@ pub use pool::PoolFacts;
 
 use super::{Exit, Trouble, execute, trouble::need_root};
 use crate::{
-    host::Host,
+    host::{Host, files, lock},
     model::{BackendKind, Bytes, FilesystemKind, Level, Scheduler},
     ui::{self, Console},
 };
@@ -99,7 +99,8 @@ pub struct Manner {
 /// Refused, with every blocker named, or stopped on its way.
 pub fn setup(host: &Host, request: &Request, manner: Manner, console: &mut Console) -> Result<Exit, Trouble> {
     need_root("setup")?;
-    let _lock = crate::host::lock::take(host, &request.name, "setup")?;
+    let _lock = lock::take(host, &request.name, "setup")?;
+    let request = &Request { mountpoint: real(&request.mountpoint)?, ..request.clone() };
     let facts = gather(host, request)?;
     let decision = decide(request, &facts).map_err(Trouble::Refused)?;
     for warning in &decision.warnings {
@@ -118,6 +119,16 @@ pub fn setup(host: &Host, request: &Request, manner: Manner, console: &mut Conso
         request.directory.display()
     ));
     Ok(Exit::Done)
+}
+
+/// The mount point as the kernel will show it, or the mirror would not be seen where it is mounted.
+fn real(mountpoint: &Path) -> Result<PathBuf, Trouble> {
+    files::real_path(mountpoint).map_err(|e| {
+        Trouble::refused(
+            format!("{} cannot be the mount point: {e}", mountpoint.display()),
+            "choose another --mountpoint",
+        )
+    })
 }
 
 #[cfg(test)]
