@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Running, find_running};
+use super::{Running, find_nodes, find_running};
 use crate::{
     exec::{Cmd, CmdError, log_change},
     host::{
@@ -35,8 +35,11 @@ pub enum ControlError {
     #[error("it is still in use: {0}")]
     StillRunning(Running),
     /// It does not run.
-    #[error("nothing uses {0} a minute after the start")]
+    #[error("no node works on {0} a minute after the start")]
     NotRunning(String),
+    /// What runs cannot be told.
+    #[error("{0}")]
+    Unknown(String),
     /// The operator asked to stop waiting.
     #[error("stopped waiting, as asked")]
     Interrupted,
@@ -214,19 +217,48 @@ pub fn start(host: &Host, control: &NodeControl) -> Result<(), ControlError> {
     Ok(())
 }
 
-/// Waits until a process uses `data`.
+/// Does the node itself run with its files at `data`? Not while its unit is held or down, whoever else may have a file there open.
 ///
 /// # Errors
-/// None does in time, or the operator asked to stop waiting.
+/// It cannot be told.
+pub fn runs(host: &Host, control: &NodeControl, data: &Path) -> Result<bool, ControlError> {
+    if let Some(unit) = control.unit() {
+        if is_held(host, control) || !is_active(host, unit)? {
+            return Ok(false);
+        }
+    }
+    let nodes = find_nodes(host, data)?;
+    match nodes.unknown.filter(|_| nodes.holders.is_empty()) {
+        None => Ok(!nodes.holders.is_empty()),
+        Some(why) => Err(ControlError::Unknown(why)),
+    }
+}
+
+/// Is it up? The node need not be the unit's main process: it may run in a container.
+fn is_active(host: &Host, unit: &str) -> Result<bool, ControlError> {
+    let cmd = Cmd::probe("systemctl").args(["show", "--property=ActiveState", "--value", "--", unit]);
+    let state = host.runner().run(&cmd).map_err(ControlError::Command)?;
+    Ok(matches!(state.text().trim(), "active" | "reloading"))
+}
+
+/// Waits until the node works on `data`.
+///
+/// # Errors
+/// It does not in time, or the operator asked to stop waiting.
 pub fn verify_running_on(
     host: &Host,
+    control: &NodeControl,
     data: &Path,
     waiting: &mut dyn FnMut(&str),
 ) -> Result<(), ControlError> {
     let began = Instant::now();
     loop {
-        if !find_running(host, data, None)?.is_quiet() {
-            return Ok(());
+        match runs(host, control, data) {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            // The node's lock or its socket may tell it yet.
+            Err(ControlError::Unknown(_)) if began.elapsed() <= STARTING => {}
+            Err(e) => return Err(e),
         }
         if host.interrupt().is_raised() {
             return Err(ControlError::Interrupted);

@@ -14,12 +14,12 @@ mod stray;
 pub mod within;
 
 pub use control::{
-    ControlError, PATIENCE, commands_of, is_held, start, start_again, start_commands, stop, stop_commands,
-    verify_running_on,
+    ControlError, PATIENCE, commands_of, is_held, runs, start, start_again, start_commands, stop,
+    stop_commands, verify_running_on,
 };
 pub use facts::facts;
 pub use layout::{Layout, read_layout};
 pub use processes::Share;
 pub use remains::{Found, Place, find, is_own};
-pub use running::{Running, find_running};
+pub use running::{Running, find_nodes, find_running};
 pub use stray::strays;

@@ -2,21 +2,24 @@
 //! lie elsewhere, a plugin outlives its node.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     fmt,
     fs::{self, File},
     io,
-    os::unix::{fs::MetadataExt as _, net::UnixStream},
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _, net::UnixStream},
     path::{Path, PathBuf},
 };
 
 use nix::{fcntl::FcntlArg, libc};
 
-use super::processes::{Enough, Link, Process, Share, each_process};
+use super::{
+    processes::{Enough, Link, Process, Share, each_process},
+    read_layout,
+};
 use crate::{
     exec::Cmd,
     host::{Host, files::FileError},
-    model::node::Holder,
+    model::{NodeKind, node::Holder},
 };
 
 /// Units that distributions use for Core Lightning.
@@ -63,14 +66,30 @@ impl fmt::Display for Running {
 /// # Errors
 /// `/proc` cannot be read.
 pub fn find_running(host: &Host, dir: &Path, unit: Option<&str>) -> Result<Running, FileError> {
-    let dir = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
-    let mut running = Running::default();
-    processes(host, &Place::of(host, &dir), &mut running)?;
-    for place in std::iter::once(dir.clone()).chain(subdirectories(&dir)) {
-        locks_and_sockets(&place, &mut running);
-    }
+    let mut running = who(host, dir, false)?;
     if !running.is_quiet() || unit.is_some() {
         running.unit = active_unit(host, unit, &running.holders);
+    }
+    Ok(running)
+}
+
+/// Finds out whether a node works in `dir`: who holds its database or its secret, is called as the node is, has the pid file's lock or
+/// answers on the socket. Whoever reads the log there, or stands in it, is none. Where no database tells that it is Core Lightning's,
+/// nothing tells a node from others, and each of them counts.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn find_nodes(host: &Host, dir: &Path) -> Result<Running, FileError> {
+    let known = read_layout(dir).is_ok_and(|layout| layout.kind == NodeKind::CoreLightning);
+    who(host, dir, known)
+}
+
+fn who(host: &Host, dir: &Path, only_nodes: bool) -> Result<Running, FileError> {
+    let dir = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
+    let mut running = Running::default();
+    processes(host, &Place::of(host, &dir, only_nodes), &mut running)?;
+    for place in std::iter::once(dir.clone()).chain(subdirectories(&dir)) {
+        locks_and_sockets(&place, &mut running);
     }
     Ok(running)
 }
@@ -80,19 +99,22 @@ pub fn find_running(host: &Host, dir: &Path, unit: Option<&str>) -> Result<Runni
 struct Place {
     dir: PathBuf,
     dev: Option<u64>,
-    files: HashSet<(u64, u64)>,
+    /// Each file, and whether it is one that only a node works on.
+    files: HashMap<(u64, u64), bool>,
     namespace: Option<PathBuf>,
+    only_nodes: bool,
 }
 
 impl Place {
-    fn of(host: &Host, dir: &Path) -> Self {
-        let mut files = HashSet::new();
+    fn of(host: &Host, dir: &Path, only_nodes: bool) -> Self {
+        let mut files = HashMap::new();
         collect(dir, &mut files);
         Self {
             dir: dir.to_owned(),
             dev: fs::metadata(dir).ok().map(|m| m.dev()),
             files,
             namespace: fs::read_link(host.path("/proc/self/ns/mnt")).ok(),
+            only_nodes,
         }
     }
 
@@ -103,21 +125,38 @@ impl Place {
             return true;
         }
         link.file().is_some_and(|m| {
-            self.files.contains(&(m.st_dev, m.st_ino))
+            self.files.contains_key(&(m.st_dev, m.st_ino))
                 // One that was deleted while it was open is in no directory any more.
                 || (named && m.st_nlink == 0 && Some(m.st_dev) == self.dev)
         })
     }
+
+    /// Does a process that has this file of the directory count?
+    fn counts(&self, process: &Process<'_>, link: &Link<'_>) -> bool {
+        let known = || link.file().and_then(|m| self.files.get(&(m.st_dev, m.st_ino)).copied());
+        !self.only_nodes
+            || is_for_a_node(link.path())
+            || known().unwrap_or_default()
+            || process.name() == "lightningd"
+    }
+}
+
+/// Is it a file that nobody but a node works on: a database, what SQLite keeps beside it, or the secret?
+fn is_for_a_node(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_bytes();
+    let plain = [&b"-wal"[..], b"-journal", b"-shm"].into_iter().find_map(|end| name.strip_suffix(end));
+    name == b"hsm_secret" || plain.unwrap_or(name).ends_with(b".sqlite3")
 }
 
 /// Every file and directory of a tree, by device and inode number. What cannot be read is left to the other questions.
-fn collect(dir: &Path, out: &mut HashSet<(u64, u64)>) {
-    out.extend(fs::symlink_metadata(dir).ok().map(|m| (m.dev(), m.ino())));
+fn collect(dir: &Path, out: &mut HashMap<(u64, u64), bool>) {
+    out.extend(fs::symlink_metadata(dir).ok().map(|m| ((m.dev(), m.ino()), false)));
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         match entry.metadata() {
             Ok(meta) if meta.is_dir() => collect(&entry.path(), out),
             Ok(meta) => {
-                out.insert((meta.dev(), meta.ino()));
+                // It may have several names.
+                *out.entry((meta.dev(), meta.ino())).or_default() |= is_for_a_node(&entry.path());
             }
             Err(_) => {}
         }
@@ -144,7 +183,7 @@ fn held(process: &Process<'_>, place: &Place) -> io::Result<Option<PathBuf>> {
     let same = namespace.is_none() || namespace == place.namespace;
     let mut found = None;
     process.each_held(|link| {
-        if !place.holds(link, same) {
+        if !place.holds(link, same) || !place.counts(process, link) {
             return Enough::Continue(());
         }
         found = Some(link.whole());

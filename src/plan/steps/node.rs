@@ -91,18 +91,19 @@ impl Step for StartNode {
     }
 
     fn probe(&self, host: &Host) -> Result<Probe, StepError> {
-        let running = node::find_running(host, &self.data, self.control.unit()).map_err(cannot_tell)?;
-        Ok(if running.is_quiet() { Probe::Pending } else { Probe::Done })
+        let runs = node::runs(host, &self.control, &self.data).map_err(cannot_tell)?;
+        Ok(if runs { Probe::Done } else { Probe::Pending })
     }
 
     fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
         node::start(cx.host, &self.control)
             .map_err(|e| StepError::failed("the node could not be started", e))?;
         let watch = &mut *cx.watch;
-        node::verify_running_on(cx.host, &self.data, &mut |what| watch.waiting(what)).map_err(|e| {
-            StepError::failed("the node was started, but does not run with its files there", e)
-                .hint("look at the node's own log; its files are complete and verified")
-        })?;
+        node::verify_running_on(cx.host, &self.control, &self.data, &mut |what| watch.waiting(what))
+            .map_err(|e| {
+                StepError::failed("the node was started, but does not run with its files there", e)
+                    .hint("look at the node's own log; its files are complete and verified")
+            })?;
         Ok(Outcome::default())
     }
 
@@ -112,5 +113,117 @@ impl Step for StartNode {
 
     fn is_final(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        os::unix::fs::symlink,
+        path::{Path, PathBuf},
+        sync::Arc,
+    };
+
+    use super::*;
+    use crate::exec::{Reply, ScriptedRunner};
+
+    const HOLD: &str = "run/systemd/system/node.service.d/raidguard-hold.conf";
+
+    /// A machine with a node's directory, and one process at most.
+    struct Machine {
+        root: tempfile::TempDir,
+        data: PathBuf,
+        host: Host,
+    }
+
+    fn machine(state: &str) -> Machine {
+        let root = tempfile::tempdir().unwrap();
+        let data = fs::canonicalize(root.path()).unwrap().join("srv/lightning");
+        fs::create_dir_all(data.join("bitcoin")).unwrap();
+        fs::write(data.join("bitcoin/lightningd.sqlite3"), "").unwrap();
+        fs::create_dir_all(root.path().join("proc/42/fd")).unwrap();
+        let systemctl = ScriptedRunner::new().on("systemctl", Reply::ok("")).on(
+            "systemctl show --property=ActiveState --value -- node.service",
+            Reply::ok(format!("{state}\n")),
+        );
+        let host = Host::captured(root.path(), Arc::new(systemctl), jiff::Timestamp::UNIX_EPOCH);
+        Machine { root, data, host }
+    }
+
+    impl Machine {
+        /// The process is called so, and stands or has open these.
+        fn runs(&self, name: &str, cwd: &Path, open: &str) {
+            let proc = self.root.path().join("proc/42");
+            fs::write(proc.join("comm"), format!("{name}\n")).unwrap();
+            for (link, to) in [("root", Path::new("/")), ("cwd", cwd), ("fd/3", &self.data.join(open))] {
+                let _ = fs::remove_file(proc.join(link));
+                symlink(to, proc.join(link)).unwrap();
+            }
+        }
+
+        fn starts(&self, control: &NodeControl) -> StartNode {
+            StartNode { control: control.clone(), data: self.data.clone() }
+        }
+    }
+
+    fn unit() -> NodeControl {
+        NodeControl::Systemd { unit: "node.service".to_owned() }
+    }
+
+    fn commands() -> NodeControl {
+        NodeControl::Commands { stop: vec!["stop".to_owned()], start: vec!["start".to_owned()] }
+    }
+
+    #[test]
+    fn who_only_looks_on_is_not_the_node_that_is_to_be_started() {
+        let m = machine("active");
+        for control in [unit(), commands()] {
+            let start = m.starts(&control);
+            m.runs("tail", Path::new("/"), "log");
+            assert_eq!(start.probe(&m.host).unwrap(), Probe::Pending, "{control}");
+            m.runs("bash", &m.data, "../nothing");
+            assert_eq!(start.probe(&m.host).unwrap(), Probe::Pending, "{control}");
+            m.runs("node", Path::new("/"), "bitcoin/lightningd.sqlite3");
+            assert_eq!(start.probe(&m.host).unwrap(), Probe::Done, "{control}");
+            // Its database may have another name.
+            m.runs("lightningd", &m.data, "bitcoin/wallet.db");
+            assert_eq!(start.probe(&m.host).unwrap(), Probe::Done, "{control}");
+        }
+    }
+
+    #[test]
+    fn a_unit_that_is_held_or_down_is_still_to_be_started() {
+        let m = machine("active");
+        m.runs("sqlite3", Path::new("/"), "bitcoin/lightningd.sqlite3");
+        fs::create_dir_all(m.root.path().join(HOLD).parent().unwrap()).unwrap();
+        fs::write(m.root.path().join(HOLD), "").unwrap();
+        assert_eq!(m.starts(&unit()).probe(&m.host).unwrap(), Probe::Pending);
+        let m = machine("inactive");
+        m.runs("sqlite3", Path::new("/"), "bitcoin/lightningd.sqlite3");
+        assert_eq!(m.starts(&unit()).probe(&m.host).unwrap(), Probe::Pending);
+    }
+
+    #[test]
+    fn a_node_that_does_not_come_up_is_waited_for_whoever_looks_on() {
+        let m = machine("active");
+        m.runs("tail", Path::new("/"), "log");
+        m.host.interrupt().raise();
+        let watch = &mut ();
+        let stopped = m.starts(&unit()).apply(&mut Context { host: &m.host, watch }).unwrap_err();
+        assert!(matches!(
+            stopped.source.unwrap().downcast_ref::<ControlError>(),
+            Some(ControlError::Interrupted)
+        ));
+    }
+
+    #[test]
+    fn of_a_directory_of_which_nothing_is_known_each_user_may_be_the_node() {
+        let m = machine("active");
+        fs::remove_file(m.data.join("bitcoin/lightningd.sqlite3")).unwrap();
+        m.runs("lnd", Path::new("/"), "bitcoin/channel.db");
+        for control in [unit(), commands()] {
+            assert_eq!(m.starts(&control).probe(&m.host).unwrap(), Probe::Done);
+        }
     }
 }
