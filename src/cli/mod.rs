@@ -82,7 +82,7 @@ pub enum Verb {
     /// May the node start? Exit code 0 yes, 3 no; what the node's unit asks before each start
     #[command(
         after_help = "Refuses when the mirror is not mounted, the directory is not on it, the database or the secret is missing, older than \
-        it was or another node's, or when another process uses them. A missing member is no reason.\n\n\
+        it was or another node's, or when another node works on them. A missing member is no reason.\n\n\
         Exit codes: 0 the node may start; 3 it may not, and every reason is named; 1 that cannot be told, so it does not start; 2 \
         usage.\n\nExamples:\n  raidguard guard\n  \
         raidguard guard lightning --override \"restored on purpose\""

@@ -92,7 +92,7 @@ pub struct Observed {
     pub node: Seen<NodeFacts>,
     /// Processes that run on the node's files off the mirror.
     pub processes: Seen<Vec<StrayProcess>>,
-    /// Processes that use the node's directory: asked only before a start, when there may be none.
+    /// Who works as a node on the node's files: asked only before a start, when there may be none.
     pub users: Seen<Vec<String>>,
     /// The regular jobs.
     pub jobs: Seen<JobFacts>,

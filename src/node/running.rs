@@ -330,6 +330,13 @@ mod tests {
         fs::hard_link(node.join("lightningd.sqlite3"), &bound).unwrap();
         link("42/cwd", &bound);
         assert!(!find_running(&host, &node, None).unwrap().is_quiet());
+        assert!(!find_nodes(&host, &node).unwrap().is_quiet(), "it is the database");
+        fs::write(node.join("log"), "").unwrap();
+        let log = dir.path().join("bound-log");
+        fs::hard_link(node.join("log"), &log).unwrap();
+        link("42/cwd", &log);
+        assert!(!find_running(&host, &node, None).unwrap().is_quiet());
+        assert!(find_nodes(&host, &node).unwrap().is_quiet());
     }
 
     #[test]
@@ -337,8 +344,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("lightning-rpc");
         let listener = UnixListener::bind(&socket).unwrap();
-        assert!(!running(dir.path()).is_quiet());
+        let nodes = || find_nodes(&Host::real(Interrupt::default()), dir.path()).unwrap();
+        assert!(!running(dir.path()).is_quiet() && !nodes().is_quiet());
         drop(listener);
-        assert!(running(dir.path()).is_quiet());
+        assert!(running(dir.path()).is_quiet() && nodes().is_quiet());
     }
 }

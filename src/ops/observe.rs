@@ -301,7 +301,7 @@ pub(super) fn observe_for_start(host: &Host, mirror: &Mirror, record: &Record) -
     };
     let users = {
         let (host, data) = (host.clone(), node.data.clone());
-        ask(&askers, move || node::find_running(&host, &data, None).map(|running| running.users()))
+        ask(&askers, move || node::find_nodes(&host, &data).map(|nodes| nodes.users()))
     };
     let storage = storage.answer(&host);
     let mut observed = Observed {

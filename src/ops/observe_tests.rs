@@ -62,3 +62,34 @@ fn the_guard_keeps_a_node_from_a_pool_that_has_stopped_and_waits_for_nothing() {
     fs::write(dir.path().join("proc/spl/kstat/zfs/tank/state"), "ONLINE\n").unwrap();
     assert!(!against(&host).contains(&"MIR-SUSPENDED".to_owned()));
 }
+
+#[test]
+fn a_reader_of_the_log_keeps_no_node_down_and_another_node_does() {
+    use std::os::unix::fs::symlink;
+    let dir = tempfile::tempdir().unwrap();
+    let (host, _, mut mirror) = stopped(dir.path());
+    fs::write(dir.path().join("proc/spl/kstat/zfs/tank/state"), "ONLINE\n").unwrap();
+    let data = fs::canonicalize(dir.path()).unwrap().join("srv/lightning/lightning");
+    mirror.node.as_mut().unwrap().data.clone_from(&data);
+    let proc = dir.path().join("proc/42");
+    fs::create_dir_all(proc.join("fd")).unwrap();
+    let record = samples::healthy().2;
+    let found = |name: &str, cwd: &Path, open: &str| {
+        fs::write(proc.join("comm"), format!("{name}\n")).unwrap();
+        for (link, to) in [("root", Path::new("/")), ("cwd", cwd), ("fd/3", &data.join(open))] {
+            let _ = fs::remove_file(proc.join(link));
+            symlink(to, proc.join(link)).unwrap();
+        }
+        let observed = observe_for_start(&host, &mirror, &record);
+        assert_eq!(observed.users.failure(), None);
+        let verdict = judge(&mirror, &observed, &Seen::Read(record.clone()), samples::now());
+        guard::against(&verdict).iter().any(|f| f.code == "NODE-RUNNING")
+    };
+    let elsewhere = Path::new("/");
+    assert!(!found("tail", elsewhere, "log"));
+    assert!(!found("bash", &data, "bitcoin/config"));
+    for held in ["lightningd.sqlite3", "lightningd.sqlite3-journal", "backup.sqlite3-wal", "hsm_secret"] {
+        assert!(found("node", elsewhere, &format!("bitcoin/{held}")), "{held}");
+    }
+    assert!(found("lightningd", &data, "bitcoin/wallet.db"));
+}

@@ -110,8 +110,10 @@ pub(super) const CODES: &[Entry] = &[
     Entry {
         code: "NODE-RUNNING",
         source: Processes,
-        title: "another process already uses the node's directory",
-        meaning: "Two nodes on one database destroy it: nothing but the database itself tells the second of the first. Only the guard \
+        title: "another node already works on the node's files",
+        meaning: "Two nodes on one database destroy it: nothing but the database itself tells the second of the first. Another one holds a \
+                  database or the secret, is called lightningd, has the pid file's lock or answers on the socket; who reads the log, or has a \
+                  shell in the directory, is none. Of a node other than Core Lightning's whoever uses the directory counts. Only the guard \
                   looks for this.",
         remedy: "Stop the other one first, and wait until it has ended.",
     },

@@ -36,7 +36,7 @@ pub(in crate::health) fn judge(case: &mut Case<'_>) {
     }
     let users = case.observed.users.get().cloned().unwrap_or_default();
     if !users.is_empty() {
-        let says = format!("another process uses {}", node.data.display());
+        let says = format!("another node works on {}", node.data.display());
         case.add("NODE-RUNNING", Severity::Critical, "", says, users);
     }
     databases(case);
