@@ -138,8 +138,14 @@ pub(super) fn conclude(report: &mut RecoveryReport, base: Freshness, mut doubts:
     let mut worse = |to: Freshness| freshness = freshness.max(to);
     for network in &report.networks {
         let name = network.directory.display();
+        let unread = unread(report, network);
+        let lost = unread.is_some();
+        if let Some((to, doubt)) = unread {
+            worse(to);
+            doubts.push(doubt);
+        }
         let Some(database) = &network.database else {
-            if network.secret.is_some() || network.emergency_recover {
+            if !lost && (network.secret.is_some() || network.emergency_recover) {
                 doubts.push(format!("{name} has no database"));
             }
             continue;
@@ -209,12 +215,49 @@ pub(super) fn conclude(report: &mut RecoveryReport, base: Freshness, mut doubts:
     report.next = next(report);
 }
 
+/// What could not be read of a network's database, and how new the database can be called then.
+fn unread(report: &RecoveryReport, network: &NetworkReport) -> Option<(Freshness, String)> {
+    // What lacks the log lacks what was committed last. Without its journal, what was begun is in it as if it had ended.
+    let parts = [
+        ("-wal", Freshness::Old, "what was committed last may have been in it alone"),
+        ("-journal", Freshness::Unproven, "what was not committed may be left in the database without it"),
+        ("", Freshness::Unproven, "the database itself is not among the files"),
+    ];
+    parts.into_iter().find_map(|(end, freshness, says)| {
+        let file = network.directory.join(format!("{DATABASE}{end}"));
+        if report.files.iter().any(|out| out.path == file) {
+            return None;
+        }
+        // Nobody knows what was in a directory that was not read to its end.
+        let lost = report.unreadable.iter().find(|lost| file.starts_with(&lost.path))?;
+        let doubt = if lost.path == file {
+            format!("{} could not be read: {says}", file.display())
+        } else {
+            let dir = if lost.path.as_os_str().is_empty() { Path::new("/") } else { &lost.path };
+            format!(
+                "{} could not be read to its end, so nobody knows whether {} was there: {says}",
+                dir.display(),
+                file.display()
+            )
+        };
+        Some((freshness, doubt))
+    })
+}
+
+fn has_secret(network: &NetworkReport) -> bool {
+    network.secret.as_ref().is_some_and(|secret| secret.kind.is_some())
+}
+
+fn is_sound(network: &NetworkReport) -> bool {
+    network.database.as_ref().is_some_and(|database| database.fault.is_none())
+}
+
 fn next(report: &RecoveryReport) -> Vec<String> {
     let files = report.to.join(super::target::FILES);
-    let network = report
-        .networks
-        .iter()
-        .find(|n| n.database.as_ref().is_some_and(|d| !d.superseded && d.fault.is_none()));
+    let live = || report.networks.iter().filter(|n| n.database.as_ref().is_none_or(|d| !d.superseded));
+    // Whoever starts a node in a directory may start it for any network there.
+    let is_whole = |n: &NetworkReport| is_sound(n) && has_secret(n);
+    let network = live().find(|one| live().filter(|n| n.base == one.base).all(is_whole));
     let journal =
         report.networks.iter().any(|n| n.database.as_ref().is_some_and(|d| d.without_journal.is_some()));
     let mut next = Vec::new();
@@ -222,26 +265,15 @@ fn next(report: &RecoveryReport) -> Vec<String> {
         (_, None) if report.networks.is_empty() => {
             next.push("no node was found among the files; they are what the mirror held".to_owned());
         }
-        (Freshness::Newest, Some(network)) => {
-            let base = files.join(&network.base);
-            next.push(
-                "see that the old node cannot start any more: never run two nodes on copies of one database"
-                    .to_owned(),
-            );
-            next.push(format!(
-                "keep a copy of {} on another disk, and never start a node from that copy",
-                report.to.display()
-            ));
-            next.push(format!(
-                "copy {} to a healthy disk (cp -a), give it to the node's user, and start the node there: lightningd --lightning-dir=COPY",
-                base.display()
-            ));
-            next.push("close all channels (lightning-cli close ID, for each of lightning-cli listpeerchannels) and wait until all are closed on the chain".to_owned());
-            next.push("sweep the funds to cold storage: lightning-cli withdraw ADDRESS all".to_owned());
-            next.push("set up a new node on a new mirror: raidguard setup".to_owned());
-        }
+        (Freshness::Newest, Some(network)) => next.extend(start(report, &files.join(&network.base))),
         (freshness, _) => {
-            next.push("do NOT start a node from these files: a peer may take everything if a channel's state is old".to_owned());
+            if freshness == Freshness::Newest {
+                next.push(
+                    "do NOT start a node from these files as they are: something of it is missing".to_owned(),
+                );
+            } else {
+                next.push("do NOT start a node from these files: a peer may take everything if a channel's state is old".to_owned());
+            }
             if journal {
                 next.push(
                     "to keep the newer state, work on a copy: move lightningd.sqlite3-journal out of the copy's directory, and see that \
@@ -249,15 +281,29 @@ fn next(report: &RecoveryReport) -> Vec<String> {
                         .to_owned(),
                 );
             }
-            next.push("look for a newer state first: the other members of the mirror, also damaged ones, one at a time with --from".to_owned());
-            if freshness == Freshness::Old || network.is_none() {
-                next.push(
-                    "if there is none: set up a new node with this hsm_secret and a copy of emergency.recover, and run lightning-cli \
+            let sound = live().any(is_sound);
+            if freshness != Freshness::Newest || !sound {
+                next.push("look for a newer state first: the other members of the mirror, also damaged ones, one at a time with --from".to_owned());
+            }
+            if freshness == Freshness::Old || !sound {
+                let secret = if live().any(has_secret) {
+                    "this hsm_secret"
+                } else {
+                    "the node's hsm_secret, from a copy of it"
+                };
+                next.push(format!(
+                    "if there is none: set up a new node with {secret} and a copy of emergency.recover, and run lightning-cli \
                      emergencyrecover: the peers are asked to close the channels"
-                        .to_owned(),
-                );
+                ));
             }
         }
+    }
+    for network in live().filter(|n| n.database.is_some() && !has_secret(n)) {
+        next.push(format!(
+            "do NOT start a node in a copy of {} before its own hsm_secret is there: it would make a new one, which has none of the funds. \
+             Look for it on the other members of the mirror (--from), then for a copy or the words of it elsewhere",
+            files.join(&network.directory).display()
+        ));
     }
     if !report.unreadable.is_empty() {
         next.push(
@@ -265,6 +311,24 @@ fn next(report: &RecoveryReport) -> Vec<String> {
         );
     }
     next
+}
+
+/// How the node gets from the files at `base` to where its funds are safe.
+fn start(report: &RecoveryReport, base: &Path) -> [String; 6] {
+    [
+        "see that the old node cannot start any more: never run two nodes on copies of one database".to_owned(),
+        format!(
+            "keep a copy of {} on another disk, and never start a node from that copy",
+            report.to.display()
+        ),
+        format!(
+            "copy {} to a healthy disk (cp -a), give it to the node's user, and start the node there: lightningd --lightning-dir=COPY",
+            base.display()
+        ),
+        "close all channels (lightning-cli close ID, for each of lightning-cli listpeerchannels) and wait until all are closed on the chain".to_owned(),
+        "sweep the funds to cold storage: lightning-cli withdraw ADDRESS all".to_owned(),
+        "set up a new node on a new mirror: raidguard setup".to_owned(),
+    ]
 }
 
 /// Where something of the mirror lies among what came out.
