@@ -266,6 +266,18 @@ fn which_halves_are_taken_and_which_are_refused() {
         assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
         assert_eq!(version_of(&find(Path::new(TO), DATABASE)[0]), Ok(cut.acknowledged.version + 3));
         fs::remove_dir_all(TO).unwrap();
+        // Named alone it is read, and called old.
+        let ran = recover(s, &[two.name()], TO, &[]);
+        assert_eq!(ran.code, 4, "{}{}", ran.stdout, ran.stderr);
+        let named = format!("{} (member 1", one.name());
+        assert!(
+            [&named, "was not named, and is newer", "an OLD state"]
+                .iter()
+                .all(|says| ran.stdout.contains(*says)),
+            "{}",
+            ran.stdout
+        );
+        fs::remove_dir_all(TO).unwrap();
         two.is_untouched(s);
         drop((one, two));
 
@@ -280,7 +292,9 @@ fn which_halves_are_taken_and_which_are_refused() {
         }
         for (half, more) in [(&one, 3), (&two, 8)] {
             let ran = recover(s, &[half.name()], TO, &[]);
-            assert!(ran.code == 0 || ran.code == 4, "{}{}", ran.stdout, ran.stderr);
+            assert_eq!(ran.code, 4, "{}{}", ran.stdout, ran.stderr);
+            let says = ["NOT PROVEN", "was not named"].map(|says| ran.stdout.contains(says));
+            assert_eq!(says, [true; 2], "{}", ran.stdout);
             assert_eq!(version_of(&find(Path::new(TO), DATABASE)[0]), Ok(cut.acknowledged.version + more));
             fs::remove_dir_all(TO).unwrap();
         }

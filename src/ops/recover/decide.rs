@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    backend::rescue::{Relation, Remains, Survivor},
+    backend::rescue::{Freshness, Relation, Remains, Survivor},
     config::Mirror,
     model::BackendKind,
     ops::Blocker,
@@ -199,9 +199,9 @@ pub(super) fn stand<E>(
     survivors: &[Survivor],
     relation: &mut dyn FnMut(&Survivor, &Survivor) -> Result<Relation, E>,
 ) -> Result<Standing, E> {
-    // Of equal ones that which the kernel can open as it lies there.
-    let newest = survivors.iter().max_by_key(|s| (s.generation, s.opens, s.history.log != 0));
-    let Some(newest) = newest else { return Ok(Standing::Agreed { used: Vec::new(), left: Vec::new() }) };
+    let Some(newest) = newest(survivors) else {
+        return Ok(Standing::Agreed { used: Vec::new(), left: Vec::new() });
+    };
     let (mut used, mut left, mut logs, mut split, mut proven) =
         (vec![newest.clone()], Vec::new(), false, false, false);
     for other in survivors.iter().filter(|s| s.path != newest.path) {
@@ -233,6 +233,67 @@ pub(super) fn stand<E>(
     } else {
         Standing::Agreed { used, left }
     })
+}
+
+/// Of equal ones that which the kernel can open as it lies there.
+fn newest(survivors: &[Survivor]) -> Option<&Survivor> {
+    survivors.iter().max_by_key(|s| (s.generation, s.opens, s.history.log != 0))
+}
+
+/// The survivors of the picked mirror that were not named, and hold what the named ones do.
+pub(super) fn others(picked: &Remains, found: &[Remains]) -> Vec<Survivor> {
+    let is_other = |s: &&Survivor| {
+        // What was being filled is no survivor.
+        (picked.backend != BackendKind::Mdadm || s.data.is_some())
+            && picked.survivors.iter().all(|p| p.path != s.path)
+    };
+    let same = found.iter().filter(|r| r.backend == picked.backend && r.uuid == picked.uuid);
+    same.flat_map(|r| &r.survivors).filter(is_other).cloned().collect()
+}
+
+/// What survivors that were not named tell of the state that is read: how new it can be called, and why. Each is compared with the newest
+/// one that is read, by `relation`; `in_words` says why that failed. It is no reason to refuse: these ones were asked for.
+pub(super) fn not_named<E>(
+    used: &[Survivor],
+    others: &[Survivor],
+    relation: &mut dyn FnMut(&Survivor, &Survivor) -> Result<Relation, E>,
+    in_words: impl Fn(&E) -> String,
+) -> Vec<(Freshness, String)> {
+    let Some(read) = newest(used) else { return Vec::new() };
+    let tell = |other: &Survivor| {
+        let is_newer = other.generation > read.generation;
+        let (one, newer) = if is_newer { (read, other) } else { (other, read) };
+        let (freshness, says) = match relation(one, newer) {
+            // Its copy of the superblock does not know what was fsynced; the one that is read does.
+            Ok(Relation::OtherLog) if !other.opens && read.opens => return None,
+            Ok(Relation::Same) => return None,
+            Ok(Relation::Behind(_)) if !is_newer => return None,
+            Ok(Relation::Behind(count)) => {
+                let s = if count == 1 { "" } else { "s" };
+                (
+                    Freshness::Old,
+                    format!("is newer: it went on for {count} transaction{s} after the state that is read"),
+                )
+            }
+            Ok(Relation::Diverged) => (
+                Freshness::Unproven,
+                "was written without what is read, and that without it: there are two states of one node"
+                    .to_owned(),
+            ),
+            Ok(Relation::Unclear) => (
+                Freshness::Unproven,
+                "may be newer, or have been written by itself: that cannot be told".to_owned(),
+            ),
+            Ok(Relation::OtherLog) => {
+                (Freshness::Unproven, "may be newer: what was fsynced last differs on it".to_owned())
+            }
+            Err(e) => (Freshness::Unproven, format!("may be newer: it cannot be compared: {}", in_words(&e))),
+        };
+        let name =
+            format!("{} (member {}, generation {})", other.path.display(), other.devid, other.generation);
+        Some((freshness, format!("{name} was not named, and {says}")))
+    };
+    others.iter().filter_map(tell).collect()
 }
 
 /// What the databases of one survivor say: each network's directory, whose node and how new.

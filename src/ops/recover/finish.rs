@@ -29,7 +29,7 @@ pub(super) fn finish(
     host: &Host,
     (climbed, judging): (&Climbed, Judging),
     target: &Target,
-    (mirror, mut survivors): (MirrorReport, Vec<SurvivorReport>),
+    (mirror, mut survivors, beside): (MirrorReport, Vec<SurvivorReport>, Vec<(Freshness, String)>),
     (to, at): (&Path, Timestamp),
     console: &mut Console,
 ) -> Result<RecoveryReport, Trouble> {
@@ -83,7 +83,11 @@ pub(super) fn finish(
         unreadable: brought.unreadable.clone(),
         next: Vec::new(),
     };
-    let (base, doubts) = base_of(reached, rung, used);
+    let (mut base, mut doubts) = base_of(reached, rung, used);
+    for (freshness, says) in beside {
+        base = base.max(freshness);
+        doubts.push(says);
+    }
     outcome::conclude(&mut report, base, doubts);
     Ok(report)
 }

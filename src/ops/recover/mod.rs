@@ -116,6 +116,13 @@ pub fn recover(host: &Host, request: &Request, console: &mut Console) -> Result<
             halves::settle(&scene, other, request, console)?
         }
     };
+    let others = decide::others(&picked, &facts.remains);
+    let every: Vec<Survivor> = picked.survivors.iter().chain(&others).cloned().collect();
+    let mut relation = |one: &Survivor, newer: &Survivor| rescue.relate(host, one, newer, &every);
+    let beside = decide::not_named(&used, &others, &mut relation, |e| causes(e));
+    for (_, says) in &beside {
+        console.warn(says);
+    }
     mark(&mut shown, &used, &left);
     console.say(ui::survivors(&mirror, &shown));
     rescue.shares(&used).map_err(|missing| too_few(&picked, &left, &missing))?;
@@ -135,7 +142,7 @@ pub fn recover(host: &Host, request: &Request, console: &mut Console) -> Result<
     let target = Target::make(host, &to).map_err(|e| no_target(&to, e))?;
     let record = gather::recorded(host, &mirror, console);
     let (climbed, judging) = climb(&scene, &used, request, &target, record.as_ref(), console)?;
-    let report = finish(host, (&climbed, judging), &target, (mirror, shown), (&to, at), console)?;
+    let report = finish(host, (&climbed, judging), &target, (mirror, shown, beside), (&to, at), console)?;
     let page =
         report.page().map_err(|e| Trouble::failed("the page beside the files could not be written", e))?;
     let sums = copy::sums_file(&climbed.brought.rescued.sums, Path::new(target::FILES));

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::{
     bring::ascend,
-    decide::{Asked, Versions, newest_of, pick, stand},
+    decide::{Asked, Versions, newest_of, not_named, pick, stand},
     finish::base_of,
     ladder::{Halt, Reached},
     *,
@@ -196,6 +196,42 @@ fn a_half_that_lags_is_left_out_and_two_states_are_never_merged() {
         "the first one leads"
     );
     assert!(matches!(stands(&[new], Relation::Diverged), Standing::Agreed { used, .. } if used.len() == 1));
+}
+
+#[test]
+fn one_that_was_not_named_may_tell_that_what_is_read_is_not_the_newest() {
+    let (old, new) = (survivor("/dev/sdb", 1, 30), survivor("/dev/sdc", 2, 33));
+    let told = |used: &Survivor, other: &Survivor, relation: Result<Relation, &'static str>| {
+        let mut related = |one: &Survivor, newer: &Survivor| {
+            assert!(one.generation <= newer.generation);
+            relation
+        };
+        let others = std::slice::from_ref(other);
+        not_named(std::slice::from_ref(used), others, &mut related, |why| (*why).to_owned())
+    };
+    let [(Freshness::Old, says)] = &told(&old, &new, Ok(Relation::Behind(3)))[..] else {
+        panic!("it is older")
+    };
+    assert!(
+        says.contains("/dev/sdc") && says.contains("generation 33") && says.contains("3 transactions"),
+        "{says}"
+    );
+    assert_eq!(told(&new, &old, Ok(Relation::Behind(3))), [], "the one that is read went on");
+    assert_eq!(told(&new, &survivor("/dev/sdb", 1, 33), Ok(Relation::Same)), []);
+    for (used, other) in [(&old, &new), (&new, &old)] {
+        for relation in [Ok(Relation::Diverged), Ok(Relation::Unclear), Ok(Relation::OtherLog), Err("EIO")] {
+            let told = told(used, other, relation);
+            assert!(
+                matches!(&told[..], [(Freshness::Unproven, says)]
+                if says.contains(other.path.to_str().unwrap()) && says.contains("generation 3")),
+                "{told:?}"
+            );
+        }
+    }
+    // Its copy of the superblock does not know what was fsynced; the one that is read does.
+    let lame = Survivor { opens: false, ..survivor("/dev/sdb", 1, 33) };
+    assert_eq!(told(&new, &lame, Ok(Relation::OtherLog)), []);
+    assert_eq!(told(&lame, &new, Ok(Relation::OtherLog)).len(), 1);
 }
 
 #[test]
