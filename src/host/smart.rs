@@ -32,6 +32,8 @@ struct Printed {
     #[serde(default)]
     device: Device,
     #[serde(default)]
+    smart_support: Support,
+    #[serde(default)]
     smart_status: Status,
     #[serde(default)]
     temperature: Temperature,
@@ -56,6 +58,11 @@ struct Message {
 #[derive(Deserialize, Default)]
 struct Device {
     protocol: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+struct Support {
+    available: Option<bool>,
 }
 
 #[derive(Deserialize, Default)]
@@ -147,10 +154,18 @@ pub fn parse(text: &str) -> Result<Smart, SmartError> {
         };
     }
     let health = health(&printed);
-    if health == SmartHealth::default() {
-        return Ok(Smart::Unsupported(if said.is_empty() { "it says nothing".to_owned() } else { said }));
+    if health.says_something() {
+        return Ok(Smart::Health(health));
     }
-    Ok(Smart::Health(health))
+    let or_else = |words: String| if said.is_empty() { words } else { said.clone() };
+    if printed.smart_support.available == Some(false) {
+        return Ok(Smart::Unsupported(or_else("it has no SMART".to_owned())));
+    }
+    // Bit 2: the disk failed a SMART command. One that has answered before says nothing any more, which is not that it is well.
+    if status & 0b100 != 0 {
+        return Err(SmartError::Refused(or_else(format!("a SMART command failed, exit status {status}"))));
+    }
+    Ok(Smart::Unsupported(or_else("it says nothing".to_owned())))
 }
 
 fn health(printed: &Printed) -> SmartHealth {
@@ -218,6 +233,31 @@ mod tests {
         assert!(matches!(parse(recorded).unwrap(), Smart::Unsupported(why) if why.contains("device type")));
     }
 
+    /// smartctl names a disk's protocol before it has asked it anything.
+    #[test]
+    fn a_disk_that_answers_no_smart_command_is_not_a_healthy_one() {
+        let says = |status: i32, more: &str| {
+            parse(&format!(
+                r#"{{"smartctl":{{"exit_status":{status}}},"device":{{"protocol":"ATA"}},"temperature":{{"current":0}}{more}}}"#
+            ))
+        };
+        let refused = says(4, "").unwrap_err().to_string();
+        assert!(refused.contains("SMART command failed"), "{refused}");
+        assert!(says(4 | 64, r#","ata_sct_erc":{"read":{"enabled":true,"deciseconds":70}}"#).is_err());
+        assert!(matches!(says(0, "").unwrap(), Smart::Unsupported(_)));
+        // A virtual disk: that it cannot be asked is no failure, and will not change.
+        let lacks = r#","smart_support":{"available":false}"#;
+        assert!(matches!(says(4, lacks).unwrap(), Smart::Unsupported(why) if why.contains("no SMART")));
+        for known in [
+            r#","smart_status":{"passed":false}"#,
+            r#","ata_smart_attributes":{"table":[{"id":5,"raw":{"value":0}}]}"#,
+            r#","endurance_used":{"current_percent":1}"#,
+            r#","nvme_smart_health_information_log":{"critical_warning":0}"#,
+        ] {
+            assert!(matches!(says(4, known).unwrap(), Smart::Health(_)), "{known}");
+        }
+    }
+
     #[test]
     fn garbage_is_no_health() {
         for text in [
@@ -241,7 +281,7 @@ mod tests {
             "nvme_smart_health_information_log":{"critical_warning":4,"percentage_used":97,"media_errors":3}}"#,
     ], |text| {
         if let Ok(Smart::Health(found)) = parse(text) {
-            assert_ne!(found, SmartHealth::default(), "health that says nothing");
+            assert!(found.says_something(), "health that says nothing");
         }
     });
 }

@@ -259,6 +259,13 @@ pub struct SmartHealth {
 }
 
 impl SmartHealth {
+    /// Is there any word of its health? A temperature, a time limit and a protocol are none.
+    pub fn says_something(&self) -> bool {
+        let sectors = [self.reallocated, self.pending, self.uncorrectable];
+        let numbers = sectors.into_iter().chain([self.wear, self.critical_warning]);
+        self.passed.is_some() || numbers.flatten().next().is_some()
+    }
+
     /// Sectors that were moved, wait for it, or are lost.
     pub fn bad_sectors(&self) -> u64 {
         [self.reallocated, self.pending, self.uncorrectable]
