@@ -85,12 +85,17 @@ fn parting(host: &Host, mirror: &Mirror, mounted: Option<&Path>) -> Result<Parti
     Ok(last)
 }
 
+/// Those of which one could be brought together with another. The new device of an exchange under way has number 0: it is none. Nor is one
+/// whose first superblock is gone, as wipefs(8) leaves a former member: no kernel takes it, and nothing newer is on it.
+fn halves(survivors: Vec<Survivor>) -> Vec<Survivor> {
+    let newest = survivors.iter().filter(|s| s.opens).map(|s| s.generation).max();
+    survivors.into_iter().filter(|s| s.devid != 0 && (s.opens || Some(s.generation) > newest)).collect()
+}
+
 fn look_at_halves(host: &Host, mirror: &Mirror) -> Result<Parting, BackendError> {
     let rescue = backend::of(mirror.backend).rescue();
     let remains = rescue.remains(host)?.into_iter().find(|r| r.uuid == mirror.uuid);
-    // The new device of an exchange under way has number 0: it is no half.
-    let halves: Vec<Survivor> =
-        remains.map(|r| r.survivors).unwrap_or_default().into_iter().filter(|s| s.devid != 0).collect();
+    let halves = halves(remains.map(|r| r.survivors).unwrap_or_default());
     let Some(newest) = halves.iter().max_by_key(|s| s.generation) else { return Ok(Parting::Behind) };
     for half in halves.iter().filter(|s| s.path != newest.path) {
         let pair = format!("{} and {}", half.path.display(), newest.path.display());
@@ -264,5 +269,46 @@ impl Facts {
     /// How large a device must be to take a member's place.
     pub fn needed(&self, id: u64) -> Option<Bytes> {
         self.layout.as_ref().ok()?.size_of(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::{backend::rescue::History, model::Bytes};
+
+    fn survivor(path: &str, devid: u64, generation: u64, opens: bool) -> Survivor {
+        Survivor {
+            path: path.into(),
+            devid,
+            uuid: format!("member-{devid}"),
+            size: Bytes::gib(30),
+            generation,
+            changed: None,
+            faults: Vec::new(),
+            lacks: None,
+            opens,
+            alone: true,
+            history: History::default(),
+            data: None,
+            share: None,
+        }
+    }
+
+    #[test]
+    fn what_is_left_of_a_former_member_is_no_half_unless_it_is_newer() {
+        let all = vec![
+            survivor("/dev/sda", 1, 33, true),
+            survivor("/dev/sdb", 2, 30, true),
+            survivor("/dev/old", 2, 20, false),
+            survivor("/dev/lost", 2, 34, false),
+            survivor("/dev/new", 0, 33, true),
+        ];
+        let paths = |all| halves(all).into_iter().map(|s| s.path).collect::<Vec<_>>();
+        assert_eq!(paths(all.clone()), ["/dev/sda", "/dev/sdb", "/dev/lost"].map(PathBuf::from));
+        let lost_only = all.into_iter().filter(|s| !s.opens).collect();
+        assert_eq!(paths(lost_only), ["/dev/old", "/dev/lost"].map(PathBuf::from));
     }
 }
