@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    Blocker, Exit, Trouble, execute, mirrors, rule,
-    setup::{Manner, NodeChoice, SchedulerChoice},
+    Blocker, Exit, Trouble, execute, mirrors, resumed, rule,
+    setup::{self, Manner, NodeChoice, SchedulerChoice},
     trouble::{need_root, unchanged},
 };
 use crate::{
@@ -54,6 +54,8 @@ struct Facts {
     filesystem: Option<Filesystem>,
     inventory: Inventory,
     declared: Vec<Mirror>,
+    /// Operations that have not ended: verb and mirror.
+    unfinished: Vec<(String, String)>,
     /// The node's directory and the place on the mirror where it ends.
     node: Option<(PathBuf, PathBuf, NodeKind)>,
     unit: Option<String>,
@@ -136,6 +138,7 @@ fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
         filesystem,
         inventory: inventory::gather(host).map_err(unchanged("the block devices cannot be read"))?,
         declared: mirrors::declared(host)?,
+        unfinished: setup::unfinished(host)?,
         node,
         unit,
         with: match request.scheduler {
@@ -232,7 +235,8 @@ fn decide(request: &Request, facts: &Facts) -> Result<Plan<Action>, Vec<Blocker>
 
 /// What stands in the way of taking it as it is.
 fn standing(request: &Request, facts: &Facts) -> Vec<Blocker> {
-    let mut blockers = Vec::new();
+    let mut blockers: Vec<_> =
+        facts.unfinished.iter().map(|(verb, of)| resumed::in_the_way(verb, of)).collect();
     for known in &facts.declared {
         if known.uuid == facts.uuid {
             let says = format!("this mirror is declared already, as `{}`", known.name);
@@ -375,3 +379,6 @@ fn steps(facts: &Facts, mirror: Mirror) -> Vec<Action> {
     }
     steps
 }
+
+#[cfg(test)]
+mod tests;

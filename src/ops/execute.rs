@@ -1,6 +1,6 @@
 //! From a decided plan to its end: asked for, carried out, taken up again, put back.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{
     Exit, Trouble, stopped,
@@ -142,6 +142,21 @@ pub(super) fn start(host: &Host, plan: Plan<Action>, console: &mut Console) -> R
     }
 }
 
+/// The journal of `verb` that is to be taken up, and its mirror: the last one that has not ended, else the last one.
+fn last_of(host: &Host, verb: &str) -> Result<Option<(PathBuf, String)>, Trouble> {
+    let mut found = Vec::new();
+    for path in journals(&host.path(JOURNAL_DIR)).map_err(unchanged("the journals cannot be read"))? {
+        match Journal::read::<Action>(&path) {
+            Ok((plan, state, _)) if plan.verb == verb => {
+                found.push((state.ended.is_none(), path, plan.mirror));
+            }
+            Ok(_) | Err(JournalError::Empty { .. }) => {}
+            Err(e) => return Err(unchanged("a journal cannot be read")(e)),
+        }
+    }
+    Ok(found.into_iter().max_by_key(|(open, _, _)| *open).map(|(_, path, mirror)| (path, mirror)))
+}
+
 /// Takes an interrupted operation of `verb` up again, in either direction.
 ///
 /// # Errors
@@ -154,17 +169,9 @@ pub fn take_up(
 ) -> Result<Exit, Trouble> {
     need_root(verb)?;
     let way = if direction == Direction::Forward { "go on with" } else { "put back" };
-    let mut last = None;
-    for path in journals(&host.path(JOURNAL_DIR)).map_err(unchanged("the journals cannot be read"))? {
-        match Journal::read::<Action>(&path) {
-            Ok((plan, _, _)) if plan.verb == verb => last = Some((path, plan.mirror)),
-            Ok(_) | Err(JournalError::Empty { .. }) => {}
-            Err(e) => return Err(unchanged("a journal cannot be read")(e)),
-        }
-    }
     let none =
         || Trouble::refused(format!("there is no {verb} to {way}"), format!("raidguard {verb} --help"));
-    let (path, mirror) = last.ok_or_else(none)?;
+    let (path, mirror) = last_of(host, verb)?.ok_or_else(none)?;
     let _lock = lock::take(host, &mirror, verb)?;
     let recheck = recheck(host);
     let mut executor = again(host, &recheck, &path, console)?;
@@ -179,4 +186,35 @@ pub fn take_up(
         }
     }
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{exec::ScriptedRunner, plan::Record};
+
+    #[test]
+    fn what_has_not_ended_is_taken_up_before_a_later_one_that_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |second| jiff::Timestamp::from_second(second).unwrap();
+        let host = Host::captured(dir.path(), std::sync::Arc::new(ScriptedRunner::new()), at(0));
+        let last = || last_of(&host, "adopt").unwrap().map(|(_, mirror)| mirror);
+        assert_eq!(last(), None);
+        let operations = [
+            ("adopt", "one", true, "one"),
+            ("adopt", "two", true, "two"),
+            ("adopt", "three", false, "three"),
+            ("adopt", "four", true, "three"),
+            ("setup", "five", false, "three"),
+            ("adopt", "six", false, "six"),
+        ];
+        for (second, (verb, mirror, ended, expected)) in (0..).zip(operations) {
+            let plan = Plan::<Action>::new(verb, mirror, at(second), Vec::new());
+            let mut journal = Journal::create(&host.path(JOURNAL_DIR), &plan).unwrap();
+            if ended {
+                journal.write(at(second), Record::Complete).unwrap();
+            }
+            assert_eq!(last().as_deref(), Some(expected), "after {mirror}");
+        }
+    }
 }

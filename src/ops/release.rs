@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    Blocker, Exit, Trouble, execute, mirrors, rule,
+    Blocker, Exit, Trouble, execute, mirrors, resumed, rule,
     setup::Manner,
     trouble::{need_root, unchanged},
 };
@@ -179,12 +179,7 @@ fn known(facts: &Facts, id: &str) -> Option<KnowArray> {
 fn decide(facts: &Facts) -> Result<Plan<Action>, Vec<Blocker>> {
     let Facts { mirror, node, .. } = facts;
     let mut blockers = Vec::new();
-    for (verb, of) in &facts.unfinished {
-        blockers.push(Blocker::new(
-            format!("`raidguard {verb}` of `{of}` was interrupted and has not ended"),
-            format!("raidguard {verb} --resume, or raidguard {verb} --rollback"),
-        ));
-    }
+    blockers.extend(facts.unfinished.iter().map(|(verb, of)| resumed::in_the_way(verb, of)));
     if !facts.points {
         blockers.push(Blocker::new(
             format!("{} is not a symlink to {}", node.directory.display(), node.data.display()),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Trouble, execute,
+    Blocker, Trouble, execute,
     trouble::{not_begun, unchanged},
 };
 use crate::{
@@ -16,6 +16,19 @@ use crate::{
     },
     ui::Console,
 };
+
+/// An operation that has not ended stands in the way of another.
+pub(super) fn in_the_way(verb: &str, of: &str) -> Blocker {
+    Blocker::new(
+        format!("`raidguard {verb}` of `{of}` was interrupted and has not ended"),
+        match verb {
+            "replace" | "repair" => {
+                "run the same command again: it goes on, or puts back what it had done".to_owned()
+            }
+            _ => format!("raidguard {verb} --resume, or raidguard {verb} --rollback"),
+        },
+    )
+}
 
 /// How a plan that was taken up ended.
 #[derive(Debug)]

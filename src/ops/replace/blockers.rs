@@ -1,19 +1,18 @@
 //! What stands in the way of an exchange. Pure.
 
 use super::{Facts, Request};
-use crate::{model::mirror::MemberState, ops::Blocker};
+use crate::{
+    model::mirror::MemberState,
+    ops::{Blocker, resumed},
+};
 
 /// What has nothing to do with which member and which device.
 pub(in crate::ops) fn standing(online: bool, facts: &Facts, blockers: &mut Vec<Blocker>) {
-    let mut block = |says: String, clears: String| blockers.push(Blocker::new(says, clears));
     let (mirror, state) = (&facts.mirror, &facts.state);
+    let unfinished = facts.unfinished.iter().filter(|(_, of)| *of == mirror.name);
+    blockers.extend(unfinished.map(|(verb, of)| resumed::in_the_way(verb, of)));
+    let mut block = |says: String, clears: String| blockers.push(Blocker::new(says, clears));
     let at = mirror.mountpoint.display();
-    for (verb, of) in facts.unfinished.iter().filter(|(_, of)| *of == mirror.name) {
-        block(
-            format!("`raidguard {verb}` of `{of}` was interrupted and has not ended"),
-            format!("end it first: raidguard {verb} --help says how"),
-        );
-    }
     if let Some(other) = &state.instead {
         block(format!("{at} shows another filesystem than the mirror: {other}"), format!("umount {at}"));
     }

@@ -1,7 +1,12 @@
 //! What stands in the way of a setup, but for the devices themselves.
 
 use super::{Facts, NodeChoice, Request};
-use crate::{config, host::mountinfo, model::NodeControl, ops::Blocker};
+use crate::{
+    config,
+    host::mountinfo,
+    model::NodeControl,
+    ops::{Blocker, resumed},
+};
 
 /// What is declared, begun or configured already.
 pub(super) fn conflicts(request: &Request, facts: &Facts, blockers: &mut Vec<Blocker>) {
@@ -14,12 +19,7 @@ pub(super) fn conflicts(request: &Request, facts: &Facts, blockers: &mut Vec<Blo
             "choose another --name, or take the node off it with `raidguard release`",
         ));
     }
-    for (verb, mirror) in &facts.unfinished {
-        blockers.push(Blocker::new(
-            format!("`raidguard {verb}` of `{mirror}` was interrupted and has not ended"),
-            format!("raidguard {verb} --resume, or raidguard {verb} --rollback"),
-        ));
-    }
+    blockers.extend(facts.unfinished.iter().map(|(verb, mirror)| resumed::in_the_way(verb, mirror)));
     if let Some(why) = &facts.unsupported {
         blockers.push(Blocker::new(why.clone(), "load the kernel module, or use a kernel that has it"));
     }
