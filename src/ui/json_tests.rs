@@ -239,5 +239,6 @@ fn what_channels_are_told_as_documented() {
 fn a_repair_as_documented() {
     let mut report = super::repair::tests::sample();
     report.scrubs.truncate(1);
+    report.lacks = vec!["member 1: it is missing".into()];
     agree("repair", &parsed(&super::json("repair", &report).unwrap()), &["repair.scrubs[]"]);
 }

@@ -24,13 +24,15 @@ pub struct RepairReport {
     pub scrubs: Vec<ScrubReport>,
     /// Files of which a part has no good copy.
     pub damaged: Vec<Damaged>,
+    /// Why redundancy is not whole, where the proof has found it so, in words.
+    pub lacks: Vec<String>,
     /// Whether redundancy is whole now.
     pub whole: bool,
 }
 
 /// A repair's report for people.
 pub fn repair(report: &RepairReport) -> String {
-    let RepairReport { mirror, found, scrubs, damaged, whole, .. } = report;
+    let RepairReport { mirror, found, scrubs, damaged, lacks, whole, .. } = report;
     let mut out = String::new();
     let (style, word) = match (found.is_empty(), *whole, damaged.is_empty()) {
         (true, true, _) => (GOOD, "nothing to do"),
@@ -48,6 +50,9 @@ pub fn repair(report: &RepairReport) -> String {
         for line in text.lines().filter(|l| !l.contains("to do:")) {
             let _ = writeln!(out, "{line}");
         }
+    }
+    for lack in lacks {
+        let _ = writeln!(out, "  not whole: {lack}");
     }
     for Damaged { path, why } in damaged {
         let _ = writeln!(out, "  damaged: {} ({why})", path.display());
@@ -84,6 +89,7 @@ pub(super) mod tests {
                 path: "/srv/lightning/lightning/log".into(),
                 why: "Input/output error (os error 5)".into(),
             }],
+            lacks: Vec::new(),
             whole: true,
         }
     }

@@ -13,7 +13,7 @@ use std::{
 use crate::{
     check::{finds, set_up},
     kills::Random,
-    replace::{GIB, MIRROR, alone, filled, is_whole, lose, refused, replaced, uuid},
+    replace::{GIB, MIRROR, alone, filled, is_whole, lose, pull, refused, replaced, uuid},
     sandbox::{OWN, Ran, Sandbox, isolated, note},
 };
 
@@ -177,6 +177,42 @@ fn the_new_device_is_pulled_while_it_is_filled() {
         replaced(s, &["--old", s.two(), "--new", back.name()]);
         is_whole(s, "raid1");
         alone(s, &[back.name()], &[s.one()], &tree);
+    });
+}
+
+/// The exchange is made, and while all is read the other member goes: that one is the next exchange's matter, and this one ends.
+#[test]
+fn another_member_is_pulled_while_the_mirror_is_proven() {
+    isolated("interrupted::another_member_is_pulled_while_the_mirror_is_proven", |s| {
+        set_up(s);
+        filled("some more", 60 << 20);
+        let tree = s.tree();
+        let (new, newer) = (s.disk("new", 2 * GIB), s.disk("newer", 2 * GIB));
+        slow(s, "15M");
+        let args = ["replace", "--old", s.one(), "--new", new.name(), "--yes"];
+        let mut cmd = Command::new(s.program());
+        let mut replace = cmd.args(args).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let is_read = || {
+            let pids = fs::read_dir("/proc").unwrap().map(|e| e.unwrap().path().join("cmdline"));
+            pids.filter_map(|p| fs::read_to_string(p).ok())
+                .any(|line| line.contains("btrfs\0scrub\0start") && line.contains(MIRROR))
+        };
+        while !is_read() {
+            assert!(replace.try_wait().unwrap().is_none(), "it has ended before");
+            thread::sleep(Duration::from_millis(10));
+        }
+        pull(s);
+        let ended = replace.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(4), "{said}");
+        for words in ["has taken the place", "redundancy is not full", "raidguard replace lightning --old 2"]
+        {
+            assert!(said.contains(words), "{words}: {said}");
+        }
+        assert!(s.tree() == tree, "a file is missing or another");
+        replaced(s, &["--old", "2", "--new", newer.name()]);
+        is_whole(s, "raid1");
+        alone(s, &[newer.name()], &[new.name()], &tree);
     });
 }
 

@@ -11,16 +11,16 @@ use crate::{
     model::{BackendKind, Bytes, FilesystemKind, Seen},
 };
 
-const UUID: &str = "3aaa0122-294f-5372-918d-05fe88b0b1b5";
-const MNT: &str = "/srv/lightning";
+pub(crate) const UUID: &str = "3aaa0122-294f-5372-918d-05fe88b0b1b5";
+pub(crate) const MNT: &str = "/srv/lightning";
 
 /// A machine as it was recorded: files of sysfs, mounts, and the superblock of each disk.
-struct Machine {
+pub(crate) struct Machine {
     dir: tempfile::TempDir,
 }
 
 impl Machine {
-    fn recorded(text: &str) -> Self {
+    pub(crate) fn recorded(text: &str) -> Self {
         let machine = Self { dir: tempfile::tempdir().unwrap() };
         machine.write("/proc/self/mountinfo", "");
         for line in text.lines() {
@@ -43,17 +43,21 @@ impl Machine {
         machine
     }
 
-    fn path(&self, absolute: &str) -> PathBuf {
+    pub(crate) fn root(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn path(&self, absolute: &str) -> PathBuf {
         self.dir.path().join(absolute.trim_start_matches('/'))
     }
 
-    fn write(&self, absolute: &str, text: &str) {
+    pub(crate) fn write(&self, absolute: &str, text: &str) {
         let path = self.path(absolute);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
 
-    fn remove(&self, absolute: &str) {
+    pub(crate) fn remove(&self, absolute: &str) {
         let path = self.path(absolute);
         if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
     }
@@ -69,9 +73,15 @@ impl Machine {
 
 macro_rules! recorded {
     ($name:literal) => {
-        Machine::recorded(include_str!(concat!("../../../tests/fixtures/md/6.12/", $name, ".txt")))
+        $crate::backend::mdadm::tests::Machine::recorded(include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/fixtures/md/6.12/",
+            $name,
+            ".txt"
+        )))
     };
 }
+pub(crate) use recorded;
 
 /// The mirror of the recordings: its members are the disks `one` and `two`.
 fn declared() -> Mirror {

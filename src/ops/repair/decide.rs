@@ -380,7 +380,9 @@ fn plan_of(facts: &Facts, loser: Option<(&Claim, Identity)>, anew: bool) -> Plan
     }
     let stays_short = is_stopped(state) && !facts.gone().is_empty();
     if !stays_short {
-        steps.push(Action::Prove(Prove { spec: spec(&all), record: plan::record_of(&id, "proof") }));
+        let settled = steps.iter().any(|s| matches!(s, Action::Discard(_)));
+        let record = plan::record_of(&id, "proof");
+        steps.push(Action::Prove(Prove { spec: spec(&all), record, settled }));
     }
     if let (Some(control), Some(node)) = (stopped, &mirror.node) {
         steps.push(Action::StartNode(StartNode { control, data: node.data.clone() }));

@@ -151,7 +151,8 @@ fn ended(
     let proof = record.map(|record| Proof::load(host, record)).transpose();
     let proof =
         proof.map_err(|e| Trouble::failed("the repair has ended, but its proof cannot be read", e))?;
-    let proof = proof.flatten().unwrap_or(Proof { scrubs: Vec::new(), damaged: Vec::new() });
+    let proof =
+        proof.flatten().unwrap_or(Proof { scrubs: Vec::new(), damaged: Vec::new(), lacks: Vec::new() });
     let level = mirror.level.as_str();
     let report = RepairReport {
         mirror: mirror.name.clone(),
@@ -160,7 +161,9 @@ fn ended(
         whole: state.mounted
             && !state.degraded_option
             && state.members.iter().all(|m| !m.missing)
-            && state.profiles.iter().all(|p| p.profile == level || p.total.0 == 0),
+            && state.profiles.iter().all(|p| p.profile == level || p.total.0 == 0)
+            && proof.lacks.is_empty(),
+        lacks: proof.lacks,
         scrubs: proof.scrubs,
         damaged: proof.damaged,
     };

@@ -293,7 +293,8 @@ fn plan_of(
         }));
     }
     if !short {
-        steps.push(Action::Prove(Prove { spec: spec(after.clone()), record: plan::record_of(&id, "proof") }));
+        let record = plan::record_of(&id, "proof");
+        steps.push(Action::Prove(Prove { spec: spec(after.clone()), record, settled: true }));
     }
     let before = mirror.member.iter().find(|m| m.id == old.to_string());
     let numbered = backend.numbers_anew().then(|| new.path.clone());

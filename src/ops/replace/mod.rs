@@ -188,6 +188,9 @@ fn ended(host: &Host, mirror: &Mirror, plan: &Plan<Action>, console: &mut Consol
     for damaged in proof.iter().flat_map(|p| &p.damaged) {
         console.warn(format_args!("{} has lost something: {}", damaged.path.display(), damaged.why));
     }
+    for lack in proof.iter().flat_map(|p| &p.lacks) {
+        console.warn(lack);
+    }
     console.warn("redundancy is not full: `raidguard check` says what is left to do");
     Ok(Exit::NotFull)
 }

@@ -108,6 +108,8 @@ fn the_whole_plan_of_a_running_node() {
         Content::Known(vec![Signature { kind: "ext4".into(), label: None, uuid: None }]);
     let decision = decide(&Request { wipe: true, ..request() }, &facts).unwrap();
     assert_eq!(decision.erased[0].1, "ext4");
+    let proves = |s: &Action| matches!(s, Action::Prove(prove) if prove.settled);
+    assert!(decision.plan.steps.iter().any(proves), "the old member is gone by then");
     insta::assert_snapshot!(lines(&decision.plan), @r#"
         stop the node (lightningd.service) and wait until nothing uses /home/bitcoin/.lightning
             $ write /run/systemd/system/lightningd.service.d/raidguard-hold.conf
