@@ -94,6 +94,8 @@ fn promtool(arguments: &[&str], input: &str) {
 fn promtool_finds_no_fault_with_the_metrics() {
     for (names, levels) in [
         (&["healthy.json"][..], &[Severity::Ok][..]),
+        (&["array.json"], &[Severity::Ok]),
+        (&["pool.json"], &[Severity::Ok]),
         (&["broken.json"], &[Severity::Critical]),
         (&["unread.json"], &[Severity::Unknown]),
         (
@@ -155,8 +157,8 @@ fn every_alert_is_tested_raised_and_not_raised() {
 }
 
 /// A rule test whose series are these metrics as a collector would label them, for an hour from when they were made. Prometheus' clock
-/// begins at 0 there, so times are told from the moment of the check.
-fn rule_test(text: &str, alerts: &[(&str, bool)]) -> String {
+/// begins at 0 there, so times are told from the moment of the check. Of each alert is said whether it is in this state then.
+fn rule_test(text: &str, state: &str, alerts: &[(&str, bool)]) -> String {
     let rules = path("templates/prometheus/raidguard.rules.yml");
     let mut out = format!("rule_files: ['{}']\nevaluation_interval: 5m\ntests:\n", rules.display());
     out.push_str("  - interval: 5m\n    input_series:\n");
@@ -174,7 +176,7 @@ fn rule_test(text: &str, alerts: &[(&str, bool)]) -> String {
     }
     out.push_str("    promql_expr_test:\n");
     for (alert, raised) in alerts {
-        let expr = format!("count(ALERTS{{alertname=\"{alert}\",alertstate=\"firing\"}}) > bool 0");
+        let expr = format!("count(ALERTS{{alertname=\"{alert}\",alertstate=\"{state}\"}}) > bool 0");
         let samples = if *raised { "[{labels: '{}', value: 1}]" } else { "[]" };
         let _ =
             write!(out, "      - expr: '{expr}'\n        eval_time: 1h\n        exp_samples: {samples}\n");
@@ -190,7 +192,7 @@ fn what_the_program_writes_raises_the_alerts_that_it_should() {
         assert_eq!(alerts.iter().filter(|(_, raised)| *raised).count(), raised.len());
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("test.yml");
-        fs::write(&file, rule_test(&metrics(names).0, &alerts)).unwrap();
+        fs::write(&file, rule_test(&metrics(names).0, "firing", &alerts)).unwrap();
         promtool(&["test", "rules", file.to_str().unwrap()], "");
     };
     judged(&["healthy.json"], &[]);
@@ -207,4 +209,19 @@ fn what_the_program_writes_raises_the_alerts_that_it_should() {
         ],
     );
     judged(&[], &["RaidguardAbsent"]);
+}
+
+/// Where one waits for days, it is raised at last.
+#[test]
+fn of_a_healthy_mirror_of_each_kind_no_alert_is_even_waited_for() {
+    let rules = rules();
+    let alerts: Vec<_> = alerts(&rules).into_iter().map(|alert| (alert, false)).collect();
+    for name in ["healthy.json", "array.json", "pool.json"] {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("test.yml");
+        for state in ["pending", "firing"] {
+            fs::write(&file, rule_test(&metrics(&[name]).0, state, &alerts)).unwrap();
+            promtool(&["test", "rules", file.to_str().unwrap()], "");
+        }
+    }
 }

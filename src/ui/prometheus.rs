@@ -5,9 +5,13 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 
 use super::check::Checked;
-use crate::model::{
-    Severity,
-    mirror::{ChunkKind, ErrorCounts},
+use crate::{
+    health,
+    model::{
+        Record, Severity,
+        mirror::{ChunkKind, ErrorCounts},
+        zfs::ZfsState,
+    },
 };
 
 /// One metric: its name, type and meaning, and a line of labels and value for each sample.
@@ -139,10 +143,14 @@ fn times(checked: &[Checked<'_>]) -> Vec<Metric> {
     );
     for c in checked {
         let mirror = ("mirror", c.declared.name.as_str());
+        let nothing = Record::default();
+        if let Some(ended) = health::last_scrub(c.observed, c.record.unwrap_or(&nothing)) {
+            scrub.add(&[mirror], ended.as_second());
+        }
+        if let Some(lost) = c.observed.storage.get().and_then(|state| lost(state.zfs.as_ref()?)) {
+            mended.add(&[mirror, ("result", "uncorrectable")], lost);
+        }
         if let Some(record) = c.observed.scrub.get().and_then(Option::as_ref) {
-            if let Some(ended) = record.ended.filter(|_| record.finished) {
-                scrub.add(&[mirror], ended.as_second());
-            }
             for (result, count) in [("corrected", record.corrected), ("uncorrectable", record.uncorrectable)]
             {
                 mended.add(&[mirror, ("result", result)], count);
@@ -159,12 +167,20 @@ fn times(checked: &[Checked<'_>]) -> Vec<Metric> {
     vec![scrub, mended, jobs, newest]
 }
 
+/// How many blocks of a pool are lost, by what ZFS knows now and what its last scrub found. What was mended it tells in bytes.
+fn lost(pool: &ZfsState) -> Option<u64> {
+    pool.damaged.max(pool.scan.as_ref().and_then(|scan| scan.errors))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
         health::{judge, samples},
-        model::Seen,
+        model::{
+            Bytes, Observed, Seen,
+            zfs::{ZfsScan, ZfsScanKind, ZfsScanState},
+        },
     };
 
     #[test]
@@ -190,5 +206,52 @@ mod tests {
         # TYPE raidguard_check_timestamp_seconds gauge
         raidguard_check_timestamp_seconds 1795435200
         ");
+    }
+
+    /// md and ZFS leave no record of a scrub where btrfs has one.
+    #[test]
+    fn a_scrub_is_told_of_every_kind_of_mirror_and_by_the_newer_record() {
+        let told = |observed: &Observed, record: Option<&Record>| {
+            let (declared, ..) = samples::healthy();
+            let seen = record.cloned().map_or(Seen::Skipped, Seen::Read);
+            let verdict = judge(&declared, observed, &seen, samples::now());
+            let one = Checked { declared: &declared, observed, record, verdict: &verdict };
+            let text = prometheus(&[one], samples::now());
+            let ours = text.lines().filter(|line| line.starts_with("raidguard_scrub_"));
+            ours.map(|line| line.replace("mirror=\"lightning\"", "")).collect::<Vec<_>>()
+        };
+        let (_, mut observed, mut record) = samples::healthy();
+        observed.scrub = Seen::Read(None);
+        let at = |hours| samples::hours_ago(hours).as_second();
+        assert_eq!(
+            told(&observed, Some(&record)),
+            [format!("raidguard_scrub_timestamp_seconds{{}} {}", at(35))]
+        );
+        assert!(told(&observed, None).is_empty());
+        record.jobs.remove("scrub");
+        assert!(told(&observed, Some(&record)).is_empty());
+
+        let healthy = include_str!("../../tests/fixtures/zfs/2.3.9/healthy/status-tree.json");
+        let mut pool = crate::backend::zfs::json::parse_status(healthy).unwrap().pop().unwrap();
+        let mut lost = |damaged, errors| {
+            pool.damaged = damaged;
+            pool.scan = Some(ZfsScan {
+                kind: ZfsScanKind::Scrub,
+                state: ZfsScanState::Finished,
+                started: None,
+                ended: None,
+                done: None,
+                total: None,
+                repaired: Bytes(4096),
+                errors,
+            });
+            observed.storage.get_mut().unwrap().zfs = Some(pool.clone());
+            told(&observed, None)
+        };
+        let blocks = |n: u64| format!("raidguard_scrub_blocks{{,result=\"uncorrectable\"}} {n}");
+        assert_eq!(lost(Some(0), Some(0)), [blocks(0)]);
+        assert_eq!(lost(Some(2), Some(0)), [blocks(2)]);
+        assert_eq!(lost(None, Some(3)), [blocks(3)]);
+        assert!(lost(None, None).is_empty());
     }
 }

@@ -14,4 +14,5 @@ pub(super) mod space;
 pub(super) mod zfs;
 
 pub use away::away;
+pub use scrub::last_scrub;
 pub use zfs::failed_writes;

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::{
     health::case::{Case, name_of},
     model::{
-        BackendKind, Severity, Source, ago,
+        BackendKind, Observed, Record, Severity, Source, ago,
         observed::ScrubRecord,
         zfs::{ZfsScan, ZfsScanKind, ZfsScanState},
     },
@@ -24,9 +24,14 @@ pub(in crate::health) fn judge(case: &mut Case<'_>) {
     if let Some(record) = seen {
         result(case, record);
     }
-    let whole = seen.as_ref().filter(|r| r.finished && !r.cancelled).and_then(|r| r.ended);
-    let own = case.record.jobs.get("scrub").and_then(|run| run.good);
-    age(case, whole.max(own), Vec::new());
+    age(case, last_scrub(case.observed, case.record), Vec::new());
+}
+
+/// When the last whole scrub ended: by the backend's own record, where it keeps one, or by raidguard's.
+pub fn last_scrub(observed: &Observed, record: &Record) -> Option<Timestamp> {
+    let seen = observed.scrub.get().and_then(Option::as_ref);
+    let whole = seen.filter(|r| r.finished && !r.cancelled).and_then(|r| r.ended);
+    whole.max(record.jobs.get("scrub").and_then(|run| run.good))
 }
 
 /// Of a pool raidguard's own record counts: what ZFS knows of a scrub a resilver takes the place of, and one that could not read a member
@@ -40,8 +45,7 @@ fn of_pool(case: &mut Case<'_>) {
     let ended = scan.filter(|s| s.state == ZfsScanState::Finished && s.kind == ZfsScanKind::Scrub);
     let ended = ended.and_then(|scan| scan.ended);
     let told = ended.map(|at| format!("ZFS knows of one that ended {at:.0}, and not of which members"));
-    let own = case.record.jobs.get("scrub").and_then(|run| run.good);
-    age(case, own, told.into_iter().collect());
+    age(case, last_scrub(case.observed, case.record), told.into_iter().collect());
 }
 
 fn result_of_pool(case: &mut Case<'_>, scan: &ZfsScan) {
