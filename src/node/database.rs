@@ -73,6 +73,16 @@ pub(super) fn part(database: &Path, suffix: &str) -> PathBuf {
     database.with_file_name(name)
 }
 
+/// What of a database is a symlink, the file or what SQLite needs beside it, in words: off a rescued mirror it may lead to anything of the
+/// machine that looks.
+pub fn linked(database: &Path) -> Option<String> {
+    let linked = |path: PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        fs::read_link(&path).ok().map(|to| format!("{name} is a symlink to {}", to.display()))
+    };
+    PARTS.iter().find_map(|suffix| linked(part(database, suffix)))
+}
+
 /// Is a journal or a log beside the database that SQLite would work off when it opens it?
 pub fn has_journal(database: &Path) -> Option<Journal> {
     let is_there = |suffix: &str| fs::metadata(part(database, suffix)).is_ok_and(|meta| meta.len() > 0);

@@ -148,7 +148,7 @@ fn bring(
     let scratch =
         found.files.iter().filter(|f| f.ends_with("lightningd.sqlite3")).map(|f| open.place.join(f));
     let scratch: u64 = scratch
-        .filter(|db| node::database::has_journal(db).is_some())
+        .filter(|db| node::database::linked(db).is_none() && node::database::has_journal(db).is_some())
         .map(|db| node::database::scratch_size(&db))
         .sum();
     match target.has_room(bytes + scratch) {

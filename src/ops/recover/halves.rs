@@ -193,6 +193,9 @@ fn versions(host: &Host, open: &Open<'_>, scratch: &Path) -> Result<Versions, Ha
     let mut all = Vec::new();
     for place in found.places {
         let database = open.place.join(&place.directory).join("lightningd.sqlite3");
+        if let Some(linked) = database::linked(&database) {
+            return Err(Halt::Closed(format!("{}: {linked}", place.directory.display())));
+        }
         if database.is_file() {
             let version = database::version_of_unused(&database, &scratch.join("copy"))
                 .map_err(|e| Halt::Closed(format!("{}: {}", place.directory.display(), causes(&e))))?;

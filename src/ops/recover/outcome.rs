@@ -16,18 +16,20 @@ use crate::{
     },
     node::{
         Place,
-        database::{self, DatabaseError, Journal},
+        database::{self, Journal},
         secret,
     },
     ui::{AgainstLedger, DatabaseReport, LedgerReport, NetworkReport, RecoveryReport, SecretReport},
 };
 
 const DATABASE: &str = "lightningd.sqlite3";
+/// Of a symlink: what it leads to here is not what it led to there.
+const NO_FILE: &str = "and no file came out by this name";
 
 /// What is seen of a database on a copy of it.
 #[derive(Debug)]
 struct Judged {
-    version: Result<DatabaseVersion, DatabaseError>,
+    version: Result<DatabaseVersion, String>,
     /// Without the rollback journal, where there is one and it is sound.
     without: Option<DatabaseVersion>,
 }
@@ -54,7 +56,10 @@ pub(super) fn networks(
                 base: place.base.clone(),
                 database: judged.map(|judged| database_report(judged, record, &network)),
                 secret: secret_report(&dir.join("hsm_secret")),
-                emergency_recover: dir.join("emergency.recover").is_file(),
+                emergency_recover: dir
+                    .join("emergency.recover")
+                    .symlink_metadata()
+                    .is_ok_and(|meta| meta.is_file()),
             }
         })
         .collect();
@@ -63,10 +68,16 @@ pub(super) fn networks(
 }
 
 fn judge(database: &Path, scratch: &Path, opened: &dyn Fn(&Connection)) -> Judged {
+    if let Some(linked) = database::linked(database) {
+        return Judged { version: Err(format!("{linked}, {NO_FILE}")), without: None };
+    }
     match database::has_journal(database) {
-        None => Judged { version: database::judge_in_place(database, opened), without: None },
+        None => Judged {
+            version: database::judge_in_place(database, opened).map_err(|e| causes(&e)),
+            without: None,
+        },
         Some(journal) => Judged {
-            version: database::judge_on_scratch(database, scratch, false, opened),
+            version: database::judge_on_scratch(database, scratch, false, opened).map_err(|e| causes(&e)),
             without: (journal == Journal::Rollback)
                 .then(|| database::judge_on_scratch(database, scratch, true, opened).ok())
                 .flatten(),
@@ -77,7 +88,7 @@ fn judge(database: &Path, scratch: &Path, opened: &dyn Fn(&Connection)) -> Judge
 fn database_report(judged: Judged, record: Option<&Record>, network: &str) -> DatabaseReport {
     let (version, fault) = match judged.version {
         Ok(version) => (version, None),
-        Err(e) => (DatabaseVersion::default(), Some(causes(&e))),
+        Err(why) => (DatabaseVersion::default(), Some(why)),
     };
     // Only a journal that takes something back is worth a word.
     let newer = |without: &DatabaseVersion| fault.is_some() || without.data_version > version.data_version;
@@ -121,6 +132,10 @@ fn mark_superseded(networks: &mut [NetworkReport]) {
 fn secret_report(path: &Path) -> Option<SecretReport> {
     let meta = fs::symlink_metadata(path).ok()?;
     let mode = meta.mode() & 0o7777;
+    if let Ok(to) = fs::read_link(path) {
+        let fault = Some(format!("it is a symlink to {}, {NO_FILE}", to.display()));
+        return Some(SecretReport { kind: None, size: meta.len(), mode: format!("{mode:04o}"), fault });
+    }
     let (kind, mut fault) = match secret::read_kind(path) {
         Ok(Ok(kind)) => (Some(kind), None),
         Ok(Err(why)) => (None, Some(why)),

@@ -243,3 +243,36 @@ fn without_its_secret_no_node_is_to_be_started() {
     outcome::conclude(&mut nothing, Freshness::Newest, Vec::new());
     assert!(nothing.next.join(" ").contains("with this hsm_secret"), "{:?}", nothing.next);
 }
+
+#[test]
+fn what_a_symlink_leads_to_on_this_machine_is_not_what_came_out() {
+    use std::{fs, os::unix::fs::symlink};
+    let dir = tempfile::tempdir().unwrap();
+    let here = dir.path().join("here");
+    fs::create_dir(&here).unwrap();
+    fs::write(here.join("hsm_secret"), [7; 32]).unwrap();
+    fs::write(here.join("emergency.recover"), [9; 300]).unwrap();
+    let table = "CREATE TABLE vars(name TEXT, intval INTEGER, blobval BLOB)";
+    rusqlite::Connection::open(here.join("lightningd.sqlite3")).unwrap().execute_batch(table).unwrap();
+    let files = dir.path().join("files");
+    let place = |name: &str| {
+        fs::create_dir_all(files.join(name)).unwrap();
+        Place { directory: name.into(), base: name.into() }
+    };
+    let places = [place("linked"), place("journal")];
+    for name in ["lightningd.sqlite3", "hsm_secret", "emergency.recover"] {
+        symlink(here.join(name), files.join("linked").join(name)).unwrap();
+    }
+    // Of one that is a file, what SQLite would take back is not looked for on this machine either.
+    fs::copy(here.join("lightningd.sqlite3"), files.join("journal/lightningd.sqlite3")).unwrap();
+    symlink(here.join("hsm_secret"), files.join("journal/lightningd.sqlite3-journal")).unwrap();
+    let opened = |_: &rusqlite::Connection| panic!("it is opened");
+    let networks = outcome::networks(&files, &places, None, &dir.path().join("scratch"), &opened);
+    let fault = |network: &NetworkReport| network.database.clone().and_then(|d| d.fault).unwrap_or_default();
+    let leads = |name: &str| format!("{name} is a symlink to {}", here.join(name).display());
+    assert!(fault(&networks[0]).contains(&leads("lightningd.sqlite3")), "{networks:?}");
+    assert!(fault(&networks[1]).contains("lightningd.sqlite3-journal is a symlink to"), "{networks:?}");
+    let secret = networks[0].secret.clone().unwrap();
+    assert!(secret.kind.is_none() && secret.fault.unwrap().contains("it is a symlink to"), "{networks:?}");
+    assert!(!networks[0].emergency_recover);
+}
