@@ -58,7 +58,7 @@ pub(super) fn climb(
         console.begin(0, title);
         // A judgement of what an earlier way brought has ended.
         target.empty().map_err(|e| no_copy(e, target, None))?;
-        let extracted = (rung.way == Way::Extract).then(|| target.scratch());
+        let extracted = (rung.way == Way::Extract).then(|| target.extracted());
         let judging = Judging::ready(target.files(), target.scratch(), record.cloned())
             .map_err(|e| Trouble::failed("the databases could not be checked beside the copy", e))?;
         let bring = |open: &Open<'_>, console: &mut Console| {

@@ -156,6 +156,11 @@ impl Target {
         self.aside().join("scratch")
     }
 
+    /// Where a way without a mount puts the files that are then copied: nobody else clears it.
+    pub(super) fn extracted(&self) -> PathBuf {
+        self.aside().join("extracted")
+    }
+
     /// Whether so many bytes fit; else how many there is room for.
     pub(super) fn has_room(&self, bytes: u64) -> Result<Result<(), Bytes>, FileError> {
         let stat =
@@ -168,13 +173,19 @@ impl Target {
     /// Removes what an attempt copied, so that another begins with nothing.
     pub(super) fn empty(&self) -> Result<(), copy::CopyError> {
         copy::empty_tree(&self.files())?;
-        copy::empty_tree(&self.damaged())
+        copy::empty_tree(&self.damaged())?;
+        if self.extracted().symlink_metadata().is_ok() {
+            copy::remove_tree(&self.extracted())?;
+        }
+        Ok(())
     }
 
     /// Presents what was copied: what says what the files are first, the files last. Whoever finds them finds all that is said of them.
     pub(super) fn present(mut self, sums: &[u8], page: &str) -> Result<(), FileError> {
         let aside = self.aside();
-        let _ = fs::remove_dir_all(self.scratch());
+        for passing in [self.scratch(), self.extracted()] {
+            let _ = fs::remove_dir_all(passing);
+        }
         let show = |name: &str| {
             fs::rename(aside.join(name), self.dir.join(name)).doing("renaming", aside.join(name))
         };
@@ -260,6 +271,27 @@ mod tests {
         names.sort();
         assert_eq!(names, ["RECOVERY.md", "SHA256SUMS", "files"]);
         assert_eq!(judge(&host, Path::new("/to"), None, &[]).len(), 1, "not a second time");
+    }
+
+    #[test]
+    fn what_was_extracted_stays_while_a_database_is_checked_and_goes_with_the_attempt() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = host(dir.path());
+        let target = Target::make(&host, Path::new("/to")).unwrap();
+        let extract = || {
+            fs::create_dir(target.extracted()).unwrap();
+            fs::write(target.extracted().join("x"), "x").unwrap();
+        };
+        extract();
+        target.empty().unwrap();
+        assert!(!target.extracted().exists(), "another attempt begins with nothing");
+        extract();
+        let database = target.files().join("lightningd.sqlite3");
+        fs::write(&database, "no database").unwrap();
+        crate::node::database::judge_on_scratch(&database, &target.scratch(), false, |_| {}).unwrap_err();
+        assert!(target.extracted().join("x").exists(), "it is still being copied");
+        target.present(b"sums", "page").unwrap();
+        assert!(!dir.path().join("to").join(INCOMPLETE).exists());
     }
 
     #[test]
