@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     host::{Host, overlay::Choice},
-    model::{BackendKind, FilesystemKind, Level, Scheduler},
+    model::{BackendKind, FilesystemKind, Level, Scheduler, node::unit_name},
     node,
     ops::{
         self, Exit, Trouble,
@@ -164,7 +164,7 @@ fn node_choice(
 ) -> Result<NodeChoice, Trouble> {
     let words = |text: &str| node::commands_of(text).map_err(Trouble::Usage);
     Ok(match (unit, stop, start) {
-        (Some(unit), _, _) => NodeChoice::Unit(unit),
+        (Some(unit), _, _) => NodeChoice::Unit(unit_name(&unit)),
         (None, Some(stop), Some(start)) => NodeChoice::Commands { stop: words(stop)?, start: words(start)? },
         _ if none => NodeChoice::None,
         _ => NodeChoice::Detect,
@@ -275,4 +275,23 @@ fn fits(backend: BackendKind, level: Level, count: usize) -> Result<(), Trouble>
         )));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_is_named_as_systemctl_takes_it() {
+        for (typed, unit) in [
+            ("lightningd", "lightningd.service"),
+            ("lightningd.service", "lightningd.service"),
+            ("cln@main", "cln@main.service"),
+            ("cln-25.09", "cln-25.09.service"),
+            ("cln.target", "cln.target"),
+        ] {
+            let choice = node_choice(Some(typed.to_owned()), None, None, false).unwrap();
+            assert_eq!(choice, NodeChoice::Unit(unit.to_owned()));
+        }
+    }
 }

@@ -10,7 +10,9 @@ pub use notify::{Notify, SECRETS_PATH, Secrets, parse_secrets};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{BackendKind, Bytes, Filesystem, Level, NodeControl, NodeKind, Schedule, Scheduler};
+use crate::model::{
+    BackendKind, Bytes, Filesystem, Level, NodeControl, NodeKind, Schedule, Scheduler, node::unit_name,
+};
 
 /// Where it lies.
 pub const PATH: &str = "/etc/raidguard/raidguard.toml";
@@ -108,12 +110,18 @@ pub struct Node {
     pub data: PathBuf,
     /// Who the data were given to, where that was asked for.
     pub user: Option<String>,
-    /// Its systemd unit.
+    /// Its systemd unit, by its whole name.
+    #[serde(default, deserialize_with = "whole_name")]
     pub unit: Option<String>,
     /// The command that stops it, where no unit does: an argument vector.
     pub stop: Option<Vec<String>>,
     /// The command that starts it.
     pub start: Option<Vec<String>>,
+}
+
+/// A unit as it was declared, also by hand or by a raidguard that took the name as typed.
+fn whole_name<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::<String>::deserialize(from)?.map(|unit| unit_name(&unit)))
 }
 
 impl Node {
@@ -331,6 +339,14 @@ mod tests {
             assert_ne!(bad, good);
             assert!(parse(&bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_unit_is_known_by_its_whole_name() {
+        let text = block(&mirror("lightning")).unwrap();
+        let short = text.replace("lightningd.service", "lightningd");
+        assert_ne!(short, text);
+        assert_eq!(parse(&short).unwrap(), parse(&text).unwrap());
     }
 
     #[test]

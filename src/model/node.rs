@@ -168,6 +168,28 @@ pub enum NodeControl {
     },
 }
 
+/// What a unit's name may end with (systemd.unit(5)).
+const KINDS: [&str; 11] = [
+    "service",
+    "socket",
+    "device",
+    "mount",
+    "automount",
+    "swap",
+    "target",
+    "path",
+    "timer",
+    "slice",
+    "scope",
+];
+
+/// A unit's whole name: one without an ending is a service for systemctl, but its drop-ins are read from a directory of the whole name
+/// only.
+pub fn unit_name(typed: &str) -> String {
+    let is_whole = typed.rsplit_once('.').is_some_and(|(_, kind)| KINDS.contains(&kind));
+    if is_whole { typed.to_owned() } else { format!("{typed}.service") }
+}
+
 impl NodeControl {
     /// The unit, where there is one.
     pub fn unit(&self) -> Option<&str> {

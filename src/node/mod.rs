@@ -21,5 +21,5 @@ pub use facts::facts;
 pub use layout::{Layout, read_layout};
 pub use processes::Share;
 pub use remains::{Found, Place, find, is_own};
-pub use running::{Running, find_nodes, find_running};
+pub use running::{Running, find_nodes, find_running, known_unit};
 pub use stray::strays;

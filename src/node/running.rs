@@ -230,6 +230,15 @@ fn lock_holder(path: &Path) -> Option<i32> {
     (lock.l_type != 2).then_some(lock.l_pid)
 }
 
+/// A unit that is known to run a node and is there, running or not.
+pub fn known_unit(host: &Host) -> Option<&'static str> {
+    let there = |unit: &str| {
+        let cmd = Cmd::probe("systemctl").args(["show", "--property=LoadState", "--value", "--", unit]);
+        host.runner().run(&cmd).is_ok_and(|said| said.text().trim() == "loaded")
+    };
+    UNITS.into_iter().find(|unit| host.path("/run/systemd/system").is_dir() && there(unit))
+}
+
 /// The unit that runs one of these processes: the one named, or one that is known to be a node's.
 fn active_unit(host: &Host, named: Option<&str>, holders: &[Holder]) -> Option<String> {
     if !host.path("/run/systemd/system").is_dir() {

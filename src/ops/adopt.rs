@@ -59,6 +59,8 @@ struct Facts {
     /// The node's directory and the place on the mirror where it ends.
     node: Option<(PathBuf, PathBuf, NodeKind)>,
     unit: Option<String>,
+    /// A node's unit that is there and runs nothing on it, where the operator named none.
+    idle: Option<String>,
     with: Result<Option<Scheduler>, String>,
     /// The rule by which udev will keep its halves apart, where one runs here.
     rule: Option<Rule>,
@@ -87,6 +89,9 @@ pub fn adopt(host: &Host, request: &Request, manner: Manner, console: &mut Conso
             ));
         }
         None => console.say("no node's directory leads to this mirror; name one with --lightning-dir"),
+    }
+    if let (Some((directory, _, _)), Some(unit)) = (&facts.node, &facts.idle) {
+        console.warn(setup::unguarded(directory, unit));
     }
     let shown = ui::plan(&plan, &[], manner.dry_run);
     if manner.dry_run {
@@ -119,14 +124,15 @@ fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
         (NodeChoice::None, _) | (_, None) => None,
         (_, Some((directory, named))) => find_node(directory, *named, place)?,
     };
-    let unit = match (&request.node, &node) {
-        (NodeChoice::Unit(unit), _) => Some(unit.clone()),
-        (NodeChoice::Detect, Some((_, data, _))) => {
-            node::find_running(host, data, None)
-                .map_err(unchanged("it cannot be told whether a node is running"))?
-                .unit
+    let (unit, idle) = match (&request.node, &node) {
+        (NodeChoice::Unit(unit), _) => (Some(unit.clone()), None),
+        (choice @ NodeChoice::Detect, Some((_, data, _))) => {
+            let running = node::find_running(host, data, None)
+                .map_err(unchanged("it cannot be told whether a node is running"))?;
+            let idle = setup::idle(host, choice, &running);
+            (running.unit, idle)
         }
-        _ => None,
+        _ => (None, None),
     };
     let binary = std::env::current_exe().map_err(unchanged("raidguard's own path cannot be read"))?;
     let wanted = rule::is_wanted(host, kind, &uuid).map_err(unchanged(looked))?;
@@ -141,6 +147,7 @@ fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
         unfinished: setup::unfinished(host)?,
         node,
         unit,
+        idle,
         with: match request.scheduler {
             SchedulerChoice::None => Ok(None),
             SchedulerChoice::With(with) => Ok(Some(with)),

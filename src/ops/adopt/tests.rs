@@ -25,6 +25,7 @@ fn facts() -> Facts {
         unfinished: Vec::new(),
         node: None,
         unit: None,
+        idle: None,
         with: Ok(None),
         rule: None,
         initramfs: None,

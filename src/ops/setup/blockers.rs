@@ -1,5 +1,7 @@
 //! What stands in the way of a setup, but for the devices themselves.
 
+use std::path::Path;
+
 use super::{Facts, NodeChoice, Request};
 use crate::{
     config,
@@ -125,4 +127,13 @@ pub(super) fn node_control(
             None
         }
     }
+}
+
+/// What the operator should know where no node runs now, but a unit for one is there.
+pub(in crate::ops) fn unguarded(directory: &Path, unit: &str) -> String {
+    format!(
+        "nothing runs in {} now, so no node's unit is tied to the mirror, and none is kept from starting without it; if {unit} is this \
+         node's, say --node-unit {unit}",
+        directory.display()
+    )
 }

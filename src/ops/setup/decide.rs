@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::Path};
 
 use super::{
     Facts, Request,
-    blockers::{conflicts, node_control, placement},
+    blockers::{conflicts, node_control, placement, unguarded},
     members::{self, Chosen, NewPartition},
     pool,
 };
@@ -45,6 +45,7 @@ pub fn decide(request: &Request, facts: &Facts) -> Result<Decision, Vec<Blocker>
     conflicts(request, facts, &mut blockers);
     placement(request, facts, &mut blockers);
     let control = node_control(request, facts, &mut blockers);
+    warnings.extend(facts.idle.as_ref().map(|unit| unguarded(&facts.directory, unit)));
     let members = members::choose(request, facts, &mut blockers, &mut warnings);
     if !blockers.is_empty() {
         return Err(blockers);

@@ -55,6 +55,8 @@ pub struct Facts {
     pub survey: Survey,
     /// Who uses it.
     pub running: Running,
+    /// A node's unit that is there and runs nothing on it, where the operator named none.
+    pub idle: Option<String>,
     /// The mounts.
     pub mounts: Vec<mountinfo::Mount>,
     /// What `/etc/fstab` says against the line to be added, if anything.
@@ -138,6 +140,7 @@ pub fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
     };
     let running = node::find_running(host, &directory, unit)
         .map_err(unchanged("it cannot be told whether a node is running"))?;
+    let idle = idle(host, &request.node, &running);
     let survey = copy::survey(&directory).map_err(unchanged("the node's directory cannot be read whole"))?;
     let inventory = inventory::gather(host).map_err(unchanged("the block devices cannot be read"))?;
     let devices: Vec<_> = request
@@ -182,6 +185,7 @@ pub fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
         layout,
         survey,
         running,
+        idle,
         pool,
         fstab_conflict: match &entry {
             Some(entry) => fstab::conflict(host, entry),
@@ -213,6 +217,12 @@ pub fn gather(host: &Host, request: &Request) -> Result<Facts, Trouble> {
         uuids,
         rooms,
     })
+}
+
+/// A unit that could be that of a node which does not run now.
+pub(in crate::ops) fn idle(host: &Host, choice: &NodeChoice, running: &Running) -> Option<String> {
+    let asked = *choice == NodeChoice::Detect && running.is_quiet();
+    asked.then(|| node::known_unit(host))?.map(str::to_owned)
 }
 
 /// The node's directory, and what it is.

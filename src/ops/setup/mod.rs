@@ -8,9 +8,10 @@ mod pool;
 
 use std::path::{Path, PathBuf};
 
+pub(in crate::ops) use blockers::unguarded;
 pub use decide::{Decision, decide};
-pub(in crate::ops) use gather::unfinished;
 pub use gather::{ArrayFacts, Facts, gather};
+pub(in crate::ops) use gather::{idle, unfinished};
 pub use pool::PoolFacts;
 
 use super::{Exit, Trouble, execute, trouble::need_root};

@@ -3,6 +3,7 @@
 use super::*;
 use crate::{
     config::Config,
+    exec::{Reply, ScriptedRunner},
     health::samples::declared,
     host::{
         copy::Survey,
@@ -68,6 +69,7 @@ fn facts() -> Facts {
         owner: (0o700, 1000, 1000),
         survey: Survey { bytes: 3 << 30, files: 7, directories: 2, skipped: Vec::new() },
         running: Running::default(),
+        idle: None,
         mounts: Vec::new(),
         fstab_conflict: None,
         array: None,
@@ -411,4 +413,20 @@ fn a_plan_reads_back_from_its_journal_as_it_was() {
     let plan = decide(&request(), &facts()).unwrap().plan;
     let text = serde_json::to_string(&plan).unwrap();
     assert_eq!(serde_json::from_str::<Plan<Action>>(&text).unwrap(), plan);
+}
+
+#[test]
+fn a_unit_that_is_not_running_is_not_left_unguarded_without_a_word() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("run/systemd/system")).unwrap();
+    let runner = ScriptedRunner::new()
+        .on("systemctl show --property=LoadState", Reply::ok("not-found\n"))
+        .on("systemctl show --property=LoadState --value -- clightning", Reply::ok("loaded\n"));
+    let host = Host::captured(dir.path(), std::sync::Arc::new(runner), jiff::Timestamp::UNIX_EPOCH);
+    let found = |choice: &NodeChoice, running: &Running| idle(&host, choice, running);
+    assert_eq!(found(&NodeChoice::Detect, &running(None)), None);
+    assert_eq!(found(&NodeChoice::None, &Running::default()), None);
+    let facts = Facts { idle: found(&NodeChoice::Detect, &Running::default()), ..facts() };
+    let said = decide(&request(), &facts).unwrap().warnings;
+    assert!(said.len() == 1 && said[0].contains("--node-unit clightning.service"), "{said:?}");
 }
