@@ -182,35 +182,13 @@ fn bring(
         Ok(rescued) => rescued,
         Err(e) => return Err(no_copy(e, target, broken.as_deref()).into()),
     };
-    let mut unreadable = Vec::new();
-    for fault in &rescued.faults {
-        let mut report =
-            UnreadableReport { path: fault.path.clone(), why: fault.why.clone(), salvaged: None, lost: None };
-        if !fault.directory {
-            // Flat names: the directories above may be what cannot be read.
-            let name = format!(
-                "{}-{}",
-                unreadable.len() + 1,
-                fault.path.file_name().unwrap_or_default().to_string_lossy()
-            );
-            match copy::salvage(
-                &open.place.join(&fault.path),
-                &target.damaged().join(&name),
-                host.interrupt(),
-                &mut trusted,
-            ) {
-                Ok(lost) => {
-                    report.salvaged = Some(outcome::inside(target::DAMAGED, Path::new(&name)));
-                    report.lost = Some(lost.iter().map(|range| range.end - range.start).sum());
-                }
-                Err(e @ (CopyError::Untrusted | CopyError::Interrupted)) => {
-                    return Err(no_copy(e, target, broken.as_deref()).into());
-                }
-                Err(e) => tracing::info!("{}: {}", fault.path.display(), causes(&e)),
-            }
-        }
-        unreadable.push(report);
-    }
+    // Parts of files must not take the room that the whole ones still need to be checked and presented.
+    let mut has_room = || target.has_room(scratch).is_ok_and(|room| room.is_ok());
+    let parts = salvage(host, open, target, &rescued.faults, &mut trusted, &mut has_room);
+    let mut unreadable = match parts {
+        Ok(unreadable) => unreadable,
+        Err(e) => return Err(no_copy(e, target, broken.as_deref()).into()),
+    };
     for (dir, why) in &found.unread {
         if !unreadable.iter().any(|u| u.path == *dir) {
             unreadable.push(UnreadableReport {
@@ -225,6 +203,46 @@ fn bring(
         return Err(broken_trouble(&why).into());
     }
     Ok(Brought { rescued, unreadable })
+}
+
+/// Brings out what can be read of the files that are not whole, as far as there is room.
+fn salvage(
+    host: &Host,
+    open: &Open<'_>,
+    target: &Target,
+    faults: &[copy::Fault],
+    trusted: &mut dyn FnMut(copy::Asked) -> bool,
+    has_room: &mut dyn FnMut() -> bool,
+) -> Result<Vec<UnreadableReport>, CopyError> {
+    let mut unreadable = Vec::new();
+    for fault in faults {
+        let mut report =
+            UnreadableReport { path: fault.path.clone(), why: fault.why.clone(), salvaged: None, lost: None };
+        if !fault.directory {
+            // Flat names: the directories above may be what cannot be read.
+            let name = format!(
+                "{}-{}",
+                unreadable.len() + 1,
+                fault.path.file_name().unwrap_or_default().to_string_lossy()
+            );
+            let (from, to) = (open.place.join(&fault.path), target.damaged().join(&name));
+            match copy::salvage(&from, &to, host.interrupt(), trusted, has_room) {
+                Ok(lost) => {
+                    report.salvaged = Some(outcome::inside(target::DAMAGED, Path::new(&name)));
+                    report.lost = Some(lost.iter().map(|range| range.end - range.start).sum());
+                }
+                Err(e @ (CopyError::Untrusted | CopyError::Interrupted)) => return Err(e),
+                Err(e) => {
+                    tracing::info!("{}: {}", fault.path.display(), causes(&e));
+                    if e.is_no_space() {
+                        report.why.push_str("; there was too little room to keep its readable parts");
+                    }
+                }
+            }
+        }
+        unreadable.push(report);
+    }
+    Ok(unreadable)
 }
 
 pub(super) fn no_copy(e: CopyError, target: &Target, broken: Option<&str>) -> Trouble {
