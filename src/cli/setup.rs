@@ -69,10 +69,11 @@ pub struct SetupArgs {
     /// The node's systemd unit, where it is not lightningd.service or clightning.service
     #[arg(long, value_name = "UNIT", conflicts_with_all = ["node_stop", "node_start", "no_node"])]
     pub node_unit: Option<String>,
-    /// The command that stops the node, where no unit does (split at blanks, quotes respected, no shell)
+    /// The command that stops the node, where no unit does (split at blanks, quotes respected, no shell). It is run as root and without
+    /// HOME, so name the user and the directory: runuser -u bitcoin -- lightning-cli --lightning-dir=/home/bitcoin/.lightning stop
     #[arg(long, value_name = "CMD", requires = "node_start", conflicts_with = "no_node")]
     pub node_stop: Option<String>,
-    /// The command that starts the node
+    /// The command that starts the node, and returns: runuser -u bitcoin -- lightningd --lightning-dir=/home/bitcoin/.lightning --daemon
     #[arg(long, value_name = "CMD", requires = "node_stop", conflicts_with = "no_node")]
     pub node_start: Option<String>,
     /// How long the node may take to stop

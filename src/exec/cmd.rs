@@ -33,6 +33,7 @@ pub struct Cmd {
     pub(super) timeout: Option<Duration>,
     pub(super) accepted: Vec<i32>,
     pub(super) stdin: Option<Vec<u8>>,
+    pub(super) spared: bool,
     stdin_in_line: bool,
 }
 
@@ -46,6 +47,7 @@ impl Cmd {
             timeout: Some(timeout),
             accepted: vec![0],
             stdin: None,
+            spared: false,
             stdin_in_line: true,
         }
     }
@@ -96,6 +98,18 @@ impl Cmd {
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
+    }
+
+    /// Never ended by us: past its time limit it is left running, and it outlives raidguard. For what may be the node itself.
+    #[must_use]
+    pub fn spared(mut self) -> Self {
+        self.spared = true;
+        self
+    }
+
+    /// Is it left running, whatever happens?
+    pub fn is_spared(&self) -> bool {
+        self.spared
     }
 
     /// No time limit: for work whose length nobody can foresee, such as a scrub.
@@ -192,6 +206,9 @@ pub enum Failure {
     /// It took longer than allowed and was killed with its children.
     #[error("it took longer than {} s and was ended", .0.as_secs())]
     TimedOut(Duration),
+    /// It took longer than allowed, and is one that is never ended.
+    #[error("it took longer than {} s, and was left running", .0.as_secs())]
+    LeftRunning(Duration),
 }
 
 /// A command that failed: the line, how, and the end of what it said.

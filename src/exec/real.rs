@@ -49,12 +49,15 @@ impl Runner for RealRunner {
         let path = found.ok_or_else(|| fail(Failure::Absent { dirs: TOOL_DIRS.to_owned() }, &[]))?;
         let not_started = |e: &io::Error| fail(Failure::NotStarted(e.to_string()), &[]);
 
+        let spared = cmd.spared;
         let expression = duct::cmd(path, &cmd.args)
             .full_env(ENVIRONMENT.map(|(k, v)| (OsString::from(k), OsString::from(v))))
-            .before_spawn(|command| {
+            .before_spawn(move |command| {
                 // A group of its own: Ctrl-C reaches raidguard alone, and a time limit reaches grandchildren too.
                 command.process_group(0);
-                super::child::die_with_parent(command);
+                if !spared {
+                    super::child::die_with_parent(command);
+                }
                 Ok(())
             })
             .stdout_capture()
@@ -74,6 +77,9 @@ impl Runner for RealRunner {
                 Some(output) => break output,
                 None if cmd.timeout.is_some_and(|limit| started.elapsed() > limit) => {
                     let limit = cmd.timeout.unwrap_or_default();
+                    if spared {
+                        return Err(fail(Failure::LeftRunning(limit), &[]));
+                    }
                     end_group(group);
                     // A process in uninterruptible sleep outlives SIGKILL: it is not waited for.
                     return Err(fail(Failure::TimedOut(limit), &[]));
@@ -144,6 +150,20 @@ mod tests {
         let started = Instant::now();
         assert!(matches!(RealRunner.run(&cmd).unwrap_err().failure, Failure::TimedOut(_)));
         assert!(started.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn what_is_spared_is_left_running() {
+        let dir = tempfile::tempdir().unwrap();
+        let told = dir.path().join("pid");
+        let cmd = Cmd::change("sh").args(["-c", "echo $$ > \"$0\"; exec sleep 60"]).arg(&told);
+        let limit = Duration::from_millis(400);
+        let error = RealRunner.run(&cmd.timeout(limit).spared()).unwrap_err();
+        assert_eq!(error.failure, Failure::LeftRunning(limit));
+        let pid = std::fs::read_to_string(told).unwrap().trim().parse().unwrap();
+        let pid = Pid::from_raw(pid);
+        assert_eq!(kill(pid, None), Ok(()));
+        kill(pid, Signal::SIGKILL).unwrap();
     }
 
     #[test]

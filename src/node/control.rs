@@ -115,7 +115,8 @@ fn starting(control: &NodeControl) -> Result<Vec<Cmd>, ControlError> {
             Cmd::change("systemctl").arg("daemon-reload"),
             Cmd::change("systemctl").args(["start", "--", unit]),
         ]),
-        NodeControl::Commands { start, .. } => Ok(vec![own(start)?]),
+        // Where it does not return it is the node itself, which is never killed.
+        NodeControl::Commands { start, .. } => Ok(vec![own(start)?.spared()]),
     }
 }
 
@@ -304,6 +305,16 @@ mod tests {
         start(&host, &control).unwrap();
         let ran: Vec<_> = runner.calls().into_iter().map(|(_, line)| line).collect();
         assert_eq!(ran, &start_commands(&control)[1..]);
+    }
+
+    #[test]
+    fn a_start_command_that_is_the_node_itself_is_never_killed() {
+        let words = |text: &str| vec![text.to_owned()];
+        let control = NodeControl::Commands { stop: words("stop"), start: words("lightningd") };
+        assert!(starting(&control).unwrap().iter().all(Cmd::is_spared));
+        let unit = NodeControl::Systemd { unit: "node.service".to_owned() };
+        let others = [stopping(&control), stopping(&unit), starting(&unit)];
+        assert!(!others.into_iter().flat_map(Result::unwrap).any(|cmd| cmd.is_spared()));
     }
 
     crate::fuzz::fuzzed!(fuzz_commands, text[br#"/bin/sh -c "a \\" b" 'it is' c\ d"#], |text| {

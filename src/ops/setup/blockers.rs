@@ -109,8 +109,9 @@ pub(super) fn node_control(
                 blockers.push(Blocker::new(
                     format!("a node runs there, and raidguard does not know how to start it again: {}", facts.running),
                     format!(
-                        "name its unit with --node-unit; or its commands, such as --node-stop 'lightning-cli --lightning-dir={dir} stop' \
-                         --node-start 'lightningd --daemon --lightning-dir={dir}'; or stop it yourself",
+                        "name its unit with --node-unit; or its commands, such as --node-stop 'runuser -u USER -- lightning-cli \
+                         --lightning-dir={dir} stop' --node-start 'runuser -u USER -- lightningd --lightning-dir={dir} --daemon'; or \
+                         stop it yourself",
                         dir = request.directory.display()
                     ),
                 ));

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::is_moved;
 use crate::{
+    exec::Failure,
     host::Host,
     model::NodeControl,
     node::{self, ControlError},
@@ -96,8 +97,14 @@ impl Step for StartNode {
     }
 
     fn apply(&self, cx: &mut Context<'_>) -> Result<Outcome, StepError> {
-        node::start(cx.host, &self.control)
-            .map_err(|e| StepError::failed("the node could not be started", e))?;
+        node::start(cx.host, &self.control).map_err(|e| {
+            let left = matches!(&e, ControlError::Command(e) if matches!(e.failure, Failure::LeftRunning(_)));
+            let error = StepError::failed("the node could not be started", e);
+            if !left {
+                return error;
+            }
+            error.hint("a start command has to return, as `lightningd --daemon` does; look whether the node runs, and go on")
+        })?;
         let watch = &mut *cx.watch;
         node::verify_running_on(cx.host, &self.control, &self.data, &mut |what| watch.waiting(what))
             .map_err(|e| {
