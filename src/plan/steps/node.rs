@@ -1,6 +1,6 @@
 //! The node: stopped before its files are copied, started on the mirror.
 
-use std::{path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +41,14 @@ fn cannot_tell(e: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StepEr
     StepError::failed("it cannot be told whether a node is running", e)
 }
 
+impl StopNode {
+    /// Are the node's files on the mirror? Of one that was adopted its directory need not be a symlink.
+    fn is_on_mirror(&self) -> bool {
+        let real = |path: &PathBuf| fs::canonicalize(path).ok();
+        is_moved(&self.directory) || (self.backwards && real(&self.directory) == real(&self.data))
+    }
+}
+
 impl Step for StopNode {
     fn says(&self) -> String {
         format!("stop the node ({}) and wait until nothing uses {}", self.control, self.directory.display())
@@ -51,7 +59,7 @@ impl Step for StopNode {
     }
 
     fn probe(&self, host: &Host) -> Result<Probe, StepError> {
-        if is_moved(&self.directory) != self.backwards {
+        if self.is_on_mirror() != self.backwards {
             return Ok(Probe::Done);
         }
         let quiet =
@@ -125,12 +133,7 @@ impl Step for StartNode {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        fs,
-        os::unix::fs::symlink,
-        path::{Path, PathBuf},
-        sync::Arc,
-    };
+    use std::{os::unix::fs::symlink, path::Path, sync::Arc};
 
     use super::*;
     use crate::exec::{Reply, ScriptedRunner};
@@ -231,6 +234,37 @@ mod tests {
         m.runs("lnd", Path::new("/"), "bitcoin/channel.db");
         for control in [unit(), commands()] {
             assert_eq!(m.starts(&control).probe(&m.host).unwrap(), Probe::Done);
+        }
+    }
+
+    #[test]
+    fn a_node_that_is_told_the_place_on_the_mirror_itself_is_stopped_there() {
+        let m = machine("active");
+        m.runs("lightningd", &m.data, "bitcoin/lightningd.sqlite3");
+        let stops = |directory: &Path| StopNode {
+            control: unit(),
+            directory: directory.to_owned(),
+            data: m.data.clone(),
+            patience: 1,
+            backwards: true,
+        };
+        let above = m.root.path().join("store");
+        symlink(m.data.parent().unwrap(), &above).unwrap();
+        let link = m.root.path().join("link");
+        symlink(&m.data, &link).unwrap();
+        for directory in [&m.data, &above.join("lightning"), &link] {
+            let probe = stops(directory).probe(&m.host).unwrap();
+            assert_eq!(probe, Probe::Pending, "{}", directory.display());
+        }
+        // It was taken back to a directory of its own.
+        let own = m.root.path().join("own");
+        fs::create_dir(&own).unwrap();
+        assert_eq!(stops(&own).probe(&m.host).unwrap(), Probe::Done);
+        // With the mirror away nothing is there, and it is held for when it comes back.
+        fs::remove_dir_all(&m.data).unwrap();
+        for directory in [&m.data, &above.join("lightning"), &link] {
+            let probe = stops(directory).probe(&m.host).unwrap();
+            assert_eq!(probe, Probe::Pending, "{}", directory.display());
         }
     }
 }
