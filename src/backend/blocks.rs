@@ -176,10 +176,24 @@ pub(super) fn block_devices(
 }
 
 /// What is used of the filesystem that is mounted there, and what is free.
-pub(super) fn space(mountpoint: &Path) -> (Bytes, Option<Bytes>) {
-    let Ok(found) = nix::sys::statvfs::statvfs(mountpoint) else { return (Bytes(0), None) };
+pub(super) fn space(mountpoint: &Path) -> io::Result<(Bytes, Bytes)> {
+    // XFS that has shut itself down still tells its space, and nothing else.
+    fs::metadata(mountpoint)?;
+    let found = nix::sys::statvfs::statvfs(mountpoint)?;
     let bytes = |blocks: u64| Bytes(blocks.saturating_mul(found.fragment_size()));
-    (bytes(found.blocks().saturating_sub(found.blocks_free())), Some(bytes(found.blocks_available())))
+    Ok((bytes(found.blocks().saturating_sub(found.blocks_free())), bytes(found.blocks_available())))
+}
+
+/// The space of the mirror's filesystem, as it was asked for: one that answers with an I/O error takes no writes any more, whatever its
+/// mount says.
+pub(super) fn see_space(state: &mut MirrorState, space: io::Result<(Bytes, Bytes)>) {
+    match space {
+        Ok((used, free)) => (state.used, state.free) = (used, Some(free)),
+        Err(e) if e.raw_os_error() == Some(libc::EIO) => {
+            (state.read_only, state.forced_read_only) = (true, true);
+        }
+        Err(_) => {}
+    }
 }
 
 /// Where the mirror is mounted, and whether that is at its mount point; `is_ours` knows it by a mount.
@@ -204,8 +218,11 @@ pub(super) fn see_mounts(
 pub(super) fn see_mount(state: &mut MirrorState, mount: &Mount) {
     let has = |list: &[String], option: &str| list.iter().any(|o| o == option);
     state.mounted = true;
-    state.read_only = has(&mount.options, "ro") || has(&mount.super_options, "ro");
-    state.forced_read_only = has(&mount.super_options, "ro") && has(&mount.options, "rw");
+    // ext4 keeps the mount writeable after its journal was given up (since Linux 6.15) or it was shut down.
+    let stopped = ["emergency_ro", "shutdown"].iter().any(|option| has(&mount.super_options, option));
+    let frozen = stopped || has(&mount.super_options, "ro");
+    state.read_only = has(&mount.options, "ro") || frozen;
+    state.forced_read_only = frozen && has(&mount.options, "rw");
     state.mount_options = mount.options.iter().chain(&mount.super_options).cloned().collect();
 }
 
@@ -225,6 +242,21 @@ pub(super) fn format_uuid(bytes: &[u8; 16]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_filesystem_that_only_gives_errors_is_read_only() {
+        let seen = |space: io::Result<(Bytes, Bytes)>| {
+            let mut state = MirrorState::unseen("x", Path::new("/srv"));
+            see_space(&mut state, space);
+            (state.read_only, state.forced_read_only, state.used, state.free)
+        };
+        let failed = |errno| Err(io::Error::from_raw_os_error(errno));
+        assert_eq!(seen(Ok((Bytes(1), Bytes(2)))), (false, false, Bytes(1), Some(Bytes(2))));
+        assert_eq!(seen(failed(libc::EIO)), (true, true, Bytes(0), None));
+        assert_eq!(seen(failed(libc::EACCES)), (false, false, Bytes(0), None));
+        assert!(space(Path::new("/")).is_ok_and(|(used, _)| used > Bytes(0)));
+        assert_eq!(space(Path::new("/nowhere")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
 
     #[test]
     fn what_goes_away_meanwhile_is_listed_anew() {

@@ -51,7 +51,7 @@ pub(super) fn observe(host: &Host, uuid: &str, mountpoint: &Path) -> Result<Mirr
     let present = state.members.iter().filter(|m| !m.missing && !m.replace_target);
     state.raw_size = Bytes(present.filter_map(|m| m.size).map(|size| size.0).sum());
     if state.mounted {
-        (state.used, state.free) = blocks::space(&host.path(mountpoint));
+        blocks::see_space(&mut state, blocks::space(&host.path(mountpoint)));
     }
     Ok(state)
 }

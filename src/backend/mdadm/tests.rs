@@ -188,6 +188,20 @@ fn states_made_of_them() {
     insta::assert_snapshot!(all);
 }
 
+/// What ext4 shows after its journal was given up (Linux 6.15) and after a shutdown: the mount stays writeable.
+#[test]
+fn a_filesystem_that_the_kernel_has_stopped_writing_to_is_read_only() {
+    for (option, stopped) in [("", false), (",emergency_ro", true), (",shutdown", true)] {
+        let machine = recorded!("healthy");
+        let mounts = fs::read_to_string(machine.path("/proc/self/mountinfo")).unwrap();
+        let mounts = format!("{}{option}\n", mounts.trim_end());
+        machine.write("/proc/self/mountinfo", &mounts);
+        let state = machine.observe();
+        assert!(state.mounted, "{mounts}");
+        assert_eq!((state.read_only, state.forced_read_only), (stopped, stopped), "{mounts}");
+    }
+}
+
 /// A member was given up, and the kernel has yet to find that no other is there to be filled.
 #[test]
 fn a_recovery_of_nobody_is_no_work() {

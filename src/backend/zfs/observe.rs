@@ -99,7 +99,9 @@ pub fn observe(host: &Host, uuid: &str, mountpoint: &Path) -> Result<MirrorState
     let suspended = state.zfs.as_ref().is_some_and(ZfsState::is_suspended);
     // A pool that is suspended may keep whoever asks for its space.
     if state.mounted && !suspended {
-        (state.used, state.free) = blocks::space(&host.path(mountpoint));
+        if let Ok((used, free)) = blocks::space(&host.path(mountpoint)) {
+            (state.used, state.free) = (used, Some(free));
+        }
     }
     Ok(state)
 }
