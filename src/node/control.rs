@@ -197,17 +197,35 @@ pub fn start_again(host: &Host, control: &NodeControl, dir: &Path) -> Result<(),
     start(host, control)
 }
 
+fn let_go(host: &Host, unit: &str) -> Result<(), ControlError> {
+    log_change(&format!("rm {}", hold_path(unit).display()));
+    let path = host.path(hold_path(unit));
+    files::remove(&path)?;
+    // Others may have drop-ins there.
+    let _ = fs::remove_dir(files::parent(&path));
+    Ok(())
+}
+
+/// Releases the node, and leaves it to others to start it.
+///
+/// # Errors
+/// It could not be released.
+pub fn release(host: &Host, control: &NodeControl) -> Result<(), ControlError> {
+    if let Some(unit) = control.unit() {
+        let_go(host, unit)?;
+        let reload = Cmd::change("systemctl").arg("daemon-reload");
+        host.runner().run(&reload).map_err(ControlError::Command)?;
+    }
+    Ok(())
+}
+
 /// Releases the node and starts it.
 ///
 /// # Errors
 /// It could not be released or asked.
 pub fn start(host: &Host, control: &NodeControl) -> Result<(), ControlError> {
     if let Some(unit) = control.unit() {
-        log_change(&format!("rm {}", hold_path(unit).display()));
-        let path = host.path(hold_path(unit));
-        files::remove(&path)?;
-        // Others may have drop-ins there.
-        let _ = fs::remove_dir(files::parent(&path));
+        let_go(host, unit)?;
         if let Err(e) = host.runner().run(&forgiving(unit)) {
             tracing::debug!("{e}");
         }

@@ -14,7 +14,7 @@ mod stray;
 pub mod within;
 
 pub use control::{
-    ControlError, PATIENCE, commands_of, is_held, runs, start, start_again, start_commands, stop,
+    ControlError, PATIENCE, commands_of, is_held, release, runs, start, start_again, start_commands, stop,
     stop_commands, verify_running_on,
 };
 pub use facts::facts;

@@ -12,7 +12,7 @@ mod superblock;
 mod sysfs;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -34,12 +34,12 @@ fn said(path: &str) -> String {
 }
 
 /// A machine made of a recorded sysfs directory and of devices with crafted superblocks.
-struct Machine {
+pub(crate) struct Machine {
     root: tempfile::TempDir,
 }
 
 impl Machine {
-    fn bare() -> Self {
+    pub(crate) fn bare() -> Self {
         let root = tempfile::tempdir().unwrap();
         for dir in ["proc/self", "sys/fs/btrfs/features", "sys/class/block", "dev"] {
             fs::create_dir_all(root.path().join(dir)).unwrap();
@@ -54,13 +54,13 @@ impl Machine {
         let from = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/btrfs/sysfs").join(case);
         copy_tree(&from, &machine.root.path().join("sys/fs/btrfs").join(UUID));
         machine.mount("rw,relatime", "btrfs", "/dev/loop0", "rw,space_cache=v2");
-        for (name, devid) in [("loop0", 1), ("loop1", 2)] {
-            machine.device(name, &Superblock { devid, uuid: member_uuid(devid), ..sample() });
+        for devid in [1, 2] {
+            machine.member(devid);
         }
         machine
     }
 
-    fn write(&self, path: &str, content: impl AsRef<[u8]>) {
+    pub(crate) fn write(&self, path: &str, content: impl AsRef<[u8]>) {
         let path = self.root.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
@@ -73,6 +73,14 @@ impl Machine {
         self.write("proc/self/mountinfo", line);
     }
 
+    /// A member that is here.
+    pub(crate) fn member(&self, devid: u64) {
+        self.device(
+            &format!("loop{}", devid - 1),
+            &Superblock { devid, uuid: member_uuid(devid), ..sample() },
+        );
+    }
+
     fn device(&self, name: &str, sb: &Superblock) {
         self.write(&format!("dev/{name}"), [vec![0; 64 << 10], craft(sb)].concat());
         self.write(&format!("sys/class/block/{name}/size"), "1048576\n");
@@ -83,11 +91,11 @@ impl Machine {
         if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.unwrap();
     }
 
-    fn host(&self) -> Host {
+    pub(crate) fn host(&self) -> Host {
         self.host_with(Arc::new(ScriptedRunner::new()))
     }
 
-    fn host_with(&self, runner: Arc<ScriptedRunner>) -> Host {
+    pub(crate) fn host_with(&self, runner: Arc<ScriptedRunner>) -> Host {
         Host::captured(self.root.path(), runner, jiff::Timestamp::UNIX_EPOCH)
     }
 

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::is_moved;
+use super::{is_moved, reach};
 use crate::{
     exec::Failure,
     host::Host,
@@ -85,6 +85,13 @@ impl Step for StopNode {
     }
 
     fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
+        // Where its files are out of reach it could not be started before either.
+        let absent = if self.backwards { reach::absent_with(cx.host, &self.data)? } else { None };
+        if let Some(why) = absent {
+            tracing::warn!("the node ({}) was not started: {why}", self.control);
+            return node::release(cx.host, &self.control)
+                .map_err(|e| StepError::failed("the node could not be released", e));
+        }
         node::start_again(cx.host, &self.control, &self.directory)
             .map_err(|e| StepError::failed("the node could not be started again", e))
     }

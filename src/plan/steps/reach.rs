@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::{fail, run, storage::backend_failed};
 use crate::{
     backend::{self, MirrorSpec},
+    config::Mirror,
     exec::{Cmd, log_change},
-    host::{Host, files, lock::RUN_DIR, mountinfo},
+    host::{Host, declaration, files, lock::RUN_DIR, mountinfo},
     model::mirror::MirrorState,
     plan::{Context, Outcome, Probe, Step, StepError},
 };
@@ -81,6 +82,32 @@ pub(super) fn must_be_mounted(host: &Host, spec: &MirrorSpec) -> Result<(PathBuf
             .hint("run the same command again: it mounts it")
     })?;
     Ok((at, state))
+}
+
+/// Why a mirror is mounted nowhere and cannot be mounted at its place: with a member missing it takes a mount of its own kind.
+fn absent(host: &Host, mirror: &Mirror) -> Result<Option<String>, StepError> {
+    let backend = backend::of(mirror.backend);
+    if !backend.degrades_a_mount() {
+        return Ok(None);
+    }
+    let state = backend.observe(host, &mirror.uuid, &mirror.mountpoint).map_err(backend_failed)?;
+    let here = |id: &str| state.members.iter().any(|m| !m.missing && m.devid.to_string() == id);
+    let Some(gone) = mirror.member.iter().find(|m| !here(&m.id)).filter(|_| !state.mounted) else {
+        return Ok(None);
+    };
+    let (name, at, id) = (&mirror.name, mirror.mountpoint.display(), &gone.id);
+    Ok(Some(format!(
+        "the mirror is not mounted at {at}, since {gone} is missing. Plug it in again: raidguard repair {name}; if it is dead: raidguard \
+         replace {name} --old {id} --new DEVICE; then start the node"
+    )))
+}
+
+/// The same of the mirror that is declared to hold these files.
+pub(super) fn absent_with(host: &Host, data: &Path) -> Result<Option<String>, StepError> {
+    let config =
+        declaration::load(host).map_err(|e| StepError::failed("the declaration cannot be read", e))?;
+    let mirror = config.mirror.iter().find(|mirror| data.starts_with(&mirror.mountpoint));
+    mirror.map_or(Ok(None), |mirror| absent(host, mirror))
 }
 
 /// How often, and how far apart, a mount or an unmount is tried. What has just ended may not have let go yet; and libblkid believes for
@@ -308,8 +335,12 @@ impl Step for MountInPlace {
 
     fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
         let (at, state) = mounted_at(cx.host, &self.spec)?;
-        if at.is_none() {
-            self.mount(cx.host, &state)?;
+        if at.is_some() {
+            return Ok(());
+        }
+        match absent_with(cx.host, &self.spec.mountpoint)? {
+            Some(why) => tracing::warn!("it stays as it is: {why}"),
+            None => self.mount(cx.host, &state)?,
         }
         Ok(())
     }
@@ -338,3 +369,6 @@ impl Step for LeavePrivate {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
