@@ -2,7 +2,8 @@
 
 use std::{
     ffi::OsString,
-    io,
+    fs::File,
+    io::{self, Read as _, Seek as _},
     os::unix::process::{CommandExt, ExitStatusExt},
     path::PathBuf,
     process::{Command, Stdio},
@@ -60,9 +61,16 @@ impl Runner for RealRunner {
                 }
                 Ok(())
             })
-            .stdout_capture()
-            .stderr_capture()
             .unchecked();
+        // What outlives us must not be left with pipes that nobody reads, nor be waited for because a child of it holds one.
+        let files = spared.then(|| Ok((tempfile::tempfile()?, tempfile::tempfile()?))).transpose();
+        let files = files.map_err(|e: io::Error| not_started(&e))?;
+        let expression = match &files {
+            None => expression.stdout_capture().stderr_capture(),
+            Some((out, err)) => expression
+                .stdout_file(out.try_clone().map_err(|e| not_started(&e))?)
+                .stderr_file(err.try_clone().map_err(|e| not_started(&e))?),
+        };
         let expression = match &cmd.stdin {
             Some(bytes) => expression.stdin_bytes(bytes.clone()),
             None => expression.stdin_null(),
@@ -86,18 +94,21 @@ impl Runner for RealRunner {
                 }
                 None if asked_to_stop.is_some_and(|since| since.elapsed() > GRACE) => end_group(group),
                 None => {
-                    if asked_to_stop.is_none() && tick() == Flow::Stop {
+                    if !spared && asked_to_stop.is_none() && tick() == Flow::Stop {
                         asked_to_stop = Some(Instant::now());
                         let _ = handle.send_signal(Signal::SIGINT as i32);
                     }
                 }
             }
         };
-        let output = |code| Output { code, stdout: result.stdout.clone(), stderr: result.stderr.clone() };
+        let (stdout, stderr) = match files {
+            None => (result.stdout.clone(), result.stderr.clone()),
+            Some((out, err)) => (beginning(out), beginning(err)),
+        };
         match (result.status.code(), result.status.signal()) {
-            (Some(code), _) if cmd.accepted.contains(&code) => Ok(output(code)),
-            (Some(code), _) => Err(fail(Failure::Code(code), &result.stderr)),
-            (None, signal) => Err(fail(Failure::Signal(signal.unwrap_or_default()), &result.stderr)),
+            (Some(code), _) if cmd.accepted.contains(&code) => Ok(Output { code, stdout, stderr }),
+            (Some(code), _) => Err(fail(Failure::Code(code), &stderr)),
+            (None, signal) => Err(fail(Failure::Signal(signal.unwrap_or_default()), &stderr)),
         }
     }
 
@@ -122,6 +133,16 @@ impl Runner for RealRunner {
     fn has(&self, tool: &str) -> bool {
         Self::find(tool).is_some()
     }
+}
+
+/// How much of what a spared command said is of use.
+const SAID: u64 = 64 << 10;
+
+fn beginning(mut file: File) -> Vec<u8> {
+    let mut said = Vec::new();
+    // What cannot be read is only words.
+    let _ = file.rewind().and_then(|()| file.take(SAID).read_to_end(&mut said));
+    said
 }
 
 fn end_group(group: Option<Pid>) {
@@ -160,10 +181,21 @@ mod tests {
         let limit = Duration::from_millis(400);
         let error = RealRunner.run(&cmd.timeout(limit).spared()).unwrap_err();
         assert_eq!(error.failure, Failure::LeftRunning(limit));
-        let pid = std::fs::read_to_string(told).unwrap().trim().parse().unwrap();
+        let pid = std::fs::read_to_string(&told).unwrap().trim().parse().unwrap();
         let pid = Pid::from_raw(pid);
         assert_eq!(kill(pid, None), Ok(()));
         kill(pid, Signal::SIGKILL).unwrap();
+
+        // Who has started something, and ended, is not waited for any longer, and what it said is known.
+        let script = "sleep 60 & echo $! > \"$0\"; echo said; echo why >&2; exit 3";
+        let cmd = Cmd::change("sh").args(["-c", script]).arg(&told).timeout(Duration::from_secs(30)).spared();
+        let began = Instant::now();
+        let error = RealRunner.run(&cmd).unwrap_err();
+        assert_eq!(error.failure, Failure::Code(3));
+        assert!(error.to_string().contains("why"), "{error}");
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+        let child = std::fs::read_to_string(&told).unwrap().trim().parse().unwrap();
+        kill(Pid::from_raw(child), Signal::SIGKILL).unwrap();
     }
 
     #[test]
