@@ -176,7 +176,7 @@ impl<'a, S: Step + Serialize + DeserializeOwned> Executor<'a, S> {
             return Ok(Ended::Complete);
         }
         if self.state.rolling_back {
-            return Err(ExecuteError::RollingBack);
+            self.turn_round()?;
         }
         let of = self.plan.steps.len();
         let _awake = awake::hold(self.host, &format!("{} of {}", self.plan.verb, self.plan.mirror));
@@ -227,6 +227,31 @@ impl<'a, S: Step + Serialize + DeserializeOwned> Executor<'a, S> {
         Ok(Ended::Complete)
     }
 
+    /// Can every step that was begun be put back, as the machine is now?
+    fn may_go_back(&self) -> Result<(), ExecuteError> {
+        let of = self.plan.steps.len();
+        for (index, step) in self.plan.steps.iter().enumerate().rev() {
+            if self.state.begun.get(index).copied().unwrap_or_default() {
+                let failed = |source| ExecuteError::Undo { index, of, says: step.says(), source };
+                step.may_undo(self.host).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A rollback that was cut off is finished. Where what has happened since forbids that, the only way is forward: the step that is not
+    /// put back, and all before it, are as they were when they were done, and those after it are done again.
+    fn turn_round(&mut self) -> Result<(), ExecuteError> {
+        match self.may_go_back() {
+            Err(ExecuteError::Undo { source, .. }) if source.refused => {}
+            Err(e) => return Err(e),
+            Ok(()) => return Err(ExecuteError::RollingBack),
+        }
+        self.journal.write(self.host.now(), Record::Forward)?;
+        self.state.rolling_back = false;
+        Ok(())
+    }
+
     /// Puts back every step that was begun, the last one first.
     ///
     /// # Errors
@@ -240,12 +265,7 @@ impl<'a, S: Step + Serialize + DeserializeOwned> Executor<'a, S> {
             return Err(ExecuteError::TooLate { says: step.says() });
         }
         let of = self.plan.steps.len();
-        for (index, step) in self.plan.steps.iter().enumerate().rev() {
-            if self.state.begun.get(index).copied().unwrap_or_default() {
-                let failed = |source| ExecuteError::Undo { index, of, says: step.says(), source };
-                step.may_undo(self.host).map_err(failed)?;
-            }
-        }
+        self.may_go_back()?;
         if !self.state.rolling_back {
             self.journal.write(self.host.now(), Record::RollBack)?;
             self.state.rolling_back = true;

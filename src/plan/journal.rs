@@ -27,6 +27,8 @@ pub enum Record {
     Done(usize, Outcome),
     /// A rollback was begun.
     RollBack,
+    /// The rollback that was begun cannot be finished, so it goes forward again.
+    Forward,
     /// A step was put back.
     Undone(usize),
     /// All steps are done.
@@ -213,6 +215,7 @@ impl JournalState {
                 self.begun.get(i)?;
             }
             Record::RollBack => self.rolling_back = true,
+            Record::Forward => self.rolling_back = false,
             end @ (Record::Complete | Record::RolledBack) => self.ended = Some(end),
         }
         Some(())

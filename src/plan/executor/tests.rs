@@ -211,6 +211,39 @@ fn a_begun_rollback_must_be_finished() {
 }
 
 #[test]
+fn a_rollback_that_cannot_be_finished_any_more_goes_forward_again() {
+    let m = machine();
+    let mut list = steps(m.dir.path(), 4);
+    list[3].fails = true;
+    let mut executor = Executor::begin(&m.host, &same, plan(list)).unwrap();
+    executor.forward(&mut ()).unwrap_err();
+    // Cut off when the last ones were put back; then somebody uses what the first one made.
+    for (record, gone) in
+        [(Record::RollBack, None), (Record::Undone(3), None), (Record::Undone(2), Some("s2"))]
+    {
+        executor.journal.write(Timestamp::UNIX_EPOCH, record).unwrap();
+        gone.iter().for_each(|gone| fs::remove_file(m.dir.path().join(gone)).unwrap());
+    }
+    let journal = executor.journal().to_owned();
+    let first = m.dir.path().join("s0");
+    fs::write(&first, "newer").unwrap();
+    let take_up = || Executor::<Touch>::take_up(&m.host, &same, &journal).unwrap();
+    assert!(matches!(take_up().back(&mut ()), Err(ExecuteError::Undo { index: 0, .. })));
+    assert!(matches!(take_up().forward(&mut ()), Err(ExecuteError::Step { index: 3, .. })));
+    assert!(!take_up().state.rolling_back);
+    assert_eq!(take_up().state.begun, [true; 4]);
+    // It is an interrupted one as any other, and can be put back when that holds again.
+    fs::write(&first, "").unwrap();
+    let whole = fs::read(&journal).unwrap();
+    assert_eq!(take_up().back(&mut ()).unwrap(), Ended::RolledBack);
+    assert_eq!(made(m.dir.path(), 4), 0);
+    let mended = String::from_utf8(whole).unwrap().replace("\"fails\":true", "\"fails\":false");
+    fs::write(&journal, mended).unwrap();
+    assert_eq!(take_up().forward(&mut ()).unwrap(), Ended::Complete);
+    assert_eq!(made(m.dir.path(), 4), 4);
+}
+
+#[test]
 fn ctrl_c_stops_between_steps() {
     let m = machine();
     m.host.interrupt().raise();
