@@ -48,6 +48,13 @@ fn part<'a>(host: &Host, array: &'a Array, device: &Path) -> Option<&'a Device> 
     array.devices.iter().find(|d| d.name == name)
 }
 
+/// The member whose place the kernel gives to the next device (`raid1_add_disk`, `raid10_add_disk`); nothing where none is empty.
+fn first_empty(array: &Array) -> Option<u64> {
+    let fills = |slot: u64, d: &Device| d.slot == Some(slot) && !d.is("faulty") && !d.is("replacement");
+    let mut slots = 0..array.state.raid_disks;
+    slots.find(|slot| !array.devices.iter().any(|d| fills(*slot, d))).map(number_of)
+}
+
 /// Does the new device serve at the old one's place?
 pub(super) fn is_exchanged(host: &Host, exchange: &Exchange) -> Result<bool, BackendError> {
     let in_place = |slot: Option<u64>| slot.map(number_of) == Some(exchange.id);
@@ -75,6 +82,12 @@ pub(super) fn exchange(
         clear(host, &now)?;
         if superblock(host, &exchange.new, &exchange.uuid)?.is_some() {
             host.runner().run(&zero(&exchange.new))?;
+        }
+        if let Some(first) = first_empty(&array(host, &exchange.uuid)?).filter(|first| *first != exchange.id)
+        {
+            return Err(BackendError::State(format!(
+                "member {first} is missing too, and the kernel would fill its place first: exchange that one first"
+            )));
         }
         host.runner().run(&add(&device, &exchange.new))?;
     }
@@ -189,7 +202,7 @@ pub(super) fn give_up(host: &Host, exchange: &Exchange) -> Result<(), BackendErr
     if let Some(now) = Array::find(host, &exchange.uuid)?.filter(|array| array.state.runs()) {
         if let Some(new) = part(host, &now, &exchange.new) {
             if new.serves() {
-                return Ok(());
+                return stays(&now, new, exchange);
             }
             take_out(host, &now, new)?;
         }
@@ -199,6 +212,19 @@ pub(super) fn give_up(host: &Host, exchange: &Exchange) -> Result<(), BackendErr
         host.runner().run(&zero(&exchange.new))?;
     }
     Ok(())
+}
+
+/// A device that serves is not taken out: what it holds may be the only other copy. At another place than its own it is another member.
+fn stays(array: &Array, new: &Device, exchange: &Exchange) -> Result<(), BackendError> {
+    let place = new.slot.map(number_of).filter(|place| *place != exchange.id);
+    place.map_or(Ok(()), |place| {
+        let (path, array) = (exchange.new.display(), array.state.device.display());
+        Err(BackendError::State(format!(
+            "{path} serves as member {place}, and not as member {}, since the kernel fills the first empty place. To take it out: mdadm \
+             --manage {array} --fail {path}; mdadm --manage {array} --remove {path}; then run the same command again",
+            exchange.id
+        )))
+    })
 }
 
 /// What still says on the old device that it is a member, once it is out of the array.

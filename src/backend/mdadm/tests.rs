@@ -389,6 +389,28 @@ fn a_new_device_that_was_pulled_is_taken_out_without_its_node() {
     }
 }
 
+/// Both places of the array are empty, or the first is: the kernel gives a new device the first.
+#[test]
+fn a_device_comes_to_the_first_empty_place_and_to_no_other() {
+    let exchange =
+        |id, new: &str| Exchange { uuid: UUID.into(), id, new: new.into(), avoid_old: false, partuuid: None };
+    let machine = recorded!("pulled-idle");
+    let runner = Arc::new(ScriptedRunner::new().on("mdadm", Reply::ok("")).on("wipefs", Reply::ok("")));
+    let host = Host::captured(machine.dir.path(), Arc::clone(&runner) as _, samples::now());
+    let ran = Mdadm.exchange(&host, &exchange(1, "/dev/sdd"), Path::new(MNT), &mut |_| Flow::Stop);
+    assert!(ran.unwrap_err().to_string().contains("member 2 is missing too"));
+    assert!(!runner.calls().iter().any(|(_, line)| line.contains("--add")), "{:?}", runner.calls());
+    // It has come to another place all the same: then not everything is as it was.
+    let machine = recorded!("healthy");
+    let told =
+        Mdadm.give_up_exchange(&machine.host(), &exchange(1, "/dev/sdc"), None).unwrap_err().to_string();
+    assert!(
+        told.contains("serves as member 2, and not as member 1") && told.contains("--fail /dev/sdc"),
+        "{told}"
+    );
+    Mdadm.give_up_exchange(&machine.host(), &exchange(2, "/dev/sdc"), None).unwrap();
+}
+
 #[test]
 fn halves_that_were_each_written_to_alone_are_known_though_they_count_alike() {
     let machine = recorded!("parted");

@@ -2,7 +2,7 @@
 
 use super::{Facts, Request};
 use crate::{
-    model::mirror::MemberState,
+    model::{BackendKind, mirror::MemberState},
     ops::{Blocker, resumed},
 };
 
@@ -185,6 +185,17 @@ fn returned(facts: &Facts, id: u64) -> Option<Blocker> {
             }
         },
     ))
+}
+
+/// Into which place of an array a device comes nobody can say: the kernel fills the first that is empty (`raid1_add_disk`).
+pub(super) fn first_place(facts: &Facts, old: u64) -> Option<Blocker> {
+    let first = facts.gone().into_iter().min().filter(|_| facts.mirror.backend == BackendKind::Mdadm)?;
+    (first != old).then(|| {
+        Blocker::new(
+            format!("{} is missing, and the kernel fills member {first} first", facts.name_of(first)),
+            format!("exchange that one first: --old {first}"),
+        )
+    })
 }
 
 const PLUG_IN: &str =

@@ -55,6 +55,7 @@ pub fn decide(request: &Request, facts: &Facts) -> Result<Decision, Vec<Blocker>
     let new = new_device(request, facts, old, &mut blockers, &mut warnings);
     if let Some(old) = old {
         super::blockers::reach(facts, old, &mut blockers);
+        blockers.extend(super::blockers::first_place(facts, old));
     }
     match (old, new) {
         (Some(old), Some(new)) if blockers.is_empty() => Ok(Decision {

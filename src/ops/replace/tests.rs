@@ -5,7 +5,7 @@ use crate::{
     backend::{Layout, Piece},
     health::samples,
     model::{
-        Bytes, Content, Device, Inventory,
+        BackendKind, Bytes, Content, Device, Inventory,
         inventory::{Signature, Use, sample},
         node::Holder,
         observed::Claim,
@@ -363,4 +363,30 @@ fn of_several_that_are_missing_one_is_named_and_the_rest_is_said() {
         !plan.contains("prove it") && plan.contains("unmount /run/raidguard/mirrors/lightning"),
         "{plan}"
     );
+}
+
+#[test]
+fn of_an_array_the_first_empty_place_is_filled_first() {
+    let mut facts = facts();
+    facts.mirror.backend = BackendKind::Mdadm;
+    let third = crate::config::Member { id: "3".into(), uuid: "c".into(), ..facts.mirror.member[1].clone() };
+    facts.mirror.member.push(third);
+    facts.layout = Ok(Layout {
+        members: vec![(1, Bytes::gib(32)), (2, Bytes::gib(32)), (3, Bytes::gib(32))],
+        pieces: vec![piece("raid1", &[1, 2, 3], 2)],
+    });
+    facts.state.members[1].missing = true;
+    facts.claims.retain(|c| c.devid == 1);
+    for old in ["1", "3"] {
+        let said = says(&Request { old: Some(old.into()), ..request() }, &facts);
+        assert!(
+            said.contains("the kernel fills member 2 first | exchange that one first: --old 2"),
+            "{said}"
+        );
+        assert_eq!(said.lines().count(), 1, "nothing beside it: {said}");
+    }
+    decide(&request(), &facts).unwrap();
+    // A btrfs is told which member goes.
+    facts.mirror.backend = BackendKind::Btrfs;
+    decide(&Request { old: Some("3".into()), ..request() }, &facts).unwrap();
 }
