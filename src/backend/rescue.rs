@@ -4,6 +4,7 @@ use std::{
     fs::File,
     ops::Range,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -15,6 +16,9 @@ use crate::{
     host::{Host, overlay::Striped},
     model::{BackendKind, Bytes, lossy},
 };
+
+/// What is left of a mirror is opened in seconds; off a disk that reads some places only after many tries it takes minutes.
+pub const PATIENCE: Duration = Duration::from_secs(30 * 60);
 
 /// A mirror, or what is left of one, by what its members say themselves: nothing need be declared.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -283,7 +287,7 @@ pub trait Rescue: Send + Sync {
     fn mount(&self, _host: &Host, opening: &Opening<'_>, run: Run<'_>) -> Result<Opened, BackendError> {
         let Opening { options, survivors, overlays, place, .. } = *opening;
         for cmd in self.mount_commands(options, survivors, overlays, place) {
-            run(&cmd)?;
+            run(&cmd.timeout(PATIENCE))?;
         }
         Ok(Opened::default())
     }

@@ -8,8 +8,9 @@ use std::{
 
 use super::{
     Request, STEPS,
+    halted::interrupted,
     judging::Judging,
-    ladder::{Halt, Open, Reached, Scene, broken_trouble, interrupted, reach},
+    ladder::{Halt, Open, Reached, Scene, broken_trouble, reach},
     no_target, outcome,
     target::{self, Target},
 };

@@ -8,7 +8,7 @@ use super::{
     STEPS,
     bring::{Climbed, not_what_was_read},
     judging::Judging,
-    ladder::{Reached, interrupted},
+    ladder::Reached,
     outcome,
     target::Target,
 };
@@ -44,13 +44,13 @@ pub(super) fn finish(
         .and_then(|()| {
             copy::verify_tree(&target.files(), manifest, proven, None, &mut told, host.interrupt())
         })
-        .map_err(not_what_was_read)?;
+        .map_err(|e| if e.is_interrupted() { reached.interrupted() } else { not_what_was_read(e) })?;
     console.done(1, verify, &Outcome::note(format!("{} files, {total}", manifest.files())), true);
     console.begin(2, judge);
     console.waiting("checking the databases");
     let networks = judging.end();
     if host.interrupt().is_raised() {
-        return Err(interrupted());
+        return Err(reached.interrupted());
     }
     console.done(2, judge, &Outcome::default(), true);
 

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use super::{
     Request,
     decide::{Standing, Versions, newest_of},
-    ladder::{Halt, Open, Scene, interrupted, reach},
+    halted::interrupted,
+    ladder::{Halt, Open, Scene, reach},
 };
 use crate::{
     backend::rescue::{Relation, Survivor, Way},

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::halted::{interrupted, standing, until};
 use crate::{
     backend::{
         BackendError,
@@ -91,11 +92,6 @@ impl Open<'_> {
     }
 }
 
-pub(super) fn interrupted() -> Trouble {
-    Trouble::failed("recover was stopped, as asked", io::Error::from(io::ErrorKind::Interrupted))
-        .hint("nothing was written to a survivor, and nothing is left of it; run it again when you like")
-}
-
 /// Opens `survivors` by `rung`, has `work` read them, and takes everything down. `extracted` is where a way without a mount puts files.
 ///
 /// # Errors
@@ -139,23 +135,26 @@ pub(super) fn reach<T: Send>(
     tracing::info!("{}: {}", overlay.kind(), overlay.why());
     let result = on(scene, survivors, rung, extracted, &mut overlay, &mut reached, console, work);
     let devices = overlay.devices().to_vec();
-    match overlay.close(&|| forget(scene, &devices)) {
-        Ok(proof) => {
+    let value = match (result, overlay.close(&|| forget(scene, &devices))) {
+        (result, Ok(proof)) => {
             let told = |s: &overlay::Untouched| (s.device.clone(), s.objection().is_none(), s.to_string());
             reached.proof = proof.survivors.iter().map(told).collect();
+            result?
         }
-        Err(e) => {
+        (Ok(value), Err(e)) => {
             let why = format!(
-                "not proven to be unchanged: the overlay could not be taken down, the next run will: {}",
+                "not proven to be unchanged, and stays read-only {}: the overlay could not be taken down: {}",
+                until(&e),
                 causes(&e)
             );
             reached.proof = paths
                 .iter()
                 .map(|path| (path.clone(), false, format!("{} is {why}", path.display())))
                 .collect();
+            value
         }
-    }
-    let value = result?;
+        (Err(halt), Err(e)) => return Err(standing(halt, e, host.interrupt().is_raised()).into()),
+    };
     Ok((value, reached))
 }
 

@@ -4,6 +4,7 @@ mod bring;
 mod decide;
 mod finish;
 mod gather;
+mod halted;
 mod halves;
 mod judging;
 mod ladder;

@@ -6,6 +6,7 @@ use super::{
     bring::ascend,
     decide::{Asked, Versions, newest_of, not_named, pick, stand},
     finish::base_of,
+    halted::{interrupted, standing},
     ladder::{Halt, Reached},
     *,
 };
@@ -292,6 +293,60 @@ fn what_stops_one_way_for_good_stops_all() {
     });
     assert!(ended.is_err());
     assert_eq!(gone, 1);
+}
+
+#[test]
+fn a_layer_that_cannot_be_taken_down_is_said_beside_what_failed() {
+    let in_use = || overlay::OverlayError::InUse { what: "/dev/loop7".into() };
+    let stopped = || overlay::OverlayError::PoolStopped { name: "raidguard-1".into() };
+    let failed =
+        || Halt::Stop(Trouble::failed("the target is full", std::io::Error::other("ENOSPC")).hint("--to"));
+    for (halt, e, asked, says, until) in [
+        (Halt::Closed("EIO".into()), in_use(), false, &["EIO", "/dev/loop7"][..], "until recover runs again"),
+        (
+            failed(),
+            in_use(),
+            false,
+            &["the target is full", "ENOSPC", "--to", "/dev/loop7"],
+            "until recover runs again",
+        ),
+        (
+            Halt::Stop(Trouble::refused("no room", "make some")),
+            in_use(),
+            false,
+            &["no room", "make some"],
+            "until recover",
+        ),
+        (
+            failed(),
+            stopped(),
+            false,
+            &["the target is full", "raidguard-1"],
+            "until the machine is started anew",
+        ),
+        (
+            Halt::Stop(interrupted()),
+            in_use(),
+            true,
+            &["stopped, as asked", "/dev/loop7"],
+            "until recover runs again",
+        ),
+    ] {
+        let trouble = standing(halt, e, asked);
+        let problem = trouble.problem();
+        let cause = problem.cause.map(ToString::to_string).unwrap_or_default();
+        let all = [problem.headline, cause, problem.next.join(" ")].join(" ");
+        assert!(says.iter().all(|says| all.contains(says)), "{all}");
+        assert!(all.contains(&format!("the survivors stay read-only {until}")), "{all}");
+        assert!(all.contains("could not be taken down") && !all.contains("nothing is left of it"), "{all}");
+        assert_eq!(trouble.exit(), Exit::Failed);
+    }
+    // Nor is it forgotten when the operator stops what comes after.
+    let proof = |unchanged, says: &str| vec![("/dev/sdb".into(), unchanged, says.to_owned())];
+    let said = |proof| Reached { proof, ..reached() }.interrupted().problem().next.join(" ");
+    assert!(said(proof(true, "unchanged")).contains("nothing is left of it"));
+    let left = said(proof(false, "/dev/sdb stays read-only"));
+    assert_eq!(left, "/dev/sdb stays read-only");
 }
 
 fn reached() -> Reached {

@@ -88,3 +88,27 @@ fn every_overlay_is_named_and_a_rescue_never_writes() {
     let leaves_out = |r: &&Rung| matches!(r.way, Way::Mount(options) if options.contains("nologreplay") || options.contains("all"));
     assert!(Btrfs.rungs().iter().filter(leaves_out).all(|r| r.when_allowed));
 }
+
+#[test]
+fn a_mount_off_a_disk_that_reads_slowly_is_given_time() {
+    let machine = tempfile::tempdir().unwrap();
+    let runner = std::sync::Arc::new(crate::exec::ScriptedRunner::new());
+    let host = Host::captured(machine.path(), runner, jiff::Timestamp::UNIX_EPOCH);
+    let overlays = ["/dev/loop7".into()];
+    let opening = crate::backend::rescue::Opening {
+        options: "ro",
+        survivors: &[],
+        overlays: &overlays,
+        place: Path::new("/x"),
+        name: "",
+        belongs: None,
+        again: false,
+    };
+    let mut ran = Vec::new();
+    let mut run = |cmd: &Cmd| {
+        ran.push(format!("{cmd:?}"));
+        Ok(crate::exec::Output { code: 0, stdout: Vec::new(), stderr: Vec::new() })
+    };
+    Btrfs.mount(&host, &opening, &mut run).unwrap();
+    assert!(matches!(&ran[..], [one] if one.contains("timeout: Some(1800s)")), "{ran:?}");
+}

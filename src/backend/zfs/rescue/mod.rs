@@ -25,7 +25,9 @@ use super::{
 use crate::{
     backend::{
         Backend as _, BackendError, blocks,
-        rescue::{Freshness, Mended, Opened, Opening, Relation, Remains, Rescue, Run, Rung, Survivor, Way},
+        rescue::{
+            Freshness, Mended, Opened, Opening, PATIENCE, Relation, Remains, Rescue, Run, Rung, Survivor, Way,
+        },
     },
     exec::Cmd,
     host::{
@@ -40,8 +42,6 @@ use crate::{
     model::Level,
 };
 
-/// A pool is imported in seconds; a disk that reads some places only after many tries takes minutes.
-const IMPORT: Duration = Duration::from_secs(30 * 60);
 /// So long where everything is read to find a state that is whole (`-X`).
 const SEARCH: Duration = Duration::from_secs(12 * 3600);
 const READ_ONLY: &str = "-o readonly=on";
@@ -198,7 +198,7 @@ fn import(options: &str, pool: &str, destroyed: bool, name: &str, devices: &[Pat
     for device in devices {
         cmd = cmd.arg("-d").arg(device);
     }
-    let limit = if options.contains("-X") { SEARCH } else { IMPORT };
+    let limit = if options.contains("-X") { SEARCH } else { PATIENCE };
     cmd.args(["-t", pool, name]).timeout(limit)
 }
 
@@ -236,7 +236,8 @@ fn open(host: &Host, opening: &Opening<'_>, run: Run<'_>) -> Result<Opened, Back
             continue;
         }
         let mount = Cmd::change("mount").args(["-t", "zfs", "-o", "ro,zfsutil,nosuid,nodev,noexec"]);
-        run(&mount.arg(&dataset.name).arg(&at))?;
+        // The first one replays the intent log.
+        run(&mount.arg(&dataset.name).arg(&at).timeout(PATIENCE))?;
     }
     let doubt = kmsg.and_then(|kmsg| match kmsg.and_then(|mut kmsg| kmsg.since()) {
         Ok(messages) => not_replayed(&messages, name).map(|said| (Freshness::Old, said)),
