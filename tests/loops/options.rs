@@ -80,6 +80,24 @@ fn a_mount_point_behind_a_symlink_is_the_place_that_it_leads_to() {
 }
 
 #[test]
+fn a_mirror_that_takes_a_released_ones_name_is_judged_by_itself() {
+    isolated("options::a_mirror_that_takes_a_released_ones_name_is_judged_by_itself", |s| {
+        let new = s.disk("new", 2200 << 20);
+        moved(s, &setup(s, &[]));
+        for commit in 0..60 {
+            fs::write("/srv/lightning/lightning/commit", commit.to_string()).unwrap();
+            s.tool("btrfs", &["filesystem", "sync", "/srv/lightning"]);
+        }
+        assert_eq!(s.run(&["check", "--deep"]).code, 0);
+        assert_eq!(s.run(&["release", "--yes"]).code, 0);
+        moved(s, &setup(s, &["--wipe"]));
+        let exchange = ["replace", "--old", "2", "--new", new.name(), "--online", "--dry-run"];
+        let ran = s.run(&exchange);
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+    });
+}
+
+#[test]
 fn a_directory_that_is_a_symlink_already_is_moved_where_it_leads() {
     isolated("options::a_directory_that_is_a_symlink_already_is_moved_where_it_leads", |s| {
         fs::create_dir("/home/data").unwrap();
