@@ -69,12 +69,12 @@ pub fn judge_within(
     Err(why)
 }
 
-/// A database that takes minutes to check: each of its rows has a condition that takes long to see.
+/// A database that takes minutes to check: each of its rows has a condition of its own that takes long to see.
 #[cfg(test)]
 pub(crate) fn slow(path: &Path) {
     let db = rusqlite::Connection::open(path).unwrap();
     db.execute_batch(
-        "CREATE TABLE slow(x CHECK (instr(replace(hex(zeroblob(1000000)), '0', '00'), '1') = 0));
+        "CREATE TABLE slow(x CHECK (instr(replace(hex(zeroblob(1000000 + x)), '0', '00'), '1') = 0));
          PRAGMA ignore_check_constraints = ON;
          INSERT INTO slow WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) SELECT i FROM n;",
     )

@@ -48,7 +48,7 @@ pub(super) fn finish(
     console.done(1, verify, &Outcome::note(format!("{} files, {total}", manifest.files())), true);
     console.begin(2, judge);
     console.waiting("checking the databases");
-    let networks = judging.end();
+    let networks = judging.end(host.interrupt());
     if host.interrupt().is_raised() {
         return Err(reached.interrupted());
     }

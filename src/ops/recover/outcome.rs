@@ -35,20 +35,23 @@ struct Judged {
 }
 
 /// Judges every network's directory below `files`. `scratch` is a directory that is made and removed. `opened` is given each database
-/// before it is checked.
+/// before it is checked; `go_on` is asked before each.
 pub(super) fn networks(
     files: &Path,
     places: &[Place],
     record: Option<&Record>,
     scratch: &Path,
     opened: &dyn Fn(&Connection),
+    go_on: &dyn Fn() -> bool,
 ) -> Vec<NetworkReport> {
     let mut all: Vec<NetworkReport> = places
         .iter()
+        .take_while(|_| go_on())
         .map(|place| {
             let dir = files.join(&place.directory);
             let database = dir.join(DATABASE);
-            let judged = database.symlink_metadata().is_ok().then(|| judge(&database, scratch, opened));
+            let judged =
+                database.symlink_metadata().is_ok().then(|| judge(&database, scratch, opened, go_on));
             let network =
                 place.directory.strip_prefix(&place.base).unwrap_or(Path::new("")).to_string_lossy();
             NetworkReport {
@@ -67,7 +70,7 @@ pub(super) fn networks(
     all
 }
 
-fn judge(database: &Path, scratch: &Path, opened: &dyn Fn(&Connection)) -> Judged {
+fn judge(database: &Path, scratch: &Path, opened: &dyn Fn(&Connection), go_on: &dyn Fn() -> bool) -> Judged {
     if let Some(linked) = database::linked(database) {
         return Judged { version: Err(format!("{linked}, {NO_FILE}")), without: None };
     }
@@ -78,7 +81,7 @@ fn judge(database: &Path, scratch: &Path, opened: &dyn Fn(&Connection)) -> Judge
         },
         Some(journal) => Judged {
             version: database::judge_on_scratch(database, scratch, false, opened).map_err(|e| causes(&e)),
-            without: (journal == Journal::Rollback)
+            without: (journal == Journal::Rollback && go_on())
                 .then(|| database::judge_on_scratch(database, scratch, true, opened).ok())
                 .flatten(),
         },

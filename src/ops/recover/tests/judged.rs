@@ -147,7 +147,7 @@ fn databases_on_a_copy_are_measured_by_the_ledger_and_by_each_other() {
         (Some(entry(1, "03ff")), AgainstLedger::OtherNode),
     ] {
         record.ledger = known.map(|known| ("bitcoin".to_owned(), known)).into_iter().collect();
-        let networks = outcome::networks(dir.path(), &places, Some(&record), &scratch, &|_| {});
+        let networks = outcome::networks(dir.path(), &places, Some(&record), &scratch, &|_| {}, &|| true);
         let databases: Vec<_> = networks.iter().filter_map(|n| n.database.clone()).collect();
         assert_eq!((databases[0].against_ledger, databases[0].data_version), (stands, Some(42)));
         assert_eq!((databases[0].superseded, databases[1].superseded), (false, true));
@@ -267,7 +267,7 @@ fn what_a_symlink_leads_to_on_this_machine_is_not_what_came_out() {
     fs::copy(here.join("lightningd.sqlite3"), files.join("journal/lightningd.sqlite3")).unwrap();
     symlink(here.join("hsm_secret"), files.join("journal/lightningd.sqlite3-journal")).unwrap();
     let opened = |_: &rusqlite::Connection| panic!("it is opened");
-    let networks = outcome::networks(&files, &places, None, &dir.path().join("scratch"), &opened);
+    let networks = outcome::networks(&files, &places, None, &dir.path().join("scratch"), &opened, &|| true);
     let fault = |network: &NetworkReport| network.database.clone().and_then(|d| d.fault).unwrap_or_default();
     let leads = |name: &str| format!("{name} is a symlink to {}", here.join(name).display());
     assert!(fault(&networks[0]).contains(&leads("lightningd.sqlite3")), "{networks:?}");
