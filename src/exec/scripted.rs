@@ -38,7 +38,7 @@ type Rule = (String, Reply);
 pub struct ScriptedRunner {
     rules: Vec<Rule>,
     absent: Vec<String>,
-    fail_at: Option<usize>,
+    fail_at: Vec<usize>,
     calls: Mutex<Vec<(Effect, String)>>,
     inputs: Mutex<Vec<Vec<u8>>>,
     held: Mutex<Vec<String>>,
@@ -67,7 +67,7 @@ impl ScriptedRunner {
     /// Makes the call with this number (from 0) fail.
     #[must_use]
     pub fn fail_at(mut self, call: usize) -> Self {
-        self.fail_at = Some(call);
+        self.fail_at.push(call);
         self
     }
 
@@ -107,7 +107,7 @@ impl Runner for ScriptedRunner {
         if self.absent.iter().any(|tool| tool == cmd.tool) {
             return Err(fail(Failure::Absent { dirs: "the script".to_owned() }, &[]));
         }
-        if self.fail_at == Some(number) {
+        if self.fail_at.contains(&number) {
             return Err(fail(Failure::Code(1), b"injected failure"));
         }
         tick();

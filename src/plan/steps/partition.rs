@@ -23,6 +23,8 @@ use crate::{
 /// How often and how long the device node and its name are waited for: udev, where it runs, makes them a moment after the kernel knows it.
 const LOOKS: u32 = 100;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+/// Where each look is a command, they come further and further apart, up to this.
+const LONGEST: Duration = Duration::from_secs(1);
 
 /// Makes a partition. Its place, number and UUID were chosen beforehand, so that it can be known again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,15 +76,18 @@ impl MakePartition {
     }
 
     /// Has the kernel forget it. udev looks at a partition whenever what was on it has changed, and the kernel forgets none that is open.
+    /// Whoever asked to stop wants just this put back, so it is waited for all the same.
     fn forget(&self, host: &Host) -> Result<(), StepError> {
         let cmd = partition::forget_command(&self.disk.path, &self.slot);
-        for _ in 0..LOOKS {
+        let (mut waited, mut pause) = (Duration::ZERO, BETWEEN_LOOKS);
+        while waited < BETWEEN_LOOKS * LOOKS {
             match host.runner().run(&cmd) {
                 Ok(_) => return Ok(()),
-                Err(_) if host.interrupt().is_raised() => break,
                 Err(e) => tracing::debug!("{e}; it is tried again"),
             }
-            thread::sleep(BETWEEN_LOOKS);
+            thread::sleep(pause);
+            waited += pause;
+            pause = (pause * 2).min(LONGEST);
         }
         run(host, &cmd).map(drop)
     }
@@ -170,5 +175,35 @@ impl Step for MakePartition {
 
     fn erases(&self) -> &[Identity] {
         std::slice::from_ref(&self.disk)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        exec::{Reply, ScriptedRunner},
+        health::samples,
+        model::inventory::sample,
+    };
+
+    /// udev holds it for a moment, and somebody has pressed Ctrl-C, which is why it is put back.
+    #[test]
+    fn who_asked_to_stop_still_has_the_partition_put_back() {
+        let runner = Arc::new(ScriptedRunner::new().on("partx", Reply::ok("")).fail_at(0).fail_at(1));
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::captured(dir.path(), Arc::clone(&runner) as _, samples::now());
+        host.interrupt().raise();
+        let step = MakePartition {
+            disk: sample("sdd", 48, &[]).identity(),
+            slot: Slot { number: 1, start: 2048, sectors: 2048, sector: 512 },
+            fresh: true,
+            uuid: "uuid".into(),
+            name: "lightning".into(),
+        };
+        step.forget(&host).unwrap();
+        assert_eq!(runner.calls().len(), 3);
     }
 }

@@ -111,7 +111,8 @@ pub(super) fn absent_with(host: &Host, data: &Path) -> Result<Option<String>, St
 }
 
 /// How often, and how far apart, a mount or an unmount is tried. What has just ended may not have let go yet; and libblkid believes for
-/// two seconds that a device holds what it held, though it is gone (`BLKID_PROBE_MIN`).
+/// two seconds that a device holds what it held, though it is gone (`BLKID_PROBE_MIN`). Also where somebody asked to stop: what is put back
+/// then needs it most.
 const TRIES: u32 = 10;
 const APART: Duration = Duration::from_millis(500);
 
@@ -120,7 +121,7 @@ fn patiently(host: &Host, cmd: &Cmd) -> Result<(), StepError> {
     loop {
         match run(host, cmd) {
             Ok(_) => return Ok(()),
-            Err(_) if tries < TRIES && !host.interrupt().is_raised() => {
+            Err(_) if tries < TRIES => {
                 tries += 1;
                 thread::sleep(APART);
             }

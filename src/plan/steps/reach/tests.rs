@@ -75,3 +75,19 @@ fn with_every_member_it_is_mounted_and_the_node_started() {
     assert_eq!(ran.last().unwrap(), "systemctl start -- lightningd.service");
     assert!(!machine.host().path(HOLD).exists());
 }
+
+/// udev looks at it for a moment, and somebody has pressed Ctrl-C, which is why it is put back.
+#[test]
+fn who_asked_to_stop_still_has_the_private_place_unmounted() {
+    let (machine, mirror) = machine(&[1]);
+    machine.write(
+        "proc/self/mountinfo",
+        "40 1 0:50 / /run/raidguard/mirrors/lightning rw - btrfs /dev/loop0 rw\n",
+    );
+    machine.write("run/raidguard/mirrors/kept", "");
+    let runner = Arc::new(ScriptedRunner::new().on("umount", Reply::ok("")).fail_at(0));
+    let host = machine.host_with(Arc::clone(&runner));
+    host.interrupt().raise();
+    leave_private(&host, &steps(&mirror).0.spec).unwrap();
+    assert_eq!(runner.calls().len(), 2);
+}
