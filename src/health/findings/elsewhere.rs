@@ -37,6 +37,12 @@ pub(super) const REMEDIES: &[(&str, &[BackendKind], &str)] = &[
          `raidguard repair NAME` brings the member up to date where it was only away; where both were written to apart, it shows both and \
          merges nothing.",
     ),
+    (
+        "MIR-FOREIGN",
+        &[Mdadm],
+        "Where it serves in the place of a declared member: `raidguard repair NAME` declares it. Where the array was given further members on \
+         purpose, write them into /etc/raidguard/raidguard.toml; `raidguard status NAME --json` shows their numbers, UUIDs and sizes.",
+    ),
     ("MIR-CLONE", &[Zfs], "Unplug the copy now, without importing anything; then `raidguard scrub NAME`."),
     (
         "MIR-REPLACING",

@@ -223,6 +223,11 @@ fn wrong(facts: &Facts, more: &More, back: &[&Claim]) -> Vec<String> {
     for profile in state.profiles.iter().filter(|p| p.total.0 > 0 && p.profile != level.as_str()) {
         found.push(format!("{} is stored as {}: {}", profile.kind, profile.profile, profile.total));
     }
+    let others = facts.redeclarable();
+    found.extend(others.iter().map(|(declared, m)| {
+        let path = m.path.as_ref().map(|path| format!(" ({})", path.display())).unwrap_or_default();
+        format!("member {}{path} serves, and is declared under another UUID", declared.id)
+    }));
     let newest = state.newest().unwrap_or_default();
     for member in state.members.iter().filter(|m| !m.missing) {
         if member.generation.is_some_and(|g| g + 1 < newest) {
@@ -371,6 +376,22 @@ fn plan_of(facts: &Facts, loser: Option<(&Claim, Identity)>, anew: bool) -> Plan
             device: device.identity(),
         }));
         steps.extend(redeclared(mirror, claim.devid, &spec(&all)).filter(|_| !numbers));
+    }
+    for (before, found) in facts.redeclarable() {
+        let device = found.path.as_ref().and_then(|path| facts.inventory.by_path(path));
+        let after = Member { uuid: found.uuid.clone().unwrap_or_default(), ..before.clone() };
+        let after = device.map_or(after.clone(), |d| {
+            let Identity { model, serial, size, .. } = d.identity();
+            Member { model, serial, size, ..after }
+        });
+        let (mirror, before) = (mirror.name.clone(), before.clone());
+        steps.push(Action::Redeclare(Redeclare {
+            mirror,
+            before,
+            after,
+            spec: Some(spec(&all)),
+            device: None,
+        }));
     }
     // What the newest member alone has is given its other copies first.
     let levels =

@@ -339,3 +339,21 @@ fn of_two_halves_of_a_pool_one_is_given_up() {
     });
     assert_eq!(renumbered, Some((String::new(), Some("/dev/sdc1".into()))));
 }
+
+/// It was filled from its beginning, and what had declared it so was put back.
+#[test]
+fn a_member_of_an_array_that_serves_under_another_uuid_is_declared_by_it() {
+    let mut facts = facts();
+    facts.mirror.backend = crate::model::BackendKind::Mdadm;
+    facts.state.members[1].uuid = Some("another".into());
+    let decision = decide(&facts, &more()).unwrap();
+    assert_eq!(decision.found, ["member 2 (/dev/sdc) serves, and is declared under another UUID"]);
+    let steps = decision.plan.unwrap().steps;
+    let Action::Redeclare(step) = &steps[0] else { panic!("{steps:?}") };
+    assert_eq!((step.before.id.as_str(), step.after.id.as_str()), ("2", "2"));
+    assert_eq!((step.after.uuid.as_str(), step.after.serial.as_deref()), ("another", Some("S32")));
+    assert!(matches!(steps[1..], [Action::Prove(_)]), "{steps:?}");
+    // One that is still filled may be given up yet.
+    facts.state.members[1].replace_target = true;
+    assert!(decide(&facts, &more()).unwrap().plan.is_none());
+}

@@ -10,9 +10,14 @@ use crate::{
         self, BackendError, Layout,
         rescue::{Relation, Survivor},
     },
-    config::Mirror,
+    config::{Member, Mirror},
     host::{Host, files, inventory, partition, state::State},
-    model::{Bytes, DevNo, Device, Inventory, mirror::MirrorState, observed::Claim, zfs::ZfsState},
+    model::{
+        BackendKind, Bytes, DevNo, Device, Inventory,
+        mirror::{MemberState, MirrorState},
+        observed::Claim,
+        zfs::ZfsState,
+    },
     node::{self, Running},
     ops::{Trouble, mirrors, resumed, setup, trouble::unchanged},
 };
@@ -264,6 +269,18 @@ impl Facts {
     /// Is it what an exchange that was given up has left: no member that is declared, and what it holds a part of what the others hold?
     pub fn is_leftover(&self, claim: &Claim) -> bool {
         claim.devid == 0 || claim.filling && !self.mirror.member.iter().any(|m| m.uuid == claim.uuid)
+    }
+
+    /// Members of an array that serve at a declared place under another UUID, each with what is declared there: filled anew, md has given
+    /// them one of their own.
+    pub fn redeclarable(&self) -> Vec<(&Member, &MemberState)> {
+        let md = self.mirror.backend == BackendKind::Mdadm && self.state.mounted;
+        let serves = |declared: &&Member, m: &&MemberState| {
+            let other = m.uuid.as_ref().is_some_and(|uuid| *uuid != declared.uuid);
+            !m.missing && !m.replace_target && m.devid.to_string() == declared.id && other
+        };
+        let members = self.mirror.member.iter().filter(|_| md);
+        members.filter_map(|d| Some((d, self.state.members.iter().find(|m| serves(&d, m))?))).collect()
     }
 
     /// How large a device must be to take a member's place.

@@ -316,6 +316,14 @@ impl Redeclare {
         Ok(Member { id, uuid, ..self.after.clone() })
     }
 
+    /// Does a member serve there that cannot be what it was any more? One that was filled anew keeps its new UUID, whatever is put back.
+    fn stays(&self, host: &Host) -> Result<bool, StepError> {
+        let Some(spec) = &self.spec else { return Ok(false) };
+        let (_, state) = mounted_at(host, spec)?;
+        let found = member_of(&state, self.device.as_deref(), &self.before.id);
+        Ok(found.and_then(|m| m.uuid.as_ref()).is_some_and(|uuid| *uuid != self.before.uuid))
+    }
+
     fn is(&self, host: &Host, member: &Member) -> Result<bool, StepError> {
         let config =
             declaration::load(host).map_err(|e| StepError::failed("the declaration cannot be read", e))?;
@@ -345,7 +353,7 @@ impl Step for Redeclare {
         Ok(Outcome::default())
     }
     fn undo(&self, cx: &mut Context<'_>) -> Result<(), StepError> {
-        if self.is(cx.host, &self.before)? {
+        if self.is(cx.host, &self.before)? || self.stays(cx.host)? {
             return Ok(());
         }
         self.write(cx.host, &self.after(cx.host)?, &self.before)

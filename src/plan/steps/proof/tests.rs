@@ -87,6 +87,42 @@ fn where_nothing_is_lacking_it_is_good() {
     assert!(proof.unwrap().is_good());
 }
 
+/// A stopped `repair` puts back what it had begun, but not a UUID that no device has any more.
+#[test]
+fn the_declaration_of_a_member_that_was_filled_anew_is_not_put_back() {
+    let machine = recorded!("healthy");
+    let found = crate::backend::of(BackendKind::Mdadm).observe(
+        &Host::captured(machine.root(), Arc::new(ScriptedRunner::new()), samples::now()),
+        UUID,
+        Path::new(MNT),
+    );
+    let uuid = |n: usize| found.as_ref().unwrap().members[n].uuid.clone().unwrap();
+    for (was, kept) in [("of before".to_owned(), true), (uuid(1), false)] {
+        let mut mirror = samples::declared();
+        (mirror.backend, mirror.uuid) = (BackendKind::Mdadm, UUID.into());
+        mirror.filesystem = Some(crate::model::Filesystem {
+            kind: crate::model::FilesystemKind::Xfs,
+            uuid: "1f624a50-0f62-4fea-8ae9-91647e74e09e".into(),
+        });
+        mirror.schedule = None;
+        mirror.member[0].uuid = uuid(0);
+        mirror.member[1].uuid = "declared now".into();
+        machine.write(config::PATH, &config::with_mirror(None, &mirror).unwrap());
+        let host = Host::captured(machine.root(), Arc::new(ScriptedRunner::new()), samples::now());
+        let now = mirror.member[1].clone();
+        let step = Redeclare {
+            mirror: mirror.name.clone(),
+            before: Member { uuid: was, ..now.clone() },
+            after: Member { uuid: String::new(), ..now.clone() },
+            spec: Some(prove(false).spec),
+            device: None,
+        };
+        step.undo(&mut Context { host: &host, watch: &mut () }).unwrap();
+        assert_eq!(step.is(&host, &now).unwrap(), kept);
+        assert_eq!(step.is(&host, &step.before).unwrap(), !kept);
+    }
+}
+
 #[test]
 fn a_proof_of_before_it_could_lack_anything_is_still_read() {
     let old: Prove = serde_json::from_str(
