@@ -137,6 +137,12 @@ impl ScrubCounts {
 }
 
 impl ScrubReport {
+    /// In how many sectors all members were found to differ; nothing where not all of them was compared.
+    pub fn mismatched(&self) -> Option<u64> {
+        let whole = self.status.as_ref().filter(|_| self.compared && self.end == ScrubEnd::Finished);
+        whole.map(|status| status.counts.mismatched)
+    }
+
     /// Was every block of every member read, and is every one good now?
     pub fn is_good(&self) -> bool {
         let counts = self.status.as_ref().map(|s| s.counts);
@@ -154,4 +160,31 @@ pub struct ScrubProgress {
     pub bytes_scrubbed: Option<Bytes>,
     /// What there is to read, where that is known.
     pub bytes_total: Option<Bytes>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_comparison_tells_where_members_differ() {
+        let counts = ScrubCounts { mismatched: 256, ..ScrubCounts::default() };
+        let status = ScrubStatus {
+            uuid: "x".to_owned(),
+            started: "now".to_owned(),
+            status: "finished".to_owned(),
+            duration: duration(1),
+            bytes_scrubbed: Bytes(0),
+            counts,
+        };
+        let told = |end, compared, status: Option<&ScrubStatus>| {
+            ScrubReport { command: String::new(), end, compared, status: status.cloned() }.mismatched()
+        };
+        assert_eq!(told(ScrubEnd::Finished, true, Some(&status)), Some(256));
+        for end in [ScrubEnd::Aborted, ScrubEnd::Stopped, ScrubEnd::AlreadyRunning] {
+            assert_eq!(told(end, true, Some(&status)), None);
+        }
+        assert_eq!(told(ScrubEnd::AlreadyRunning, true, None), None);
+        assert_eq!(told(ScrubEnd::Finished, false, Some(&status)), None, "of other backends");
+    }
 }

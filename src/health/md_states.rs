@@ -1,10 +1,14 @@
 //! A healthy array of md with one thing, or a few, that are not as they should be.
 
-use super::states::{Change, State};
+use super::{
+    samples::hours_ago,
+    states::{Change, State},
+};
 use crate::model::{
     BackendKind, Bytes, Filesystem, FilesystemKind,
     md::{MdProgress, MdState},
     mirror::MirrorState,
+    record::Mismatches,
 };
 
 const FILESYSTEM: &str = "1f624a50-0f62-4fea-8ae9-91647e74e09e";
@@ -48,6 +52,14 @@ fn works(state: &mut State, action: &str) {
     let progress = MdProgress { done: Bytes::gib(1), total: Bytes::gib(32), speed: Some(Bytes::mib(50)) };
     let md = md(state);
     (md.action, md.progress) = (Some(action.into()), Some(progress));
+}
+
+/// So many sectors differed at the last scrub.
+fn found(state: &mut State, sectors: u64) {
+    if storage(state).md.is_none() {
+        as_array(state);
+    }
+    state.2.mismatches = Some(Mismatches { sectors, at: hours_ago(35) });
 }
 
 /// Gives it a third member.
@@ -109,6 +121,19 @@ pub(super) fn md_states() -> Vec<(&'static str, Change)> {
         ("more than were acknowledged", |state| {
             md(state).mismatches = Some(4224);
             state.2.acknowledged_mismatches = Some(4096);
+        }),
+        ("a boot since many were found to differ", |state| found(state, 4096)),
+        ("a scrub since many were found to differ", |state| {
+            works(state, "check");
+            found(state, 4096);
+        }),
+        ("a boot since as many as were acknowledged", |state| {
+            found(state, 4096);
+            state.2.acknowledged_mismatches = Some(4096);
+        }),
+        ("more than were found before", |state| {
+            found(state, 4096);
+            storage(state).md.as_mut().unwrap().mismatches = Some(8192);
         }),
         ("halves that parted", |state| {
             as_array(state);

@@ -26,6 +26,9 @@ pub struct Record {
     /// Sectors that differed between members of an array, and that the operator has acknowledged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acknowledged_mismatches: Option<u64>,
+    /// What the members of an array were found to differ in: the kernel forgets that at each boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mismatches: Option<Mismatches>,
     /// Members that writes to have failed, by UUID, of a pool of ZFS, which forgets that at each import.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub failed_writes: BTreeMap<String, FailedWrites>,
@@ -51,6 +54,15 @@ pub struct Record {
     pub channels: Vec<ChannelFailure>,
     /// A start of the node that was allowed against the guard, until the guard passes by itself.
     pub overridden: Option<Override>,
+}
+
+/// Where the members of an array differ: by the last scrub that compared all of it, or as more was seen since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mismatches {
+    /// In how many sectors.
+    pub sectors: u64,
+    /// When that was found.
+    pub at: Timestamp,
 }
 
 /// Writes to a member that have failed: it lacks them until a scrub has read it.

@@ -5,7 +5,7 @@ use crate::{
     backend::{self, BalanceEnd, ScrubEnd},
     exec::Flow,
     host::{Host, awake, lock, state::State},
-    model::{mirror::MirrorState, observed::causes},
+    model::{mirror::MirrorState, observed::causes, record::Mismatches},
     plan::{Watch as _, Work},
     ui::{self, Console},
 };
@@ -85,6 +85,12 @@ pub fn scrub(host: &Host, name: Option<&str>, json: bool, console: &mut Console)
     });
     console.clear();
     let report = report.map_err(|e| Trouble::failed("the scrub could not be run", e))?;
+    if let Some(sectors) = report.mismatched() {
+        let found = Mismatches { sectors, at: host.now() };
+        if let Err(e) = State::open(host).and_then(|state| state.keep_mismatches(&mirror.name, found)) {
+            console.warn(format_args!("what was found could not be remembered: {}", causes(&e)));
+        }
+    }
     console.data(if json { ui::json("scrub", &report)? } else { ui::maintain::scrub(&mirror.name, &report) });
     Ok(if report.is_good() { Exit::Done } else { Exit::Failed })
 }

@@ -1,9 +1,11 @@
 //! What only an array of md has: whether it is started, the work that makes its members equal, how it is brought in step after a crash, and
 //! where its members differ.
 
+use jiff::Timestamp;
+
 use crate::{
     health::case::Case,
-    model::{BackendKind, Severity, Source, md::MdState, mirror::MirrorState},
+    model::{BackendKind, Record, Severity, Source, md::MdState, mirror::MirrorState, record::Mismatches},
 };
 
 /// From so many sectors on that differ members are not copies of each other. Fewer come of writes that were under way: a page that is
@@ -55,13 +57,25 @@ fn running(case: &mut Case<'_>, state: &MirrorState, md: &MdState) {
         case.add("MIR-NO-BITMAP", Severity::Warning, "", says, vec![format!("consistency policy: {policy}")]);
     }
     let known = case.record.acknowledged_mismatches.unwrap_or_default();
-    let differ = md.mismatches.unwrap_or_default();
-    // While members are compared the count grows from nothing.
-    if md.action.is_none() && differ >= MISMATCHES && differ > known {
-        let says = format!("the members of mirror {name} differed in {differ} sectors when last compared");
-        let evidence = if known > 0 { vec![format!("{known} of them acknowledged")] } else { Vec::new() };
+    let found = mismatches(state, case.record, case.now);
+    if let Some(Mismatches { sectors, at }) = found.filter(|f| f.sectors >= MISMATCHES && f.sectors > known) {
+        let says = format!("the members of mirror {name} differed in {sectors} sectors when last compared");
+        let kept = (found == case.record.mismatches).then(|| format!("that was found {at:.0}"));
+        let acknowledged = (known > 0).then(|| format!("{known} of them acknowledged"));
+        let evidence = kept.into_iter().chain(acknowledged).collect();
         case.add("MIR-MISMATCH", Severity::Warning, "", says, evidence);
     }
+}
+
+/// Where the members of an array are known to differ: the kernel's count begins anew at each boot and with whatever compares a part of it,
+/// so only a whole scrub takes back what was found before.
+pub fn mismatches(state: &MirrorState, record: &Record, now: Timestamp) -> Option<Mismatches> {
+    let known = record.mismatches;
+    // While members are compared the count grows from nothing.
+    let counted =
+        state.md.as_ref().filter(|md| md.runs() && md.action.is_none()).and_then(|md| md.mismatches);
+    let more = counted.filter(|sectors| *sectors > known.map_or(0, |known| known.sectors));
+    more.map(|sectors| Mismatches { sectors, at: now }).or(known)
 }
 
 /// How far the work on the array is, to be put behind a word.

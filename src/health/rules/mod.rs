@@ -14,5 +14,6 @@ pub(super) mod space;
 pub(super) mod zfs;
 
 pub use away::away;
+pub use md::mismatches;
 pub use scrub::last_scrub;
 pub use zfs::failed_writes;

@@ -6,7 +6,7 @@ use rusqlite::params;
 use super::{State, StateError, value_of};
 use crate::model::{
     finding::{Finding, Severity, Verdict},
-    record::{Change, Fault, Record},
+    record::{Change, Fault, Mismatches, Record},
 };
 
 /// How many changes are kept of a mirror.
@@ -44,6 +44,14 @@ impl State {
             }
             Ok(())
         })
+    }
+
+    /// Remembers where the members of an array were found to differ.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn keep_mismatches(&self, mirror: &str, found: Mismatches) -> Result<(), StateError> {
+        self.put(mirror, "mismatches", &found)
     }
 
     fn remember(

@@ -383,6 +383,7 @@ fn take(record: &mut Record, name: &str, value: &str) -> Result<(), StateError> 
         ("acknowledged-sectors", _) => record.acknowledged_sectors = value_of(name, value)?,
         ("acknowledged-mismatches", _) => record.acknowledged_mismatches = Some(value_of(name, value)?),
         ("acknowledged-scrub", _) => record.acknowledged_scrub = Some(value_of(name, value)?),
+        ("mismatches", _) => record.mismatches = Some(value_of(name, value)?),
         ("failed-writes", _) => record.failed_writes = value_of(name, value)?,
         ("away", _) => record.away = value_of(name, value)?,
         ("open", _) => record.open = value_of(name, value)?,

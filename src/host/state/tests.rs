@@ -204,6 +204,7 @@ verdict ["critical","2026-11-23T12:00:00Z"]
 databases ["2026-11-23T12:00:00Z",[{"network":"bitcoin","state":{"sound":{"data_version":42,"schema_version":270,"node_id":"02ff"}}},{"network":"","state":{"faulty":"x"}},{"network":"t","state":"missing"}]]
 told {"kind":"change","verdict":"critical","may_fail":1,"faults":[],"at":"2026-11-23T12:00:00Z"}
 overridden {"at":"2026-11-23T12:00:00Z","reason":"why","faults":[{"code":"NODE-OLDER","about":""}]}
+mismatches {"sectors":4096,"at":"2026-11-23T12:00:00Z"}
 job/scrub {"started":"2026-11-23T12:00:00Z","ended":null,"failed":null,"good":"2026-11-23T12:00:00Z"}
 ledger/bitcoin {"node_id":"02ff","data_version":42,"at":"2026-11-23T12:00:00Z"}
 "#;
@@ -220,6 +221,7 @@ fn all_of(text: &str) -> Result<Record, StateError> {
 fn the_sample_is_of_the_form_that_is_kept() {
     let record = all_of(std::str::from_utf8(RECORD).unwrap()).unwrap();
     assert!(record.jobs.len() == 1 && record.ledger["bitcoin"].data_version == 42 && record.told.is_some());
+    assert_eq!(record.mismatches.map(|m| m.sectors), Some(4096));
     assert_eq!(record.failed_writes["13573643496760796423"].most, 159);
     assert_eq!(record.away.len(), 1);
 }

@@ -16,7 +16,7 @@ use crate::{
         Record, Seen,
         mirror::MirrorState,
         observed::{DatabaseState, Smart, causes},
-        record::{FailedWrites, LedgerEntry},
+        record::{FailedWrites, LedgerEntry, Mismatches},
     },
     ops::{Trouble, mirrors::Recorded, notify},
     ui::Console,
@@ -50,7 +50,9 @@ fn one_known(state: &State, one: &Judged) -> Result<(), StateError> {
             state.put(name, FAILED_WRITES, &nothing)?;
             let nobody: BTreeMap<String, Timestamp> = BTreeMap::new();
             state.keep_away(name, &nobody)?;
-            if let Some(differ) = storage.md.as_ref().and_then(|md| md.mismatches) {
+            let known = health::mismatches(storage, one.record.get().unwrap_or(&Record::default()), one.at);
+            let counted = storage.md.as_ref().and_then(|md| md.mismatches);
+            if let Some(differ) = known.map(|found| found.sectors).max(counted) {
                 state.put(name, "acknowledged-mismatches", &differ)?;
             }
         }
@@ -124,6 +126,7 @@ fn is_known(one: &Judged) -> bool {
         record.first_seen.is_some()
             && failed_writes(one, record).is_none()
             && away(one, record).is_none()
+            && mismatches(one, record).is_none()
             && record.open == one.verdict.findings
             && record.verdict.is_some_and(|(level, _)| level == one.verdict.level)
             && record.generation >= newest
@@ -143,6 +146,12 @@ fn away(one: &Judged, record: &Record) -> Option<BTreeMap<String, Timestamp>> {
     (found != record.away).then_some(found)
 }
 
+/// Where members of an array differ, where that is more than is remembered.
+fn mismatches(one: &Judged, record: &Record) -> Option<Mismatches> {
+    let found = health::mismatches(one.observed.storage.get()?, record, one.at);
+    found.filter(|_| found != record.mismatches)
+}
+
 /// In one change, so that the disk is not written to for each mirror.
 fn remember_all(host: &Host, state: Recorded, new: &[&Judged], options: &Options) -> Result<(), StateError> {
     let state = match state {
@@ -158,11 +167,15 @@ fn remember(host: &Host, state: &State, one: &Judged, options: &Options) -> Resu
     let (name, now) = (&one.mirror.name, host.now());
     let nothing = Record::default();
     state.keep_verdict(name, one.record.get().unwrap_or(&nothing), &one.verdict, now)?;
-    if let Some(failed) = failed_writes(one, one.record.get().unwrap_or(&nothing)) {
+    let record = one.record.get().unwrap_or(&nothing);
+    if let Some(failed) = failed_writes(one, record) {
         state.put(name, FAILED_WRITES, &failed)?;
     }
-    if let Some(away) = away(one, one.record.get().unwrap_or(&nothing)) {
+    if let Some(away) = away(one, record) {
         state.keep_away(name, &away)?;
+    }
+    if let Some(found) = mismatches(one, record) {
+        state.keep_mismatches(name, found)?;
     }
     if let Some(seen) = one.observed.storage.get().and_then(MirrorState::newest) {
         state.raise_generation(name, seen)?;
@@ -186,4 +199,71 @@ fn remember(host: &Host, state: &State, one: &Judged, options: &Options) -> Resu
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        exec::ScriptedRunner,
+        health::samples,
+        model::{BackendKind, Observed, Severity, md::MdState},
+    };
+
+    fn host(dir: &tempfile::TempDir) -> Host {
+        Host::captured(dir.path(), Arc::new(ScriptedRunner::new()), samples::now())
+    }
+
+    /// A mirror that was looked at, by what is remembered.
+    fn looked_at(state: &State, change: impl FnOnce(&mut Observed)) -> Judged {
+        let (mut mirror, mut observed, _) = samples::healthy();
+        mirror.backend = BackendKind::Mdadm;
+        change(&mut observed);
+        let record = Seen::Read(state.record(&mirror.name).unwrap());
+        let verdict = health::judge(&mirror, &observed, &record, samples::now());
+        Judged { at: samples::now(), mirror, observed, record, verdict }
+    }
+
+    fn array(mismatches: u64) -> MdState {
+        MdState {
+            device: "/dev/md127".into(),
+            metadata: "1.2".into(),
+            state: "clean".into(),
+            level: "raid1".into(),
+            raid_disks: 2,
+            degraded: Some(0),
+            action: None,
+            progress: None,
+            mismatches: Some(mismatches),
+            policy: Some("bitmap".into()),
+        }
+    }
+
+    #[test]
+    fn where_members_differ_outlasts_a_boot_until_all_is_compared_again_or_acknowledged() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = host(&dir);
+        let state = State::open(&host).unwrap();
+        let counts =
+            |sectors: u64| looked_at(&state, |o| o.storage.get_mut().unwrap().md = Some(array(sectors)));
+        let differs = |one: &Judged| one.verdict.findings.iter().any(|f| f.code == "MIR-MISMATCH");
+        let check = |sectors: u64| {
+            let one = counts(sectors);
+            remember(&host, &state, &one, &Options::default()).unwrap();
+            assert!(mismatches(&one, &state.record("lightning").unwrap()).is_none());
+            differs(&one)
+        };
+        assert!(!check(0) && check(4096));
+        assert!(check(0), "a boot");
+        assert!(check(8) && state.record("lightning").unwrap().mismatches.unwrap().sectors == 4096, "a part");
+        one_known(&state, &counts(0)).unwrap();
+        assert_eq!(state.record("lightning").unwrap().acknowledged_mismatches, Some(4096));
+        assert!(!check(0) && check(8192) && check(0));
+        let found = Mismatches { sectors: 16, at: samples::now() };
+        state.keep_mismatches("lightning", found).unwrap();
+        assert!(!check(16) && !check(0), "a whole scrub found less");
+        assert_eq!(counts(0).verdict.level, Severity::Ok);
+    }
 }

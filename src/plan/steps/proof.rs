@@ -23,6 +23,7 @@ use crate::{
         Bytes,
         mirror::{ErrorCounts, MemberState, MirrorState},
         observed::causes,
+        record::Mismatches,
         zfs::{ZfsClass, ZfsState, ZfsVdev},
     },
     plan::{Context, Outcome, Probe, Step, StepError, Work},
@@ -147,9 +148,12 @@ impl Prove {
             match report.end {
                 ScrubEnd::Finished => {
                     // As the schedule's own job would: it need not be run again so soon.
-                    let ended = (began, host.now());
-                    let kept =
-                        State::open(host).and_then(|s| s.job_ended(&self.spec.name, "scrub", ended, None));
+                    let (name, now) = (&self.spec.name, host.now());
+                    let kept = State::open(host).and_then(|s| {
+                        s.job_ended(name, "scrub", (began, now), None)?;
+                        let found = report.mismatched().map(|sectors| Mismatches { sectors, at: now });
+                        found.map_or(Ok(()), |found| s.keep_mismatches(name, found))
+                    });
                     if let Err(e) = kept {
                         tracing::warn!("this scrub could not be remembered: {}", causes(&e));
                     }
