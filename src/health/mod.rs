@@ -16,5 +16,5 @@ mod tell;
 mod zfs_states;
 
 pub use judge::judge;
-pub use rules::{away, failed_writes, last_scrub, mismatches};
+pub use rules::{away, failed_writes, kept_by, last_scrub, mismatches};
 pub use tell::tell;

@@ -153,6 +153,7 @@ pub(crate) fn healthy() -> (Mirror, Observed, Record) {
             critical_warning: None,
             erc_read: None,
             ata: None,
+            serial: None,
         })),
     };
     let claim = |n: u64, path: &str| Claim {

@@ -327,6 +327,22 @@ pub(super) fn upkeep_states() -> Vec<(&'static str, Change)> {
             smart(state, 0).reallocated = Some(8);
             state.2.acknowledged_sectors.insert("sdb".into(), 8);
         }),
+        ("a boot since then has given the disks each other's names", |state| {
+            smart(state, 1).reallocated = Some(8);
+            (smart(state, 0).serial, smart(state, 1).serial) = (Some("E2".into()), Some("E1".into()));
+            state.2.acknowledged_sectors.insert("E1".into(), 8);
+        }),
+        ("acknowledged by a name that is another disk's now", |state| {
+            smart(state, 0).reallocated = Some(8);
+            smart(state, 0).serial = Some("E2".into());
+            state.2.acknowledged_sectors.insert("sdb".into(), 8);
+        }),
+        ("two disks that tell one serial number", |state| {
+            smart(state, 0).reallocated = Some(8);
+            smart(state, 1).reallocated = Some(2);
+            (smart(state, 0).serial, smart(state, 1).serial) = (Some("0".into()), Some("0".into()));
+            state.2.acknowledged_sectors = [("0".into(), 8), ("sdb".into(), 8)].into();
+        }),
         ("a hot disk", |state| smart(state, 1).temperature = Some(63)),
         ("a worn disk", |state| smart(state, 1).wear = Some(97)),
         ("a disk asleep", |state| state.1.smart[0].smart = Seen::Read(Smart::Asleep)),

@@ -37,6 +37,8 @@ struct Printed {
     smart_status: Status,
     #[serde(default)]
     temperature: Temperature,
+    serial_number: Option<String>,
+    wwn: Option<Wwn>,
     ata_smart_attributes: Option<Attributes>,
     ata_sct_erc: Option<Erc>,
     nvme_smart_health_information_log: Option<Nvme>,
@@ -58,6 +60,13 @@ struct Message {
 #[derive(Deserialize, Default)]
 struct Device {
     protocol: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Wwn {
+    naa: u64,
+    oui: u64,
+    id: u64,
 }
 
 #[derive(Deserialize, Default)]
@@ -122,7 +131,7 @@ pub fn ask(host: &Host, disk: &str) -> Result<Smart, SmartError> {
     // The bits of the exit code tell of the disk, and so does the JSON, in words.
     let codes: Vec<i32> = (0..256).collect();
     let cmd = Cmd::probe("smartctl")
-        .args(["--json", "-n", "standby", "-H", "-A", "-l", "scterc"])
+        .args(["--json", "-n", "standby", "-i", "-H", "-A", "-l", "scterc"])
         .arg(format!("/dev/{disk}"))
         .accept(&codes)
         .timeout(LIMIT);
@@ -177,6 +186,8 @@ fn health(printed: &Printed) -> SmartHealth {
     };
     let nvme = printed.nvme_smart_health_information_log.as_ref();
     let erc = printed.ata_sct_erc.as_ref().and_then(|erc| erc.read.as_ref());
+    let serial = printed.serial_number.as_deref().map(|serial| serial.trim().to_owned());
+    let wwn = printed.wwn.as_ref().map(|wwn| format!("{:x}{:06x}{:09x}", wwn.naa, wwn.oui, wwn.id));
     SmartHealth {
         passed: printed.smart_status.passed,
         reallocated: attribute(5),
@@ -189,6 +200,7 @@ fn health(printed: &Printed) -> SmartHealth {
         critical_warning: nvme.and_then(|n| n.critical_warning),
         erc_read: erc.map(|read| if read.enabled { read.deciseconds.unwrap_or(0) } else { 0 }),
         ata: printed.device.protocol.as_deref().map(|protocol| protocol == "ATA"),
+        serial: serial.filter(|serial| !serial.is_empty()).or(wwn),
     }
 }
 
@@ -212,6 +224,20 @@ mod tests {
             "nvme_smart_health_information_log":{"critical_warning":4,"percentage_used":97,"media_errors":3}}"#;
         let Smart::Health(found) = parse(nvme).unwrap() else { panic!() };
         assert_eq!((found.passed, found.critical_warning, found.wear), (Some(false), Some(4), Some(97)));
+    }
+
+    #[test]
+    fn a_disk_is_known_again_by_its_serial_number_or_its_world_wide_name() {
+        let serial = |more: &str| {
+            let text =
+                format!(r#"{{"smartctl":{{"exit_status":0}},"smart_status":{{"passed":true}}{more}}}"#);
+            let Smart::Health(found) = parse(&text).unwrap() else { panic!() };
+            found.serial
+        };
+        let wwn = r#","wwn":{"naa":5,"oui":5358,"id":11996827033}"#;
+        assert_eq!(serial(&format!(r#","serial_number":" WD-1 "{wwn}"#)).as_deref(), Some("WD-1"));
+        assert_eq!(serial(&format!(r#","serial_number":""{wwn}"#)).as_deref(), Some("50014ee2cb110d99"));
+        assert_eq!(serial(""), None);
     }
 
     #[test]

@@ -256,6 +256,9 @@ pub struct SmartHealth {
     /// It speaks ATA: only such a disk can be asked for that time (SCT error recovery control).
     #[serde(default)]
     pub ata: Option<bool>,
+    /// Its serial number; where it tells none, its World Wide Name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
 }
 
 impl SmartHealth {

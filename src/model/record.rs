@@ -19,7 +19,7 @@ pub struct Record {
     pub first_seen: Option<Timestamp>,
     /// Error counters that the operator has acknowledged, by the member's UUID.
     pub acknowledged: BTreeMap<String, ErrorCounts>,
-    /// Bad sectors that the operator has acknowledged, by the disk's kernel name.
+    /// Bad sectors that the operator has acknowledged, by the disk's serial number; by its kernel name where it tells none.
     pub acknowledged_sectors: BTreeMap<String, u64>,
     /// The scrub whose mended errors the operator has acknowledged, by when it began.
     pub acknowledged_scrub: Option<Timestamp>,

@@ -6,7 +6,7 @@ use crate::{
     health::case::Case,
     model::{
         Severity,
-        observed::{DiskFacts, Smart, SmartHealth},
+        observed::{DiskFacts, Smart, SmartFacts, SmartHealth},
     },
 };
 
@@ -95,6 +95,18 @@ fn is_failing(found: &SmartHealth) -> bool {
     found.passed == Some(false) || found.critical_warning.is_some_and(|bits| bits & 0b1101 != 0)
 }
 
+/// By what the record keeps a disk's bad sectors: its serial number, since a boot may give its name to another one. The name only where it
+/// tells none, or two tell the same.
+pub fn kept_by<'a>(answers: &'a [SmartFacts], disk: &'a str) -> &'a str {
+    let serial = |answer: &'a SmartFacts| match answer.smart.get() {
+        Some(Smart::Health(found)) => found.serial.as_deref(),
+        _ => None,
+    };
+    let own = answers.iter().find(|answer| answer.disk == disk).and_then(serial);
+    let alone = |own: &&str| answers.iter().filter_map(serial).filter(|other| other == own).count() == 1;
+    own.filter(alone).unwrap_or(disk)
+}
+
 fn judged(case: &mut Case<'_>, disk: &str, found: &SmartHealth, facts: Option<&DiskFacts>, grave: bool) {
     let mut words = vec![("DISK", disk.to_owned())];
     words.extend(facts.map(|f| ("DEVID", f.devid.to_string())));
@@ -112,7 +124,8 @@ fn judged(case: &mut Case<'_>, disk: &str, found: &SmartHealth, facts: Option<&D
         );
     }
     let bad = found.bad_sectors();
-    let known = case.record.acknowledged_sectors.get(disk).copied().unwrap_or(0);
+    let known = case.record.acknowledged_sectors.get(kept_by(&case.observed.smart, disk));
+    let known = known.copied().unwrap_or(0);
     if bad > known {
         let named = [
             ("reallocated", found.reallocated),

@@ -14,6 +14,7 @@ pub(super) mod space;
 pub(super) mod zfs;
 
 pub use away::away;
+pub use disks::kept_by;
 pub use md::mismatches;
 pub use scrub::last_scrub;
 pub use zfs::failed_writes;

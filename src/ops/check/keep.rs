@@ -56,11 +56,16 @@ fn one_known(state: &State, one: &Judged) -> Result<(), StateError> {
                 state.put(name, "acknowledged-mismatches", &differ)?;
             }
         }
-        let bad = one.observed.smart.iter().filter_map(|disk| match disk.smart.get() {
-            Some(Smart::Health(found)) => Some((disk.disk.clone(), found.bad_sectors())),
-            _ => None,
-        });
-        state.put(name, "acknowledged-sectors", &bad.collect::<BTreeMap<_, _>>())?;
+        // A disk that sleeps keeps what was acknowledged of it.
+        let mut bad: BTreeMap<String, u64> = state.get(name, "acknowledged-sectors")?.unwrap_or_default();
+        let answers = &one.observed.smart;
+        for answer in answers {
+            if let Some(Smart::Health(found)) = answer.smart.get() {
+                bad.remove(&answer.disk);
+                bad.insert(health::kept_by(answers, &answer.disk).to_owned(), found.bad_sectors());
+            }
+        }
+        state.put(name, "acknowledged-sectors", &bad)?;
         if let Some(scrub) = one.observed.scrub.get().and_then(Option::as_ref) {
             state.put(name, "acknowledged-scrub", &scrub.started)?;
         }
@@ -224,6 +229,33 @@ mod tests {
         let record = Seen::Read(state.record(&mirror.name).unwrap());
         let verdict = health::judge(&mirror, &observed, &record, samples::now());
         Judged { at: samples::now(), mirror, observed, record, verdict }
+    }
+
+    #[test]
+    fn bad_sectors_are_acknowledged_for_a_disk_and_not_for_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(&host(&dir)).unwrap();
+        let mirror = "lightning";
+        let acknowledge = |disks: [(&str, Option<u64>); 2]| {
+            let one = looked_at(&state, |observed| {
+                for (facts, (serial, bad)) in observed.smart.iter_mut().zip(disks) {
+                    match (facts.smart.get_mut().unwrap(), bad) {
+                        (Smart::Health(found), Some(bad)) => {
+                            (found.serial, found.reallocated) = (Some(serial.to_owned()), Some(bad));
+                        }
+                        (smart, _) => *smart = Smart::Asleep,
+                    }
+                }
+            });
+            one_known(&state, &one).unwrap();
+            let known = state.record(mirror).unwrap().acknowledged_sectors;
+            known.into_iter().map(|(disk, bad)| format!("{disk} {bad}")).collect::<Vec<_>>()
+        };
+        // As an older raidguard kept it.
+        state.put(mirror, "acknowledged-sectors", &BTreeMap::from([("sdb", 3), ("sdd", 5)])).unwrap();
+        assert_eq!(acknowledge([("E1", Some(8)), ("E2", None)]), ["E1 8", "sdd 5"]);
+        assert_eq!(acknowledge([("E2", Some(2)), ("E1", None)]), ["E1 8", "E2 2", "sdd 5"]);
+        assert_eq!(acknowledge([("E2", Some(2)), ("E1", Some(7))]), ["E1 7", "E2 2", "sdd 5"]);
     }
 
     fn array(mismatches: u64) -> MdState {
