@@ -2,10 +2,10 @@
 
 use super::{
     samples::hours_ago,
-    states::{Change, State},
+    states::{Change, State, runs_for},
 };
 use crate::model::{
-    BackendKind, Bytes, Filesystem, FilesystemKind,
+    BackendKind, Bytes, Filesystem, FilesystemKind, Seen,
     md::{MdProgress, MdState},
     mirror::MirrorState,
     record::Mismatches,
@@ -79,6 +79,22 @@ pub(super) fn md_states() -> Vec<(&'static str, Change)> {
         ("a resync", |state| works(state, "resync")),
         ("a resync that waits", |state| md(state).action = Some("resync".into())),
         ("a check", |state| works(state, "check")),
+        ("a check that runs for more than a day", |state| {
+            works(state, "check");
+            state.1.scrub = Seen::Read(None);
+            runs_for(&mut state.2, 36);
+        }),
+        ("a check of somebody else's", |state| {
+            works(state, "check");
+            state.1.scrub = Seen::Read(None);
+            runs_for(&mut state.2, 36);
+            state.2.jobs.get_mut("scrub").unwrap().ended = Some(hours_ago(35));
+        }),
+        ("a scrub that died", |state| {
+            as_array(state);
+            state.1.scrub = Seen::Read(None);
+            runs_for(&mut state.2, 36);
+        }),
         ("a reshape", |state| works(state, "reshape")),
         ("a member missing", |state| {
             md(state).degraded = Some(1);

@@ -56,6 +56,13 @@ fn run_at(hours: i64) -> JobRun {
     }
 }
 
+/// So many hours ago a scrub began, and one before it ended in time.
+pub(super) fn runs_for(record: &mut Record, hours: i64) {
+    let good = Some(hours_ago(hours + 24 * 7));
+    let run = JobRun { started: hours_ago(hours), ended: None, failed: None, good };
+    record.jobs.insert("scrub".into(), run);
+}
+
 fn unmended(scrub: &mut Option<crate::model::observed::ScrubRecord>, on: &[u64]) {
     let scrub = scrub.as_mut().unwrap();
     (scrub.uncorrectable, scrub.unmended_on) = (14, Some(on.to_vec()));
@@ -242,6 +249,16 @@ pub(super) fn upkeep_states() -> Vec<(&'static str, Change)> {
                 (s.ended, s.finished) = (None, false);
             }),
         ),
+        ("a scrub runs for more than a day", |state| {
+            runs_for(&mut state.2, 36);
+            let s = state.1.scrub.get_mut().unwrap().as_mut().unwrap();
+            (s.started, s.ended, s.finished) = (hours_ago(36), None, false);
+        }),
+        ("a scrub runs for more than a month", |state| {
+            runs_for(&mut state.2, 24 * 32);
+            let s = state.1.scrub.get_mut().unwrap().as_mut().unwrap();
+            (s.started, s.ended, s.finished) = (hours_ago(24 * 32), None, false);
+        }),
         (
             "a scrub was cancelled",
             read!(scrub, s, {

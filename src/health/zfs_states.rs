@@ -2,7 +2,7 @@
 
 use super::{
     samples::hours_ago,
-    states::{Change, State},
+    states::{Change, State, runs_for},
 };
 use crate::{
     backend::zfs::{as_mirror, json},
@@ -12,7 +12,7 @@ use crate::{
         mirror::MirrorState,
         observed::{Claim, FstabLine},
         record::{FailedWrites, JobRun},
-        zfs::{ZfsClass, ZfsSpace, ZfsState, ZfsVdev},
+        zfs::{ZfsClass, ZfsScan, ZfsScanKind, ZfsScanState, ZfsSpace, ZfsState, ZfsVdev},
     },
 };
 
@@ -230,6 +230,21 @@ pub(super) fn zfs_states() -> Vec<(&'static str, Change)> {
             pool.vdevs[0].children[1].resilvering = true;
             pool.scan.as_mut().unwrap().done = Some(2505);
             show(state, pool);
+        }),
+        ("pool: a scrub runs for more than a day", |state| {
+            let mut pool = healthy();
+            pool.scan = Some(ZfsScan {
+                kind: ZfsScanKind::Scrub,
+                state: ZfsScanState::Running,
+                started: Some(hours_ago(36)),
+                ended: None,
+                done: Some(2505),
+                total: Some(Bytes::gib(1)),
+                repaired: Bytes(0),
+                errors: None,
+            });
+            show(state, pool);
+            runs_for(&mut state.2, 36);
         }),
         ("pool: resilvered", recorded!("resilvered")),
         ("pool: rebuilding in the order of its blocks", pool!(p, p.rebuilding = true)),

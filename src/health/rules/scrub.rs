@@ -79,6 +79,9 @@ fn result_of_pool(case: &mut Case<'_>, scan: &ZfsScan) {
 
 /// Whether it is too long ago that everything was read, and to its end.
 fn age(case: &mut Case<'_>, last: Option<Timestamp>, known: Vec<String>) {
+    if is_under_way(case) {
+        return;
+    }
     match last {
         Some(last) if overdue(case, last) => {
             let says = format!("mirror {} was last scrubbed {}", case.declared.name, ago(case.now, last));
@@ -96,6 +99,25 @@ fn age(case: &mut Case<'_>, last: Option<Timestamp>, known: Vec<String>) {
         }
         _ => {}
     }
+}
+
+/// Does a scrub run that will count? On large disks it takes days. Of md and ZFS only raidguard's own counts, and the record alone does not
+/// tell one that runs from one that died.
+fn is_under_way(case: &Case<'_>) -> bool {
+    let own = || case.record.jobs.get("scrub").filter(|run| run.ended.is_none()).map(|run| run.started);
+    let scan = || case.state()?.zfs.as_ref()?.scan.as_ref();
+    let action = || case.state()?.md.as_ref()?.action.as_deref();
+    let began = match case.declared.backend {
+        BackendKind::Btrfs => {
+            let seen = case.observed.scrub.get().and_then(Option::as_ref);
+            seen.filter(|scrub| scrub.ended.is_none()).map(|scrub| scrub.started)
+        }
+        BackendKind::Mdadm => own().filter(|_| action() == Some("check")),
+        BackendKind::Zfs => own().filter(|_| {
+            scan().is_some_and(|s| s.kind == ZfsScanKind::Scrub && s.state == ZfsScanState::Running)
+        }),
+    };
+    began.is_some_and(|began| case.now.duration_since(began) < WITHOUT_SCHEDULE)
 }
 
 fn overdue(case: &Case<'_>, since: Timestamp) -> bool {
