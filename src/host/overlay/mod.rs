@@ -52,6 +52,7 @@ pub use error::{Broken, OverlayError};
 pub use proof::{Counted, Look, Proof, Stretch, Untouched};
 pub use record::RESCUE_DIR;
 pub use state::State;
+pub use stray::Passing;
 
 /// Where scratch files go unless another place is named: on disk, kept over a reboot, not a memory filesystem.
 pub const SCRATCH: &str = "/var/tmp";

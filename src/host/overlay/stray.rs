@@ -1,9 +1,9 @@
 //! Scratch directories whose record a reboot has forgotten.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Permissions},
     io,
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::Path,
 };
 
@@ -12,13 +12,42 @@ use nix::{
     fcntl::{Flock, FlockArg},
     unistd::geteuid,
 };
+use tempfile::TempDir;
 
 use super::{OverlayError, PREFIX, record::Alone};
 use crate::host::{
     Host,
-    files::{self, Doing as _},
+    files::{self, Doing as _, FileError},
     overlay::RESCUE_DIR,
 };
+
+/// A scratch directory without a record, for copies that are thrown away: it goes with this, and with the next rescue that has scratch
+/// files in the same place where this process is killed.
+#[derive(Debug)]
+pub struct Passing {
+    dir: TempDir,
+    _held: Flock<File>,
+}
+
+impl Passing {
+    /// Makes one in `scratch`.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn make(host: &Host, scratch: &Path) -> Result<Self, OverlayError> {
+        let place = host.path(scratch);
+        let private = Permissions::from_mode(0o700);
+        let made = tempfile::Builder::new().prefix(PREFIX).permissions(private).tempdir_in(&place);
+        let dir = made.doing("making a directory in", &place)?;
+        let held = hold(dir.path())?;
+        Ok(Self { dir, _held: held })
+    }
+
+    /// It.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+}
 
 /// Takes the lock that tells others, also those who do not see our records, that a scratch directory is in use.
 pub(super) fn hold(dir: &Path) -> Result<Flock<File>, OverlayError> {
@@ -50,7 +79,7 @@ pub(super) fn clear(host: &Host, _alone: &Alone, scratch: &Path) -> Result<Vec<S
     Ok(said)
 }
 
-/// Only files in it, nothing below. False: somebody holds it.
+/// Files in it and in the directories in it, nothing below. False: somebody holds it.
 fn remove(dir: &Path) -> Result<bool, OverlayError> {
     let file = File::open(dir).doing("opening", dir)?;
     let _held = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -58,11 +87,25 @@ fn remove(dir: &Path) -> Result<bool, OverlayError> {
         Err((_, Errno::EWOULDBLOCK)) => return Ok(false),
         Err((_, e)) => return Err(io::Error::from(e)).doing("locking", dir).map_err(Into::into),
     };
-    for entry in fs::read_dir(dir).doing("reading", dir)? {
-        let path = entry.doing("reading", dir)?.path();
-        fs::remove_file(&path).doing("removing", &path)?;
-    }
+    empty(dir, &mut |below| {
+        empty(below, &mut |deeper| fs::remove_file(deeper).doing("removing", deeper))?;
+        fs::remove_dir(below).doing("removing", below)
+    })?;
     fs::remove_dir(dir).doing("removing", dir)?;
     files::sync_dir(files::parent(dir))?;
     Ok(true)
+}
+
+/// Removes the files in a directory; what is to be done with a directory in it `each` knows.
+fn empty(dir: &Path, each: &mut dyn FnMut(&Path) -> Result<(), FileError>) -> Result<(), FileError> {
+    for entry in fs::read_dir(dir).doing("reading", dir)? {
+        let entry = entry.doing("reading", dir)?;
+        let path = entry.path();
+        if entry.file_type().doing("reading", &path)?.is_dir() {
+            each(&path)?;
+        } else {
+            fs::remove_file(&path).doing("removing", &path)?;
+        }
+    }
+    Ok(())
 }

@@ -10,6 +10,7 @@ use crate::exec::Cmd;
 
 mod joined;
 mod pools;
+mod strays;
 
 const KINDS: [(Choice, Kind); 3] =
     [(Choice::Dm, Kind::Dm), (Choice::Fuse, Kind::Fuse), (Choice::Image, Kind::Image)];
@@ -422,33 +423,4 @@ fn an_unknown_record_is_said_and_the_others_are_cleared() {
     assert!(matches!(error, OverlayError::Record { .. }), "{error}");
     assert!(open_one(&machine, Choice::Image).is_err(), "it may have the survivor");
     assert_eq!(machine.picture(), before);
-}
-
-#[test]
-fn scratch_files_that_a_reboot_left_are_removed_and_nothing_else() {
-    use std::os::unix::fs::PermissionsExt as _;
-    let dir = tempfile::tempdir().unwrap();
-    let machine = Machine::new(dir.path());
-    let make = |name: &str, mode: u32| {
-        let dir = machine.path("var/tmp").join(name);
-        fs::create_dir(&dir).unwrap();
-        fs::set_permissions(&dir, fs::Permissions::from_mode(mode)).unwrap();
-        fs::write(dir.join("0.qcow2"), "x").unwrap();
-        dir
-    };
-    let (stray, open_to_all) =
-        (make("raidguard-rescue-0badcafe", 0o700), make("raidguard-rescue-1badcafe", 0o755));
-    let (others, held) = (make("other", 0o700), make("raidguard-rescue-2badcafe", 0o700));
-    let lock = stray::hold(&held).unwrap();
-    let overlay = open_one(&machine, Choice::Image).unwrap();
-    assert!(!stray.exists(), "whoever opens an overlay clears the place");
-    fs::create_dir(&stray).unwrap();
-    fs::set_permissions(&stray, fs::Permissions::from_mode(0o700)).unwrap();
-    let said = clear_leftovers(&machine.host()).unwrap();
-    assert_eq!(said, ["removed /var/tmp/raidguard-rescue-0badcafe"]);
-    assert!(open_to_all.exists() && others.exists() && held.exists());
-    assert_eq!(overlay.state().unwrap().broken, None, "a live one is let alone");
-    drop(lock);
-    clear_leftovers(&machine.host()).unwrap();
-    assert!(!held.exists());
 }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     backend::rescue::{Relation, Survivor, Way},
-    host::Host,
+    host::{Host, overlay::Passing},
     model::observed::causes,
     node::{self, database},
     ops::{Blocker, Trouble, trouble::unchanged},
@@ -174,10 +174,8 @@ fn look(
     let Some(rung) = scene.backend.rungs().iter().find(|r| matches!(r.way, Way::Mount(_))) else {
         return Ok(Err("there is no way to mount it".to_owned()));
     };
-    let scratch = tempfile::Builder::new()
-        .prefix("raidguard-look-")
-        .tempdir_in(host.path(&request.scratch))
-        .map_err(unchanged("no scratch directory can be made"))?;
+    let scratch =
+        Passing::make(host, &request.scratch).map_err(unchanged("no scratch directory can be made"))?;
     let read = |open: &Open<'_>, _: &mut Console| versions(host, open, scratch.path());
     match reach(scene, state, rung, None, console, read) {
         Ok((versions, _)) => Ok(Ok(versions)),
