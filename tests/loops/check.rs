@@ -435,3 +435,23 @@ fn a_check_by_hand_is_no_run_of_the_schedule() {
         assert!(last().is_string(), "{}", last());
     });
 }
+
+/// Whoever is to be told is told, and the next check knows that this one was made.
+#[test]
+fn a_file_that_cannot_be_written_keeps_a_check_from_nothing_else() {
+    isolated("check::a_file_that_cannot_be_written_keeps_a_check_from_nothing_else", |s| {
+        set_up(s);
+        let last = || {
+            let shown: Value = serde_json::from_str(&s.run(&["schedule", "show", "--json"]).stdout).unwrap();
+            let jobs = shown["schedule"][0]["jobs"].as_array().unwrap().clone();
+            jobs.into_iter().find(|job| job["job"] == "check").unwrap()["last"].clone()
+        };
+        let mut before = last();
+        for option in ["--output", "--dump-observed"] {
+            let ran = s.run(&["check", "--notify", option, "/nowhere/at/all"]);
+            assert!(ran.code == 3 && ran.stderr.contains("/nowhere/at/all"), "{}: {}", ran.code, ran.stderr);
+            assert!(last().is_string() && last() != before, "{option}: {}", last());
+            before = last();
+        }
+    });
+}

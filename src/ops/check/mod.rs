@@ -90,9 +90,10 @@ fn verdict(host: &Host, options: &Options, console: &mut Console) -> Result<Seve
     if options.acknowledge {
         keep::acknowledge(host, &mut judged)?;
     }
-    if let Some(file) = &options.dump {
-        write(file, &(dump(host, &judged)? + "\n"))?;
-    }
+    let dumped = match &options.dump {
+        Some(file) => dump(host, &judged).and_then(|text| write(file, &(text + "\n"))),
+        None => Ok(()),
+    };
     let checked: Vec<_> = judged.iter().map(shown).collect();
     let level = ui::check::worst(&checked);
     let text = match options.format {
@@ -102,15 +103,19 @@ fn verdict(host: &Host, options: &Options, console: &mut Console) -> Result<Seve
         Format::Prometheus => ui::prometheus::prometheus(&checked, host.now()),
     };
     drop(checked);
-    match &options.output {
-        Some(file) => write(file, &text)?,
-        None => console.data(text),
-    }
+    let written = dumped.and_then(|()| {
+        if let Some(file) = &options.output {
+            return write(file, &text);
+        }
+        console.data(text);
+        Ok(())
+    });
+    // Whoever is to be told is told also where a file cannot be written.
     keep::keep(host, state, &judged, options, notify.as_ref(), console);
     if options.catch_up {
         catch_up::catch_up(host, &judged, options, console);
     }
-    Ok(level)
+    written.map(|()| level)
 }
 
 fn unless_stopped(host: &Host) -> Result<(), Trouble> {
