@@ -132,16 +132,7 @@ fn bring(
         Err(e) => return Err(Halt::Closed(format!("its top directory cannot be read: {e}"))),
     };
     if found.places.is_empty() && !request.all {
-        return Err(match found.unread.first() {
-            None => Halt::Stop(Trouble::refused(
-                "no node's files were found: no lightningd.sqlite3, hsm_secret or emergency.recover in any directory",
-                "--all copies everything; or name another mirror with --from",
-            )),
-            Some((dir, why)) => Halt::Closed(format!(
-                "no node's files were found, and {} cannot be read: {why}",
-                dir.display()
-            )),
-        });
+        return Err(no_node(&found, open.left));
     }
     let wanted = Wanted { all: request.all, files: found.files.clone(), never: node::is_own };
     let bytes = copy::measure(open.place, &wanted);
@@ -204,6 +195,19 @@ fn bring(
         return Err(broken_trouble(&why).into());
     }
     Ok(Brought { rescued, unreadable })
+}
+
+/// What is said where no node is among what is mounted. Where not all of it could be read, another way may bring it.
+pub(super) fn no_node(found: &node::Found, left: Option<&str>) -> Halt {
+    const NONE: &str = "no node's files were found";
+    match (found.unread.first(), left) {
+        (None, None) => Halt::Stop(Trouble::refused(
+            format!("{NONE}: no lightningd.sqlite3, hsm_secret or emergency.recover in any directory"),
+            "--all copies everything; or name another mirror with --from",
+        )),
+        (Some((dir, why)), _) => Halt::Closed(format!("{NONE}, and {} cannot be read: {why}", dir.display())),
+        (None, Some(left)) => Halt::Closed(format!("{NONE}, and not all could be mounted: {left}")),
+    }
 }
 
 /// Brings out what can be read of the files that are not whole, as far as there is room.

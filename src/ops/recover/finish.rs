@@ -112,6 +112,9 @@ pub(super) fn base_of(reached: &Reached, rung: &Rung, used: &[Survivor]) -> (Fre
         base = base.max(*freshness);
         doubts.push(says.clone());
     }
+    if reached.complaints.is_some() {
+        base = base.max(Freshness::Unproven);
+    }
     doubts.extend(reached.complaints.iter().map(|said| format!("on the way it was said: {said}")));
     (base, doubts)
 }

@@ -185,6 +185,9 @@ fn look(
 }
 
 fn versions(host: &Host, open: &Open<'_>, scratch: &Path) -> Result<Versions, Halt> {
+    if let Some(left) = open.left {
+        return Err(Halt::Closed(left.to_owned()));
+    }
     let mut go_on = || !host.interrupt().is_raised();
     let found = node::find(open.place, &mut go_on).map_err(|e| {
         if host.interrupt().is_raised() { interrupted().into() } else { Halt::Closed(e.to_string()) }

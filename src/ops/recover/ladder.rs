@@ -79,6 +79,8 @@ impl From<Trouble> for Halt {
 pub(super) struct Open<'a> {
     /// Where it is mounted.
     pub(super) place: &'a Path,
+    /// What of it could not be mounted, in words.
+    pub(super) left: Option<&'a str>,
     overlay: &'a Overlay,
 }
 
@@ -214,7 +216,7 @@ fn on<T: Send>(
                 }
                 Err(e) => return Err(Halt::Closed(e.to_string())),
             }
-            work(&Open { place: to, overlay }, console)
+            work(&Open { place: to, left: None, overlay }, console)
         }
         (Way::Extract, None) => Err(Halt::Closed("there is no place for the files".to_owned())),
     }
@@ -263,7 +265,7 @@ fn mounted<T>(
 ) -> Result<T, Halt> {
     let (host, place) = (scene.host, opening.place);
     let closed = |e: &BackendError| {
-        let open = Open { place, overlay };
+        let open = Open { place, left: None, overlay };
         match open.broken() {
             Some(broken) => broken_trouble(&broken).into(),
             None if host.interrupt().is_raised() => interrupted().into(),
@@ -273,12 +275,12 @@ fn mounted<T>(
     let _away = scene.backend.keep_away(host, overlay.devices()).map_err(|e| closed(&e))?;
     let done = match scene.backend.mount(host, opening, &mut |cmd| run(host, cmd)) {
         Ok(opened) => {
-            if !opened.left.is_empty() {
-                reached.complaints = Some(opened.left.join("; "));
-            }
+            let left = (!opened.left.is_empty()).then(|| opened.left.join("; "));
             reached.doubt = opened.doubt.or(reached.doubt.take());
-            watched(scene, overlay, reached)
-                .and_then(|()| work(&Open { place: &host.path(place), overlay }, console))
+            let open = Open { place: &host.path(place), left: left.as_deref(), overlay };
+            let done = watched(scene, overlay, reached).and_then(|()| work(&open, console));
+            reached.complaints = left.or(reached.complaints.take());
+            done
         }
         // Nothing is mounted; what was imported has to go.
         Err(e) if !scene.backend.imports() => return Err(closed(&e)),

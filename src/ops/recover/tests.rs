@@ -3,7 +3,7 @@ mod judged;
 use jiff::Timestamp;
 
 use super::{
-    bring::ascend,
+    bring::{ascend, no_node},
     decide::{Asked, Versions, newest_of, not_named, pick, stand},
     finish::base_of,
     halted::{interrupted, standing},
@@ -293,6 +293,12 @@ fn what_stops_one_way_for_good_stops_all() {
     });
     assert!(ended.is_err());
     assert_eq!(gone, 1);
+    // A node may be in what could not be mounted or read: another way may bring it.
+    let mut found = node::Found::default();
+    assert!(matches!(no_node(&found, None), Halt::Stop(Trouble::Refused(_))));
+    assert!(matches!(no_node(&found, Some("r/a")), Halt::Closed(why) if why.contains("r/a")));
+    found.unread.push(("lost".into(), "EIO".into()));
+    assert!(matches!(no_node(&found, None), Halt::Closed(why) if why.contains("lost")));
 }
 
 #[test]
@@ -379,6 +385,10 @@ fn a_way_that_leaves_something_out_is_never_the_newest() {
         let mended = vec![("/dev/sdb".into(), Mended { says: "written anew".into(), complete })];
         assert_eq!(base_of(&Reached { mended, ..reached() }, plain, &used).0, freshness);
     }
+    // What could not be mounted may hold what is newer.
+    let complaints = Some("r/a cannot be mounted".to_owned());
+    let (freshness, doubts) = base_of(&Reached { complaints, ..reached() }, plain, &used);
+    assert!(freshness == Freshness::Unproven && doubts[0].contains("r/a"), "{doubts:?}");
     let doubt = Some((Freshness::Old, "the log was not replayed".to_owned()));
     let doubted = base_of(&Reached { doubt, ..reached() }, plain, &used);
     assert_eq!(doubted, (Freshness::Old, vec!["the log was not replayed".to_owned()]));

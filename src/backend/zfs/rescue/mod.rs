@@ -224,12 +224,19 @@ fn open(host: &Host, opening: &Opening<'_>, run: Run<'_>) -> Result<Opened, Back
     let listed = Cmd::probe("zfs").args(["list", "-Hpo", "mountpoint,name", "-t", "filesystem", "-r", "--"]);
     let all = datasets::parse(&run(&listed.arg(name))?.text(), place)?;
     let wanted = datasets::arrange(&all, opening.belongs);
+    let none =
+        || Cmd::change("mount").args(["-t", "tmpfs", "-o", "size=1m,mode=0700", "raidguard"]).arg(place);
     if !matches!(&wanted[..], [first, ..] if first.at.as_os_str().is_empty()) {
-        run(&Cmd::change("mount").args(["-t", "tmpfs", "-o", "size=1m,mode=0700", "raidguard"]).arg(place))?;
+        run(&none())?;
     }
-    let mut left = Vec::new();
+    let (mut left, mut missing, mut mounted, mut failed) = (Vec::new(), Vec::<PathBuf>::new(), false, None);
     for dataset in wanted {
-        let at = if dataset.at.as_os_str().is_empty() { place.to_owned() } else { place.join(&dataset.at) };
+        if missing.iter().any(|above| dataset.at.starts_with(above)) {
+            left.push(format!("{} lies below one that cannot be mounted", dataset.name));
+            continue;
+        }
+        let is_base = dataset.at.as_os_str().is_empty();
+        let at = if is_base { place.to_owned() } else { place.join(&dataset.at) };
         // In a dataset that is mounted there already it has been made, if it was ever mounted there.
         if let Err(e) = fs::create_dir_all(host.path(&at)) {
             left.push(format!("there is no place to mount {} at: {e}", dataset.name));
@@ -237,7 +244,23 @@ fn open(host: &Host, opening: &Opening<'_>, run: Run<'_>) -> Result<Opened, Back
         }
         let mount = Cmd::change("mount").args(["-t", "zfs", "-o", "ro,zfsutil,nosuid,nodev,noexec"]);
         // The first one replays the intent log.
-        run(&mount.arg(&dataset.name).arg(&at).timeout(PATIENCE))?;
+        match run(&mount.arg(&dataset.name).arg(&at).timeout(PATIENCE)) {
+            Ok(_) => mounted = true,
+            // Whoever asks anything of a pool that has stopped may wait for ever.
+            Err(e) if host.interrupt().is_raised() || has_stopped(host, name) => return Err(e.into()),
+            Err(e) => {
+                left.push(format!("{} cannot be mounted: {e}", dataset.name));
+                failed = Some(e);
+                if is_base {
+                    run(&none())?;
+                } else {
+                    missing.push(dataset.at);
+                }
+            }
+        }
+    }
+    if let Some(e) = failed.filter(|_| !mounted) {
+        return Err(e.into());
     }
     let doubt = kmsg.and_then(|kmsg| match kmsg.and_then(|mut kmsg| kmsg.since()) {
         Ok(messages) => not_replayed(&messages, name).map(|said| (Freshness::Old, said)),
@@ -247,6 +270,10 @@ fn open(host: &Host, opening: &Opening<'_>, run: Run<'_>) -> Result<Opened, Back
         )),
     });
     Ok(Opened { left, doubt })
+}
+
+fn has_stopped(host: &Host, name: &str) -> bool {
+    matches!(kstat::state(host, name), Ok(Some(state)) if state == SUSPENDED)
 }
 
 /// That the intent log of one of the pool's datasets was not replayed to its end: the mount succeeds all the same, and lacks what was

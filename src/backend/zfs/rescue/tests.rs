@@ -190,3 +190,64 @@ fn whatever_the_kernel_could_take_beside_the_overlays_is_held() {
     assert_eq!(held(&[]), 4, "members, a spare and a cache; nothing else");
     assert_eq!(held(&["/dev/sdb"]), 3);
 }
+
+/// What came of mounting a pool of these filesystems, of which some cannot be mounted, and what was run.
+fn opened(listed: &str, faulty: &[&str], stopped: bool) -> (Result<Opened, BackendError>, Vec<String>) {
+    const MOUNT: &str = "mount -t zfs -o ro,zfsutil,nosuid,nodev,noexec";
+    let runner = ScriptedRunner::new()
+        .on("zpool import", Reply::ok(""))
+        .on("zfs list", Reply::ok(listed))
+        .on("mount -t tmpfs", Reply::ok(""))
+        .on(MOUNT, Reply::ok(""));
+    let fail = || Reply::fail(32, "Input/output error");
+    let runner = faulty.iter().fold(runner, |runner, name| runner.on(&format!("{MOUNT} {name} "), fail()));
+    let runner = Arc::new(runner);
+    let machine = mirror();
+    let host = Host::captured(
+        machine.dir.path(),
+        Arc::<ScriptedRunner>::clone(&runner),
+        crate::health::samples::now(),
+    );
+    let overlays = ["/dev/sdb".into()];
+    let opening = Opening {
+        options: "",
+        survivors: &[],
+        overlays: &overlays,
+        place: Path::new("/run/x"),
+        name: "r",
+        belongs: None,
+        again: true,
+    };
+    let mut run = |cmd: &Cmd| {
+        let ran = host.runner().run(cmd);
+        if stopped && ran.is_err() {
+            host.interrupt().raise();
+        }
+        ran
+    };
+    let opened = open(&host, &opening, &mut run);
+    let mounts = runner.calls().into_iter().map(|(_, line)| line).filter(|line| line.starts_with("mount "));
+    let last = |line: String| line.rsplit(' ').next().unwrap_or_default().to_owned();
+    (opened, mounts.map(last).collect())
+}
+
+#[test]
+fn a_filesystem_that_cannot_be_mounted_is_left_with_what_lies_below_it() {
+    let listed = "/run/x/a\tr/a\n/run/x/a/b\tr/a/b\n/run/x/c\tr/c\n";
+    let (done, tried) = opened(listed, &["r/a"], false);
+    let left = done.unwrap().left;
+    assert_eq!(tried, ["/run/x", "/run/x/a", "/run/x/c"]);
+    assert!(left[0].contains("r/a cannot be mounted") && left[0].contains("Input/output error"), "{left:?}");
+    assert!(left[1].starts_with("r/a/b ") && left.len() == 2, "{left:?}");
+    assert!(opened(listed, &["r/a", "r/c"], false).0.is_err(), "nothing is mounted");
+    let (stopped, tried) = opened(listed, &["r/a"], true);
+    assert!(stopped.is_err() && tried.len() == 2, "the operator has it stopped: {tried:?}");
+    // In place of the one that all the others lie in they have an empty one.
+    let nested = "/run/x/tank\tr\n/run/x/tank/a\tr/a\n";
+    let (done, tried) = opened(nested, &["r"], false);
+    assert_eq!(
+        (done.unwrap().left.len(), &tried[..]),
+        (1, &["/run/x", "/run/x", "/run/x/a"].map(str::to_owned)[..])
+    );
+    assert!(opened(nested, &[], false).0.unwrap().left.is_empty());
+}
