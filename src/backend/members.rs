@@ -142,6 +142,20 @@ pub trait Members {
     /// It could not be read or understood.
     fn layout(&self, host: &Host, device: &Path) -> Result<Layout, BackendError>;
 
+    /// How large the sectors of a device may be for the filesystem to be mounted again with it, in bytes; nothing where that cannot be told.
+    ///
+    /// # Errors
+    /// What the kernel knows could not be read.
+    fn largest_sector(
+        &self,
+        _host: &Host,
+        _uuid: &str,
+        _members: &[PathBuf],
+    ) -> Result<Option<u64>, BackendError> {
+        // The sectors of a btrfs, unless it was made with others.
+        Ok(Some(4096))
+    }
+
     /// Tells the kernel of the mirror's members that are there: where there is no udev nobody else does.
     fn assembling(&self, spec: &MirrorSpec, devices: &[PathBuf]) -> Vec<Cmd>;
 

@@ -40,6 +40,22 @@ pub(super) fn on(device: &Path, sb: &Superblock) -> io::Result<Option<Filesystem
     Ok(Fresh::open(device)?.block(sb.data_offset)?.and_then(|start| parse(&start)))
 }
 
+/// The first block of a device from here on, where a whole filesystem begins with it.
+pub(super) fn begins(device: &Path, at: u64) -> Option<Vec<u8>> {
+    let start = Fresh::open(device).and_then(|device| device.block(at)).ok()??;
+    parse(&start).map(|_| start.to_vec())
+}
+
+/// The smallest piece in which it is written, in bytes: the kernel mounts it on no device of larger sectors.
+pub(super) fn smallest_write(start: &[u8]) -> Option<u64> {
+    match parse(start)?.kind {
+        // `sb_sectsize`, which mkfs takes from the physical sectors of what it is made on (kernel: `xfs_setsize_buftarg`).
+        FilesystemKind::Xfs => Some(u16::from_be_bytes(field(start, 102)?).into()),
+        // `s_log_block_size`.
+        FilesystemKind::Ext4 => 1024_u64.checked_shl(u32::from_le_bytes(field(start, 1024 + 24)?)),
+    }
+}
+
 /// Makes it.
 pub(super) fn make(spec: &MirrorSpec, on: &Filesystem, array: PathBuf) -> Cmd {
     let room = LABEL.iter().find(|(kind, _)| *kind == on.kind).map_or(0, |(_, room)| *room);
@@ -78,6 +94,8 @@ mod tests {
             (found.kind, found.uuid.as_str()),
             (FilesystemKind::Xfs, "1f624a50-0f62-4fea-8ae9-91647e74e09e")
         );
+        xfs[102..104].copy_from_slice(&512_u16.to_be_bytes());
+        assert_eq!(smallest_write(&xfs), Some(512));
         xfs[126] = 1;
         assert_eq!(parse(&xfs), None, "mkfs has not ended");
         let mut ext4 = vec![0; 4096];
@@ -88,5 +106,8 @@ mod tests {
             (found.kind, found.uuid.as_str()),
             (FilesystemKind::Ext4, "abababab-abab-abab-abab-abababababab")
         );
+        assert_eq!(smallest_write(&ext4), Some(1024));
+        ext4[1048] = 2;
+        assert_eq!(smallest_write(&ext4), Some(4096));
     }
 }

@@ -266,6 +266,24 @@ impl Members for Mdadm {
         Ok(exchange::layout(&sb))
     }
 
+    fn largest_sector(
+        &self,
+        host: &Host,
+        uuid: &str,
+        members: &[PathBuf],
+    ) -> Result<Option<u64>, BackendError> {
+        let array = Array::find(host, uuid)?.filter(|array| array.state.runs());
+        let array = array.and_then(|array| filesystem::begins(&host.path(&array.state.device), 0));
+        // Of a raid10 not every member has its beginning.
+        let said = |device: &PathBuf| {
+            let device = host.path(device);
+            let sb = Superblock::read(&device).ok().flatten().filter(|sb| sb.array == uuid && sb.serves())?;
+            filesystem::begins(&device, sb.data_offset)
+        };
+        let start = array.or_else(|| members.iter().find_map(said));
+        Ok(start.and_then(|start| filesystem::smallest_write(&start)))
+    }
+
     fn is_assembled_when_made(&self) -> bool {
         true
     }

@@ -445,3 +445,27 @@ fn what_is_left_is_known_by_its_superblocks() {
     let part = filling[0].survivors.iter().find(|s| s.path == Path::new("/dev/sda")).unwrap();
     assert!(part.data.is_none() && !part.faults.is_empty(), "{part:?}");
 }
+
+/// What mkfs.xfs makes on sectors of 512 bytes, the kernel mounts on no larger ones.
+#[test]
+fn the_sectors_of_a_new_device_are_held_against_those_of_the_filesystem() {
+    let xfs = |sector: u16| {
+        let mut xfs = vec![0; 4096];
+        xfs[..4].copy_from_slice(b"XFSB");
+        xfs[102..104].copy_from_slice(&sector.to_be_bytes());
+        xfs
+    };
+    let largest = |machine: &Machine| {
+        let members = ["/dev/sdd".into(), "/dev/sdb".into(), "/dev/sdc".into()];
+        Mdadm.largest_sector(&machine.host(), UUID, &members).unwrap()
+    };
+    let machine = recorded!("healthy");
+    assert_eq!(largest(&machine), None, "nothing is recorded of it");
+    fs::write(machine.path("/dev/md127"), xfs(512)).unwrap();
+    assert_eq!(largest(&machine), Some(512));
+    machine.remove("/dev/md127");
+    let member = fs::OpenOptions::new().write(true).open(machine.path("/dev/sdc")).unwrap();
+    let sb = superblock::Superblock::read(&machine.path("/dev/sdc")).unwrap().unwrap();
+    member.write_all_at(&xfs(4096), sb.data_offset).unwrap();
+    assert_eq!(largest(&machine), Some(4096));
+}

@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// btrfs's own sectors: a device that writes larger pieces cannot hold it.
+/// btrfs's own sectors: it uses whole ones of a device.
 const SECTOR: u64 = 4096;
 
 /// What will be done.
@@ -158,13 +158,16 @@ fn fits(facts: &Facts, old: Option<u64>, device: &Device, blockers: &mut Vec<Blo
             "name a device of at least that size",
         ));
     }
-    if let Some(sector) = facts.sector.filter(|sector| *sector > SECTOR) {
+    // Every device has sectors of 512 bytes at least.
+    let largest = facts.largest.unwrap_or(512);
+    if let Some(sector) = facts.sector.filter(|sector| *sector > largest) {
         blockers.push(Blocker::new(
             format!(
-                "{} is written in pieces of {sector} bytes, and the mirror in pieces of {SECTOR}",
-                device.path.display()
+                "{} is written in pieces of {sector} bytes, and the mirror{} in pieces of {largest}: with it, it could not be mounted again",
+                device.path.display(),
+                if facts.largest.is_none() { ", as far as can be told," } else { "" }
             ),
-            "name another device",
+            format!("name a device with sectors of at most {largest} bytes"),
         ));
     }
 }

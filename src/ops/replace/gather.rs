@@ -47,6 +47,8 @@ pub struct Facts {
     pub old: Option<Result<DevNo, String>>,
     /// The smallest piece that the new device can write, in bytes; unknown where the kernel does not say.
     pub sector: Option<u64>,
+    /// The largest that it may be for the mirror to be mounted again; nothing where that cannot be told.
+    pub largest: Option<u64>,
     /// What a pool of ZFS needs of a new device.
     pub pool: Option<PoolFacts>,
     /// A scrub that runs, which an exchange cannot be begun beside.
@@ -176,6 +178,7 @@ pub fn gather(host: &Host, mirror: Mirror, verb: &str, named: Named<'_>) -> Resu
     let old = named.old.filter(|old| old.contains('/')).map(|old| member(resolve(Path::new(old))));
     let comes = new.as_ref().and_then(|new| new.as_ref().ok()).and_then(|dev| inventory.by_dev(*dev));
     let sector = comes.and_then(|device| partition::sectors(host, &device.kname)).map(|(logical, _)| logical);
+    let largest = backend.largest_sector(host, &mirror.uuid, &members).map_err(unchanged(looked))?;
     let pool = pool::gather(host, &mirror, comes, sector)?;
     let running = match mirror.node.as_ref().filter(|_| state.mounted) {
         Some(node) => node::find_running(host, &node.data, node.unit.as_deref())
@@ -193,6 +196,7 @@ pub fn gather(host: &Host, mirror: Mirror, verb: &str, named: Named<'_>) -> Resu
         now: resumed::moment(host, verb, &mirror.name),
         declared: mirrors::declared(host)?,
         sector,
+        largest,
         pool,
         scrubbing: scrub.is_some_and(|s| s.ended.is_none()) || is_compared(&state),
         unfinished: setup::unfinished(host)?,
