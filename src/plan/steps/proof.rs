@@ -20,7 +20,7 @@ use crate::{
         state::{State, StateError},
     },
     model::{
-        Bytes,
+        BackendKind, Bytes,
         mirror::{ErrorCounts, MemberState, MirrorState},
         observed::causes,
         record::Mismatches,
@@ -320,9 +320,11 @@ impl Redeclare {
         Ok(Member { id, uuid, ..self.after.clone() })
     }
 
-    /// Does a member serve there that cannot be what it was any more? One that was filled anew keeps its new UUID, whatever is put back.
+    /// Does a member serve there that cannot be what it was any more? One of md that was filled anew keeps its new UUID, whatever is put
+    /// back.
     fn stays(&self, host: &Host) -> Result<bool, StepError> {
-        let Some(spec) = &self.spec else { return Ok(false) };
+        let md = |spec: &&MirrorSpec| spec.backend == BackendKind::Mdadm;
+        let Some(spec) = self.spec.as_ref().filter(md) else { return Ok(false) };
         let (_, state) = mounted_at(host, spec)?;
         let found = member_of(&state, self.device.as_deref(), &self.before.id);
         Ok(found.and_then(|m| m.uuid.as_ref()).is_some_and(|uuid| *uuid != self.before.uuid))
