@@ -164,11 +164,11 @@ fn ended(host: &Host, mirror: &Mirror, plan: &Plan<Action>, console: &mut Consol
     let step = exchange_of(plan);
     let (old, new) =
         step.map_or_else(Default::default, |s| (s.old.clone(), s.new.path.display().to_string()));
-    let record = plan.steps.iter().find_map(|s| match s {
-        Action::Prove(prove) => Some(&prove.record),
+    let prove = plan.steps.iter().find_map(|s| match s {
+        Action::Prove(prove) => Some(prove),
         _ => None,
     });
-    let proof = record.map(|record| Proof::load(host, record)).transpose();
+    let proof = prove.map(|prove| Proof::load(host, &prove.record)).transpose();
     let proof =
         proof.map_err(|e| Trouble::failed("the exchange is done, but its proof cannot be read", e))?;
     let proof = proof.flatten();
@@ -188,7 +188,11 @@ fn ended(host: &Host, mirror: &Mirror, plan: &Plan<Action>, console: &mut Consol
     for damaged in proof.iter().flat_map(|p| &p.damaged) {
         console.warn(format_args!("{} has lost something: {}", damaged.path.display(), damaged.why));
     }
-    for lack in proof.iter().flat_map(|p| &p.lacks) {
+    // A member may have gone since.
+    let mut lacks: Vec<String> = proof.into_iter().flat_map(|p| p.lacks).collect();
+    let since = prove.map(|prove| prove.lacks(&state)).unwrap_or_default();
+    lacks.extend(since.into_iter().filter(|lack| !lacks.contains(lack)).collect::<Vec<_>>());
+    for lack in lacks {
         console.warn(lack);
     }
     console.warn("redundancy is not full: `raidguard check` says what is left to do");

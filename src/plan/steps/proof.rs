@@ -105,7 +105,7 @@ fn interrupted(host: &Host) -> Flow {
 
 impl Prove {
     /// Why redundancy is not whole, and stays so until another command mends it.
-    fn lacks(&self, state: &MirrorState) -> Vec<String> {
+    pub fn lacks(&self, state: &MirrorState) -> Vec<String> {
         let name = &self.spec.name;
         let way = |m: &MemberState| format!("raidguard replace {name} --old {} --new DEVICE", m.devid);
         let gone = state.members.iter().filter(|m| m.missing).map(|m| {
@@ -326,7 +326,7 @@ impl Redeclare {
         let md = |spec: &&MirrorSpec| spec.backend == BackendKind::Mdadm;
         let Some(spec) = self.spec.as_ref().filter(md) else { return Ok(false) };
         let (_, state) = mounted_at(host, spec)?;
-        let found = member_of(&state, self.device.as_deref(), &self.before.id);
+        let found = member_of(&state, None, &self.before.id);
         Ok(found.and_then(|m| m.uuid.as_ref()).is_some_and(|uuid| *uuid != self.before.uuid))
     }
 
