@@ -282,12 +282,16 @@ fn a_member_that_was_away_is_not_whole_until_a_scrub_has_been_through() {
             s.tool("mount", &["-a"]);
             fs::write(format!("{MIRROR}/later"), "x").unwrap();
             nix::unistd::sync();
-            let (code, codes) = faults(s, &["--notify"]);
+            // Whoever reads of it meanwhile may meet what is old, which is mended and counted.
+            let met = ["MIR-CORRUPTION", "MIR-GENERATION"];
+            let (code, mut codes) = faults(s, &["--notify"]);
+            codes.retain(|code| !met.contains(&code.as_str()));
             assert_eq!((code, codes), (2, ["MIR-AWAY".to_owned()].into()));
             assert_eq!(s.run(&["scrub"]).code, 0);
             let codes = faults(s, &["--notify"]).1;
             assert!(!codes.contains("MIR-AWAY"), "{codes:?}");
-            assert!(codes.contains("SCR-CORRECTED"), "it did lack something: {codes:?}");
+            let lacked = |code: &String| code == "SCR-CORRECTED" || met.contains(&code.as_str());
+            assert!(codes.iter().any(lacked), "it did lack something: {codes:?}");
             faults(s, &["--acknowledge"]);
         }
     });

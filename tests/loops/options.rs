@@ -61,6 +61,11 @@ fn a_mount_point_with_blanks_and_a_name_of_its_own() {
     });
 }
 
+/// A journal is called by the second in which it was begun, and there is one of a verb in each.
+fn next_second() {
+    std::thread::sleep(std::time::Duration::from_secs(1));
+}
+
 #[test]
 fn a_mount_point_behind_a_symlink_is_the_place_that_it_leads_to() {
     isolated("options::a_mount_point_behind_a_symlink_is_the_place_that_it_leads_to", |s| {
@@ -69,6 +74,7 @@ fn a_mount_point_behind_a_symlink_is_the_place_that_it_leads_to() {
         for (typed, place) in
             [("/srv/link/mirror", "/srv/disks/deep/mirror"), ("/srv/link/../two", "/srv/disks/two")]
         {
+            next_second();
             moved(s, &setup(s, &["--mountpoint", typed, "--wipe"]));
             let fstab = fs::read(Path::new("/etc/fstab")).unwrap();
             assert!(String::from_utf8_lossy(&fstab).contains(&format!(" {place} btrfs ")), "{typed}");
@@ -90,6 +96,7 @@ fn a_mirror_that_takes_a_released_ones_name_is_judged_by_itself() {
         }
         assert_eq!(s.run(&["check", "--deep"]).code, 0);
         assert_eq!(s.run(&["release", "--yes"]).code, 0);
+        next_second();
         moved(s, &setup(s, &["--wipe"]));
         let exchange = ["replace", "--old", "2", "--new", new.name(), "--online", "--dry-run"];
         let ran = s.run(&exchange);
