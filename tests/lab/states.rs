@@ -155,12 +155,16 @@ const OF_BTRFS: &[State] = &[
     ),
     (
         "there is hardly any room",
-        "fallocate -l 1650M /srv/lightning/full",
+        LEAVES_LITTLE,
         "rm /srv/lightning/full; sync -f /srv/lightning; btrfs balance start -dusage=0 /srv/lightning",
         1,
         &["SPC-FREE", "SPC-UNALLOCATED"],
     ),
 ];
+
+/// A twentieth of it is left.
+const LEAVES_LITTLE: &str = "set -- $(df --output=avail,size -BM /srv/lightning | tail -1 | tr -d M); \
+    fallocate -l $(($1 - $2 / 20))M /srv/lightning/full";
 
 const OF_MD: &[State] = &[
     (
@@ -170,13 +174,7 @@ const OF_MD: &[State] = &[
         1,
         &["MNT-FSTAB-DEVICE"],
     ),
-    (
-        "there is hardly any room",
-        "set -- $(df --output=avail,size -BM /srv/lightning | tail -1 | tr -d M); fallocate -l $(($1 - $2 / 20))M /srv/lightning/full",
-        "rm /srv/lightning/full",
-        1,
-        &["SPC-FREE"],
-    ),
+    ("there is hardly any room", LEAVES_LITTLE, "rm /srv/lightning/full", 1, &["SPC-FREE"]),
     (
         "the array has no bitmap",
         "mdadm --grow --bitmap=none /dev/md/lightning",
