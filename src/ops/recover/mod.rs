@@ -225,4 +225,4 @@ fn no_target(to: &Path, e: FileError) -> Trouble {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::ops) mod tests;

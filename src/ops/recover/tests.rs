@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-fn survivor(path: &str, devid: u64, generation: u64) -> Survivor {
+pub(in crate::ops) fn survivor(path: &str, devid: u64, generation: u64) -> Survivor {
     Survivor {
         path: path.into(),
         devid,

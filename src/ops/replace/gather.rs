@@ -298,24 +298,10 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::{backend::rescue::History, model::Bytes};
+    use crate::ops::recover;
 
     fn survivor(path: &str, devid: u64, generation: u64, opens: bool) -> Survivor {
-        Survivor {
-            path: path.into(),
-            devid,
-            uuid: format!("member-{devid}"),
-            size: Bytes::gib(30),
-            generation,
-            changed: None,
-            faults: Vec::new(),
-            lacks: None,
-            opens,
-            alone: true,
-            history: History::default(),
-            data: None,
-            share: None,
-        }
+        Survivor { opens, ..recover::tests::survivor(path, devid, generation) }
     }
 
     #[test]
