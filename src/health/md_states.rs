@@ -1,7 +1,7 @@
 //! A healthy array of md with one thing, or a few, that are not as they should be.
 
 use super::{
-    samples::hours_ago,
+    samples::{array, hours_ago},
     states::{Change, State, runs_for},
 };
 use crate::model::{
@@ -25,18 +25,7 @@ fn as_array(state: &mut State) {
     }
     let storage = storage(state);
     storage.profiles.clear();
-    storage.md = Some(MdState {
-        device: "/dev/md127".into(),
-        metadata: "1.2".into(),
-        state: "clean".into(),
-        level: "raid1".into(),
-        raid_disks: 2,
-        degraded: Some(0),
-        action: None,
-        progress: None,
-        mismatches: Some(0),
-        policy: Some("bitmap".into()),
-    });
+    storage.md = Some(array());
 }
 
 fn storage(state: &mut State) -> &mut MirrorState {

@@ -6,6 +6,7 @@ use crate::{
     config::{Member, Mirror, Node, ScheduleConfig},
     model::{
         BackendKind, Bytes, Level, NodeKind, Observed, Record, Scheduler, Seen,
+        md::MdState,
         mirror::{ChunkKind, ErrorCounts, MemberState, MirrorState, ProfileUse},
         observed::{
             ChannelFacts, Claim, DatabaseFacts, DatabaseState, DatabaseVersion, DiskFacts, FstabLine,
@@ -216,5 +217,21 @@ fn record() -> Record {
         ledger: [("bitcoin".to_owned(), entry)].into(),
         databases: Some((hours_ago(8), vec![database(118)])),
         ..Record::default()
+    }
+}
+
+/// What the kernel tells of a healthy array.
+pub(crate) fn array() -> MdState {
+    MdState {
+        device: "/dev/md127".into(),
+        metadata: "1.2".into(),
+        state: "clean".into(),
+        level: "raid1".into(),
+        raid_disks: 2,
+        degraded: Some(0),
+        action: None,
+        progress: None,
+        mismatches: Some(0),
+        policy: Some("bitmap".into()),
     }
 }

@@ -137,7 +137,7 @@ fn open_in_place(database: &Path) -> Result<Connection, DatabaseError> {
 }
 
 /// Copies the database with its journal into `scratch`, a directory that is made and removed, and has SQLite recover and check it there
-/// as [`judge`] does; `without` leaves the journal out. `opened` is given the copy before it is checked.
+/// as one that is nobody else's; `without` leaves the journal out. `opened` is given the copy before it is checked.
 ///
 /// # Errors
 /// It does not pass, or could not be checked.
@@ -148,7 +148,7 @@ pub fn judge_on_scratch(
     opened: impl FnOnce(&Connection),
 ) -> Result<DatabaseVersion, DatabaseError> {
     let parts = if without { &PARTS[..1] } else { &PARTS[..] };
-    on_scratch_of(database, scratch, parts, |copy| judge_and(copy, opened))
+    on_scratch_of(database, scratch, parts, |copy| judge(copy, opened))
 }
 
 /// How many bytes the scratch copy of this database takes.
@@ -205,19 +205,12 @@ fn copy_in(database: &Path, scratch: &Path, parts: &[&str]) -> Result<PathBuf, D
     Ok(scratch.join(database.file_name().unwrap_or_default()))
 }
 
-/// Has SQLite recover and check a database that is nobody else's: a scratch copy, or one on a snapshot that will be deleted.
+/// Has SQLite recover and check a database that is nobody else's: a scratch copy, or one on a snapshot that will be deleted. `opened` is
+/// given the database before it is checked.
 ///
 /// # Errors
 /// It does not pass, or could not be checked.
-pub fn judge(copy: &Path) -> Result<DatabaseVersion, DatabaseError> {
-    judge_and(copy, |_| {})
-}
-
-/// As [`judge`]; `opened` is given the database before it is checked.
-pub(super) fn judge_and(
-    copy: &Path,
-    opened: impl FnOnce(&Connection),
-) -> Result<DatabaseVersion, DatabaseError> {
+pub(super) fn judge(copy: &Path, opened: impl FnOnce(&Connection)) -> Result<DatabaseVersion, DatabaseError> {
     let open = open_some(copy)?;
     opened(&open);
     whole(&open)?;
@@ -286,11 +279,8 @@ fn whole(open: &Connection) -> Result<(), DatabaseError> {
     if faults == ["ok"] { Ok(()) } else { Err(DatabaseError::Corrupt(faults.join("; ").replace('\n', "; "))) }
 }
 
-/// As [`judge`], without reading all of it: only how new it is, and whose.
-///
-/// # Errors
-/// It cannot be read.
-pub fn version_of(copy: &Path) -> Result<DatabaseVersion, DatabaseError> {
+/// Only how new a database is, and whose, that is nobody else's.
+fn version_of(copy: &Path) -> Result<DatabaseVersion, DatabaseError> {
     version(&open(copy)?)
 }
 

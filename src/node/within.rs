@@ -28,7 +28,7 @@ pub fn limit_for(size: u64) -> Duration {
     LEAST + Duration::from_secs(size / SLOWEST)
 }
 
-/// As [`database::judge`], within `limit` and until the operator wants to stop.
+/// Has SQLite recover and check a database that is nobody else's, within `limit` and until the operator wants to stop.
 ///
 /// # Errors
 /// It does not pass, or could not be checked in that time.
@@ -41,7 +41,7 @@ pub fn judge_within(
     let handle = Arc::new(OnceLock::new());
     let (path, opened) = (copy.to_owned(), Arc::clone(&handle));
     let started = thread::Builder::new().spawn(move || {
-        let found = database::judge_and(&path, |db| drop(opened.set(db.get_interrupt_handle())));
+        let found = database::judge(&path, |db| drop(opened.set(db.get_interrupt_handle())));
         // Nobody may want to know any more.
         let _ = tell.send(found);
     });

@@ -62,8 +62,9 @@ pub fn guard(
         (true, _) => {
             let found = observed.databases.get().into_iter().flatten();
             // A node that starts without a member writes what that one lacks.
-            let known = record.get().unwrap_or(&Record::default()).clone();
-            let away = observed.storage.get().map(|s| health::away(&mirror, s, &known, host.now()));
+            let nothing = Record::default();
+            let known = record.get().unwrap_or(&nothing);
+            let away = observed.storage.get().map(|s| health::away(&mirror, s, known, host.now()));
             let away = away.filter(|away| *away != known.away);
             remember(host, &mirror, found, away.as_ref(), allowed.is_some(), console);
             Ok(Exit::Done)

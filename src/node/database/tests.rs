@@ -104,7 +104,7 @@ fn one_of_another_make_is_sound_and_tells_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("lightningd.sqlite3");
     Connection::open(&path).unwrap().execute_batch("CREATE TABLE vars(name TEXT)").unwrap();
-    assert_eq!(judge(&path).unwrap(), DatabaseVersion::default());
+    assert_eq!(judge(&path, |_| {}).unwrap(), DatabaseVersion::default());
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn a_reference_to_nothing_does_not_pass() {
     )
     .unwrap();
     drop(db);
-    let error = judge(&path).unwrap_err();
+    let error = judge(&path, |_| {}).unwrap_err();
     assert!(error.is_fault() && error.to_string().contains("child"), "{error}");
 }
 

@@ -259,18 +259,7 @@ mod tests {
     }
 
     fn array(mismatches: u64) -> MdState {
-        MdState {
-            device: "/dev/md127".into(),
-            metadata: "1.2".into(),
-            state: "clean".into(),
-            level: "raid1".into(),
-            raid_disks: 2,
-            degraded: Some(0),
-            action: None,
-            progress: None,
-            mismatches: Some(mismatches),
-            policy: Some("bitmap".into()),
-        }
+        MdState { mismatches: Some(mismatches), ..samples::array() }
     }
 
     #[test]
