@@ -107,8 +107,8 @@ impl Cmd {
         self
     }
 
-    /// Is it left running, whatever happens?
-    pub fn is_spared(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn is_spared(&self) -> bool {
         self.spared
     }
 
